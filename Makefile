@@ -1,0 +1,54 @@
+# The two commands a newcomer needs are `make demo` and `make test`; each sets everything up first.
+PYTHON ?= python3.11
+DEVICE ?= cpu
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCK := requirements-$(DEVICE).lock
+READY := $(VENV)/.ready-$(DEVICE)
+# Packages that a lock file must not name: the first three break `import transformers` under a CPU build of torch,
+# triton is of no use there, and fasttext-predict installs over fasttext's own files.
+BROKEN_ON_CPU := torchvision torchaudio torchcodec triton
+BROKEN := fasttext-predict robust-downloader colorlog
+
+.PHONY: setup demo test test-slow lint format lock models clean
+
+setup: $(READY)
+
+$(READY): $(LOCK) pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/factory demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Trains the microworld's models from scratch (the shipped ones were made by this command).
+models: setup
+	$(BIN)/python -m factory.microworld.train
+
+# Resolves both lock files anew; needs uv. The CPU one wants an index that offers CPU builds of torch.
+lock:
+	uv pip compile pyproject.toml --quiet --extra cpu --extra dev --python-version 3.11 --no-header --no-annotate \
+		$(foreach name,$(BROKEN) $(BROKEN_ON_CPU),--no-emit-package $(name)) --output-file requirements-cpu.lock
+	sed -i 's/+cpu$$//' requirements-cpu.lock
+	uv pip compile pyproject.toml --quiet --extra gpu --extra dev --python-version 3.11 --no-header --no-annotate \
+		$(foreach name,$(BROKEN),--no-emit-package $(name)) --output-file requirements-gpu.lock
+
+clean:
+	rm -rf $(VENV) lake exports

@@ -1,0 +1,1 @@
+"""The plant: engines, stages and the microworld. Sees tables, never stores."""

@@ -1,0 +1,1 @@
+"""The machines behind one Protocol: vLLM, OpenAI-compatible servers, transformers translators, fastText."""

@@ -1,0 +1,1 @@
+"""Pure functions: they plan requests from rows and turn replies into rows."""

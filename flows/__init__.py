@@ -1,0 +1,1 @@
+"""What runs when: the Prefect flows, their schedules and the command line."""

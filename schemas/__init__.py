@@ -1,0 +1,1 @@
+"""The vocabulary of the factory: languages, ids, tables, recipes and errors."""

@@ -1,0 +1,25 @@
+"""The error classes of the factory. A message says what was given and what is allowed, in one sentence."""
+
+
+class FactoryError(Exception):
+    """Something that the user can mend; shown without a traceback."""
+
+
+class RecipeError(FactoryError):
+    """A recipe that cannot be built; names the file, the line, the key and what is allowed."""
+
+
+class InputError(FactoryError):
+    """Input data that cannot be read: a missing file or column, a row of the wrong shape."""
+
+
+class EngineError(FactoryError):
+    """A model or server that cannot be used: no weights, the wrong task, an engine that keeps dying."""
+
+
+class WarehouseError(FactoryError):
+    """A warehouse that cannot be opened, read or written: wrong version, no space, no permission, damaged data."""
+
+
+class AuditError(FactoryError):
+    """A build whose audits found offending rows."""

@@ -1,0 +1,46 @@
+"""Why a row was dropped: the vocabulary of ``rejections.reason``."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The named reasons. A member's value is what the warehouse stores."""
+
+    # reading prompts
+    EMPTY_PROMPT = "empty_prompt"
+    INVALID_TEXT = "invalid_text"
+    INVALID_ROW = "invalid_row"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    UNKNOWN_LANGUAGE = "unknown_language"
+    # gates
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    WRONG_LANGUAGE = "wrong_language"
+    REPETITION = "repetition"
+    REFUSAL = "refusal"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    # translation
+    LOST_CONTENT = "lost_content"
+    UNTRANSLATED = "untranslated"
+    # engines: final
+    PROMPT_TOO_LONG = "prompt_too_long"
+    REFUSED_BY_ENGINE = "refused_by_engine"
+    POISON = "poison"
+    INVALID_REPLY = "invalid_reply"
+    # engines: tried again by the next run
+    TIMEOUT = "timeout"
+    SERVER_ERROR = "server_error"
+    ENGINE_DIED = "engine_died"
+    # recorded pools
+    NO_SUCH_PROMPT = "no_such_prompt"
+    # pairing
+    TIE = "tie"
+    MARGIN_TOO_SMALL = "margin_too_small"
+    LENGTH_RATIO = "length_ratio"
+    TOO_MANY_PAIRS = "too_many_pairs"
+
+
+TRANSIENT_REASONS = frozenset({Reason.TIMEOUT, Reason.SERVER_ERROR, Reason.ENGINE_DIED})
+"""Failures of the machine rather than of the request: the next run sends the request again."""

@@ -1,0 +1,185 @@
+"""One declared schema per table: the contract, the documentation and the DDL of the warehouse.
+
+Facts (prompts, completions, rewards, verdicts, checkpoints, usage) are immutable and shared by every build of a
+warehouse. Derived rows carry the ``config_id`` of the build that made them. ``KEYS`` names the columns that make a row
+unique; the lake holds to them when it appends.
+"""
+
+import dataframely as dy
+import polars as pl
+
+MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+"""The dtype of a conversation."""
+
+
+def _one_of(*values: str, primary_key: bool = False) -> dy.String:
+    """A column whose value is one of a few words; stored as text, so that SQL needs no enum types."""
+    return dy.String(regex=f"^({'|'.join(values)})$", primary_key=primary_key)
+
+
+class Prompts(dy.Schema):
+    """Conversations to be answered: read from a source, or translated from a parent."""
+
+    prompt_id = dy.String(primary_key=True)
+    language = dy.String()
+    messages = dy.List(dy.Struct({"role": dy.String(), "content": dy.String()}), min_length=1)
+    source = dy.String()
+    source_row = dy.String(nullable=True)
+    parent_id = dy.String(nullable=True)
+    root_id = dy.String()
+    translator = dy.String(nullable=True)
+    settings_id = dy.String(nullable=True)
+    split = _one_of("train", "eval")
+    detected_language = dy.String(nullable=True)
+    language_score = dy.Float64(nullable=True)
+
+
+class Completions(dy.Schema):
+    """Answers: sampled from a model, recorded elsewhere, or translated from a parent. ``model`` wrote the answer."""
+
+    completion_id = dy.String(primary_key=True)
+    prompt_id = dy.String()
+    language = dy.String()
+    model = dy.String()
+    model_fingerprint = dy.String()
+    settings_id = dy.String()
+    origin = _one_of("in_language", "translated", "on_policy", "recorded")
+    translator = dy.String(nullable=True)
+    parent_id = dy.String(nullable=True)
+    round = dy.Int32()
+    sample_index = dy.Int32()
+    text = dy.String()
+    reasoning = dy.String(nullable=True)
+    finish_reason = dy.String(nullable=True)
+    num_prompt_tokens = dy.Int64()
+    num_completion_tokens = dy.Int64()
+    num_chars = dy.Int64()
+    repetition = dy.Float64()
+    detected_language = dy.String(nullable=True)
+    language_score = dy.Float64(nullable=True)
+
+
+class Rewards(dy.Schema):
+    """Raw rewards, before any sigmoid."""
+
+    completion_id = dy.String(primary_key=True)
+    reward_fingerprint = dy.String(primary_key=True)
+    reward = dy.Float64()
+
+
+class Rejections(dy.Schema):
+    """Every row that was dropped, with its reason.
+
+    ``row_id`` is the id of what was dropped: a source row, a request, a completion or a pair. Failures of an engine
+    are facts and carry an empty ``config_id``; verdicts of a build's settings carry that build's.
+    """
+
+    config_id = dy.String(primary_key=True)
+    row_id = dy.String(primary_key=True)
+    stage = dy.String(primary_key=True)
+    settings_id = dy.String(primary_key=True)
+    reason = dy.String()
+    detail = dy.String()
+    language = dy.String(nullable=True)
+    model = dy.String(nullable=True)
+
+
+class BuildPrompts(dy.Schema):
+    """The source prompts of a build; its translated prompts follow from them."""
+
+    config_id = dy.String(primary_key=True)
+    prompt_id = dy.String(primary_key=True)
+
+
+class BuildModels(dy.Schema):
+    """The models of a build, each with the identity of its settings."""
+
+    config_id = dy.String(primary_key=True)
+    role = _one_of("teacher", "translator", "reward", "judge", "policy", primary_key=True)
+    name = dy.String(primary_key=True)
+    settings_id = dy.String()
+    model_fingerprint = dy.String()
+    languages = dy.List(dy.String())
+    num_samples = dy.Int32()
+    licence = dy.String(nullable=True)
+
+
+class Selections(dy.Schema):
+    """The completion chosen for each prompt: the SFT rows."""
+
+    config_id = dy.String(primary_key=True)
+    prompt_id = dy.String(primary_key=True)
+    completion_id = dy.String()
+    router = dy.String()
+
+
+class Pairs(dy.Schema):
+    """Preference pairs. ``margin`` is the chosen reward less the rejected one."""
+
+    config_id = dy.String(primary_key=True)
+    pair_id = dy.String(primary_key=True)
+    prompt_id = dy.String()
+    language = dy.String()
+    strategy = dy.String()
+    chosen_id = dy.String()
+    rejected_id = dy.String()
+    margin = dy.Float64(nullable=True)
+    round = dy.Int32()
+
+
+class Exports(dy.Schema):
+    """Every export: what was pinned, and the digest of what was written."""
+
+    export_id = dy.String(primary_key=True)
+    config_id = dy.String()
+    snapshot = dy.Int64()
+    path = dy.String()
+    manifest = dy.String()
+    created_at = dy.Datetime(time_unit="us", time_zone="UTC")
+
+
+class Builds(dy.Schema):
+    """One row per run of a recipe. ``recipe`` is its identity as JSON; secrets are no part of a recipe."""
+
+    run_id = dy.String(primary_key=True)
+    config_id = dy.String()
+    name = dy.String()
+    recipe = dy.String()
+    status = _one_of("running", "finished", "failed", "stopped", primary_key=True)
+    detail = dy.String(nullable=True)
+    at = dy.Datetime(time_unit="us", time_zone="UTC")
+
+
+class Usage(dy.Schema):
+    """What each lane of each run cost."""
+
+    run_id = dy.String(primary_key=True)
+    stage = dy.String(primary_key=True)
+    model = dy.String(primary_key=True)
+    settings_id = dy.String()
+    device = dy.String()
+    num_requests = dy.Int64()
+    num_rejected = dy.Int64()
+    num_prompt_tokens = dy.Int64()
+    num_completion_tokens = dy.Int64()
+    seconds = dy.Float64()
+    at = dy.Datetime(time_unit="us", time_zone="UTC")
+
+
+TABLES: dict[str, type[dy.Schema]] = {
+    "prompts": Prompts,
+    "completions": Completions,
+    "rewards": Rewards,
+    "rejections": Rejections,
+    "build_prompts": BuildPrompts,
+    "build_models": BuildModels,
+    "selections": Selections,
+    "pairs": Pairs,
+    "exports": Exports,
+    "builds": Builds,
+    "usage": Usage,
+}
+"""The schema of every table, by the table's name."""
+
+KEYS: dict[str, tuple[str, ...]] = {name: tuple(schema.primary_key()) for name, schema in TABLES.items()}
+"""The columns that make a row of a table unique."""

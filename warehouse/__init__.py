@@ -1,0 +1,1 @@
+"""The disk and DuckDB edge: the lake, its SQL, and exports."""
