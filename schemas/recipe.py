@@ -8,8 +8,10 @@ lie under the working directory.
 
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 
@@ -110,9 +112,13 @@ class Sampling(_Section):
 
 
 class ModelRun(_Section):
-    """How a model is executed; never part of its identity. ``engine_args`` go to vLLM as they are."""
+    """How a model is executed; never part of its identity. ``engine_args`` go to vLLM as they are.
 
-    gpus: int = Field(default=1, ge=0)
+    ``gpus`` is the tensor-parallel size of one replica; ``replicas`` work in parallel on GPUs of their own.
+    """
+
+    gpus: int = Field(default=1, gt=0)
+    replicas: int = Field(default=1, gt=0)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_in_flight: int = Field(default=512, gt=0)
     max_model_len: int | None = Field(default=None, gt=0)
@@ -343,10 +349,20 @@ class Export(_Section):
 
 
 class WarehouseSettings(_Section):
-    """``[warehouse]``: where the lake lies. ``catalog`` is a SQLite path or a postgres:// URL; ``data`` may be s3://."""
+    """``[warehouse]``: where the lake lies. ``catalog`` is a SQLite path or a postgres:// URL; ``data`` may be s3://.
+
+    The password of a Postgres catalog comes from PGPASSWORD, never from the recipe.
+    """
 
     catalog: str = "lake/catalog.sqlite"
     data: str = "lake/data"
+
+    @field_validator("catalog")
+    @classmethod
+    def _refuse_password(cls, value: str) -> str:
+        if "://" in value and urlsplit(value).password is not None:
+            raise PydanticCustomError("password", "the URL holds a password; leave it out and set PGPASSWORD instead")
+        return value
 
 
 class RunSettings(_Section):

@@ -35,7 +35,8 @@ def _sentence(path: Path, text: str, error: object) -> str:
     key = ".".join(map(str, location)) or "the recipe"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error["input"]
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    is_secret = error["type"] == "password"
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and not is_secret else ""
     return f"{path}:{find_line(text, location)}: {key}: {message}{shown}"
 
 

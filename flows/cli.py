@@ -1,0 +1,189 @@
+"""The ``factory`` command. Heavy modules are imported by the commands that need them: ``--help`` stays instant."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from schemas.errors import FactoryError
+
+if TYPE_CHECKING:
+    from flows.build import BuildSummary
+    from schemas.recipe import Recipe, WarehouseSettings
+
+app = typer.Typer(
+    name="factory",
+    help="Build multilingual post-training data: prompts in, versioned training shards out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)]
+OptionalRecipe = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads this form
+    typer.Option("--recipe", help="The recipe whose warehouse is meant; default: the one under ./lake."),
+]
+AsOf = Annotated[Optional[int], typer.Option("--as-of", help="Look at the warehouse as of this snapshot.")]  # noqa: UP045
+BuildName = Annotated[Optional[str], typer.Option("--build", help="A build's name or config id; default: the latest.")]  # noqa: UP045
+
+
+def main() -> None:
+    """Run the command line; a mistake that the user can mend is one sentence, not a traceback."""
+    try:
+        app(standalone_mode=False)
+    except FactoryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; what was answered is committed, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors know how to show themselves
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write the recipe.")] = Path("recipe.toml"),
+    template: Annotated[str, typer.Option(help="starter, microworld or aya_expanse.")] = "starter",
+) -> None:
+    """Write a commented recipe to start from."""
+    from flows.recipes import write_recipe
+
+    write_recipe(path, template)
+    print(f"wrote {path}; next: factory plan {path}")
+
+
+@app.command()
+def plan(
+    recipe: RecipePath, limit: Annotated[Optional[int], typer.Option(help="Only the first N prompts.")] = None
+) -> None:  # noqa: UP045
+    """Show what a run would send: requests by stage, model and language, and what is answered already."""
+    from flows.plan import print_plan
+
+    print_plan(_load(recipe), limit=limit)
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    until: Annotated[str, typer.Option(help="Stop after this stage: see `factory plan`.")] = "export",
+    limit: Annotated[Optional[int], typer.Option(help="Only the first N prompts of each source.")] = None,  # noqa: UP045
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Run a recipe, or go on with it: what is answered is never asked again."""
+    summary = _run(_load(recipe), until=until, limit=limit, quiet=quiet)
+    if not quiet:
+        from flows.report import print_summary
+
+        print_summary(summary)
+
+
+@app.command()
+def retry(
+    recipe: RecipePath,
+    reason: Annotated[list[str], typer.Option("--reason", help="A final reason to forget, such as poison.")],
+) -> None:
+    """Forget final failures with these reasons, so that the next run sends their requests again."""
+    from flows.retry import forget_failures
+
+    print(f"{forget_failures(_load(recipe), reason):,} requests will be sent again by the next run")
+
+
+@app.command()
+def status(recipe: OptionalRecipe = None, build: BuildName = None) -> None:
+    """Show the builds of a warehouse and the counts of one of them."""
+    from flows.report import print_status
+
+    print_status(_warehouse(recipe), build)
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        Optional[str], typer.Argument(help="One SELECT; `-` or a pipe: from stdin; none: interactive.")
+    ] = None,  # noqa: UP045
+    output_format: Annotated[str, typer.Option("--format", "-f", help="table, json, csv or parquet.")] = "table",
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write to this file.")] = None,  # noqa: UP045
+    recipe: OptionalRecipe = None,
+    build: BuildName = None,
+    as_of: AsOf = None,
+) -> None:
+    """Query the warehouse, read-only: tables, and views of one build such as candidates and arbitrage."""
+    from flows.query import answer
+
+    answer(_warehouse(recipe), query, output_format, output, build=build, as_of=as_of)
+
+
+@app.command()
+def export(
+    recipe: RecipePath,
+    snapshot: Annotated[Optional[int], typer.Option("--as-of", help="Export this snapshot.")] = None,  # noqa: UP045
+    push: Annotated[Optional[str], typer.Option(help="Push to this dataset of the Hugging Face hub.")] = None,  # noqa: UP045
+) -> None:
+    """Write the training shards of a build: what is in the warehouse now, or was at a snapshot."""
+    from flows.exports import export_recipe
+
+    print(export_recipe(_load(recipe), snapshot=snapshot, push=push))
+
+
+@app.command()
+def schedule(
+    recipe: RecipePath,
+    cron: Annotated[str, typer.Option(help='When to run, such as "0 2 * * *".')],
+    timezone: Annotated[str, typer.Option(help="The cron's time zone.")] = "UTC",
+) -> None:
+    """Make the recipe a deployment on the Prefect server, scheduled, and serve it from here."""
+    from flows.deployments import serve
+
+    serve(_load(recipe), recipe.resolve(), cron=cron, timezone=timezone)
+
+
+@app.command()
+def doctor(recipe: OptionalRecipe = None) -> None:
+    """Check GPUs, engines, extensions, disk and keys, and say what to do about the rest."""
+    from flows.doctor import print_checkup
+
+    sys.exit(0 if print_checkup(_load(recipe) if recipe else None) else 1)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo's warehouse and exports go.")] = Path("build/demo"),
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on.")] = True,
+) -> None:
+    """Run the whole spine over the microworld and show what arbitrage chose."""
+    from flows.demo import run_demo
+
+    run_demo(folder, fresh=fresh)
+
+
+def _load(path: Path) -> "Recipe":
+    from schemas.recipe_file import load_recipe
+
+    return load_recipe(path)
+
+
+def _warehouse(recipe: Path | None) -> "WarehouseSettings":
+    from schemas.recipe import WarehouseSettings
+
+    return _load(recipe).warehouse if recipe else WarehouseSettings()
+
+
+def _run(recipe: "Recipe", *, until: str, limit: int | None, quiet: bool) -> "BuildSummary":
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from flows.build import run_build
+
+    return run_build(recipe, until=until, limit=limit, quiet=quiet)
+
+
+if __name__ == "__main__":
+    main()

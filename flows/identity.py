@@ -1,0 +1,136 @@
+"""What makes a build this build: model fingerprints, lane settings and the config id, resolved before anything is sent."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from factory.engines.fingerprint import fingerprint_model, template_digest
+from schemas.ids import Json, content_id, file_digest
+from schemas.recipe import EXECUTION_FIELDS, Model, Recipe, RewardModel, Teacher, Translation
+from schemas.tables import BuildModels
+
+Role = Literal["teacher", "translator", "reward"]
+
+_LOCATION_FIELDS = frozenset({"engine", "model", "revision", "adapter", "adapter_revision", "dtype", "quantization"})
+"""Fields that the fingerprint stands for."""
+
+_LABEL_FIELDS = frozenset(
+    {"name", "languages", "samples", "licence", "recorded", "chat_template", "prompts", "completions_of"}
+)
+"""Fields that say which requests are made of a model, not how it answers one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One model of the build with the identity of its settings: what answers one kind of request."""
+
+    role: Role
+    name: str
+    model: Model
+    fingerprint: str
+    settings_id: str
+    languages: tuple[str, ...]
+    num_samples: int
+    licence: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A recipe with its identities resolved."""
+
+    recipe: Recipe
+    config_id: str
+    teachers: tuple[Lane, ...]
+    translator: Lane | None
+    rewards: tuple[Lane, ...]
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        return (*self.teachers, *([self.translator] if self.translator else []), *self.rewards)
+
+    def models(self) -> pl.DataFrame:
+        """Return the build's lanes as rows of ``build_models``."""
+        rows = [
+            {
+                "config_id": self.config_id,
+                "role": lane.role,
+                "name": lane.name,
+                "settings_id": lane.settings_id,
+                "model_fingerprint": lane.fingerprint,
+                "languages": list(lane.languages),
+                "num_samples": lane.num_samples,
+                "licence": lane.licence,
+            }
+            for lane in self.lanes
+        ]
+        return BuildModels.validate(pl.DataFrame(rows, schema=BuildModels.create_empty().schema), cast=True)
+
+
+def resolve_build(recipe: Recipe) -> Build:
+    """Fingerprint every model of the recipe and derive the ids.
+
+    Raises:
+        EngineError: a model that is not there, or a moving revision that cannot be resolved.
+    """
+    teachers = tuple(_teacher_lane(teacher, recipe) for teacher in recipe.teachers)
+    translator = _translator_lane(recipe.translation, recipe) if recipe.translation else None
+    rewards = tuple(_reward_lane(model, recipe) for model in recipe.reward_models)
+    lanes = (*teachers, *([translator] if translator else []), *rewards)
+    return Build(recipe, _config_id(recipe, lanes), teachers, translator, rewards)
+
+
+def _teacher_lane(teacher: Teacher, recipe: Recipe) -> Lane:
+    if teacher.recorded:
+        fingerprint = content_id("recorded", [teacher.name, _file_digests(teacher.recorded.path)])
+        settings = content_id("settings", [fingerprint, teacher.recorded.model_dump(mode="json", exclude={"path"})])
+    else:
+        fingerprint = fingerprint_model(teacher)
+        settings = _settings_id(teacher, fingerprint)
+    declared = teacher.languages or recipe.languages
+    languages = tuple(code for code in recipe.languages if code in declared)
+    return Lane("teacher", teacher.name, teacher, fingerprint, settings, languages, teacher.samples, teacher.licence)
+
+
+def _translator_lane(translation: Translation, recipe: Recipe) -> Lane:
+    fingerprint = fingerprint_model(translation)
+    settings = _settings_id(translation, fingerprint)
+    name = Path(translation.model).name
+    return Lane("translator", name, translation, fingerprint, settings, recipe.languages, 1, translation.licence)
+
+
+def _reward_lane(model: RewardModel, recipe: Recipe) -> Lane:
+    fingerprint = fingerprint_model(model)
+    return Lane("reward", model.name, model, fingerprint, _settings_id(model, fingerprint), recipe.languages, 1, None)
+
+
+def _settings_id(model: Model, fingerprint: str) -> str:
+    kept = model.model_dump(mode="json", exclude=set(_LOCATION_FIELDS | _LABEL_FIELDS | EXECUTION_FIELDS))
+    return content_id("settings", [fingerprint, template_digest(model), kept])
+
+
+def _config_id(recipe: Recipe, lanes: tuple[Lane, ...]) -> str:
+    """Derive the build's id from the recipe less locations; models, SQL files and templates go in by content."""
+    identity = recipe.identity()
+    settings = {(lane.role, lane.name): lane.settings_id for lane in lanes}
+    for role, section in (("teacher", "teachers"), ("reward", "reward_models")):
+        identity[section] = [_relabel(entry, settings[role, entry["name"]]) for entry in identity[section]]
+    if identity["translation"]:
+        (translator,) = (lane for lane in lanes if lane.role == "translator")
+        identity["translation"] = _relabel(identity["translation"], translator.settings_id)
+    for source in identity["prompts"]:
+        source.pop("path")
+    for section in (identity["routing"], *identity["pairs"]):
+        if section["sql"]:
+            section["sql"] = file_digest(Path(section["sql"])) if Path(section["sql"]).is_file() else section["sql"]
+    return content_id("config", identity)
+
+
+def _relabel(entry: dict[str, Any], settings_id: str) -> dict[str, Json]:
+    kept = {key: value for key, value in entry.items() if key in _LABEL_FIELDS - {"recorded", "chat_template"}}
+    return kept | {"settings_id": settings_id}
+
+
+def _file_digests(path: str) -> list[str]:
+    return [file_digest(file) for file in sorted(Path(path).parent.glob(Path(path).name))]

@@ -1,0 +1,149 @@
+"""Progress of the lanes: bars in a terminal, lines in a log, artifacts in Prefect."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+LOG_SECONDS = 10.0
+"""How often a lane is reported where no terminal redraws the bars, and to Prefect."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts of one lane of one stage. ``seconds`` runs from the first request to the last reply."""
+
+    stage: str
+    name: str
+    total: int
+    num_rows: int = 0
+    num_rejected: int = 0
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+    reported: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return max(time.monotonic() - self.started, 1e-9)
+
+    @property
+    def done(self) -> int:
+        return self.num_rows + self.num_rejected
+
+    def line(self) -> str:
+        """Return the lane's state for a person: rows, rates, time left, rejected."""
+        rows = self.done / self.seconds
+        tokens = (self.num_completion_tokens or self.num_prompt_tokens) / self.seconds
+        left = f", {(self.total - self.done) / rows:,.0f} s left" if rows and self.done < self.total else ""
+        rejected = f", {self.num_rejected:,} rejected" if self.num_rejected else ""
+        return f"{self.done:,}/{self.total:,} rows, {rows:,.1f} rows/s, {tokens:,.0f} tokens/s{left}{rejected}"
+
+
+class Board:
+    """Where the lanes of a run report. One board serves all threads of a run."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True)
+        self.quiet = quiet
+        self._lock = threading.Lock()
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<44}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}", style="dim"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> "Board":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Print one line above the bars."""
+        if not self.quiet:
+            self._bars.console.print(text, highlight=False)
+
+    @contextmanager
+    def lane(self, stage: str, name: str, total: int) -> Iterator["LaneReport"]:
+        """Show one lane while it runs, and its sum when it ends."""
+        meter = Meter(stage, name, total)
+        bar = self._bars.add_task(f"{stage} · {name}", total=total, rates="")
+        report = LaneReport(self, meter, bar)
+        try:
+            yield report
+        finally:
+            self._bars.remove_task(bar)
+            self.say(f"  {stage} · {name}: {meter.line()} in {meter.seconds:,.1f} s")
+
+
+class LaneReport:
+    """The handle by which one lane counts."""
+
+    def __init__(self, board: Board, meter: Meter, bar: TaskID) -> None:
+        self.meter = meter
+        self._board = board
+        self._bar = bar
+        self._artifact = _ProgressArtifact(f"{meter.stage}-{meter.name}")
+
+    def count(self, *, rows: int = 0, rejected: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """Add to the counts and redraw."""
+        meter = self.meter
+        meter.num_rows += rows
+        meter.num_rejected += rejected
+        meter.num_prompt_tokens += prompt_tokens
+        meter.num_completion_tokens += completion_tokens
+        now = time.monotonic()
+        bars = self._board._bars
+        if not bars.disable and (now - meter.reported > 0.2 or meter.done >= meter.total):
+            rate = f"{meter.done / meter.seconds:,.1f} rows/s"
+            tokens = f"{(meter.num_completion_tokens or meter.num_prompt_tokens) / meter.seconds:,.0f} tok/s"
+            lost = f" {meter.num_rejected:,} rejected" if meter.num_rejected else ""
+            bars.update(self._bar, completed=meter.done, rates=f"{rate} {tokens}{lost}")
+            meter.reported = now
+        elif bars.disable and now - meter.reported > LOG_SECONDS:
+            self._board.say(f"  {meter.stage} · {meter.name}: {meter.line()}")
+            meter.reported = now
+        self._artifact.update(meter, now)
+
+
+class _ProgressArtifact:
+    """The lane's progress bar in Prefect's UI, made once there is something to show; absent outside a Prefect run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._id: object = None
+        self._updated = time.monotonic()
+
+    def update(self, meter: Meter, now: float) -> None:
+        if now - self._updated < LOG_SECONDS or not meter.total:
+            return
+        self._updated = now
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+        from prefect.context import TaskRunContext
+
+        if TaskRunContext.get() is None:
+            return
+        percent = min(100.0, 100.0 * meter.done / meter.total)
+        if self._id is None:
+            self._id = create_progress_artifact(percent, description=self._name)
+        else:
+            update_progress_artifact(self._id, percent, description=f"{self._name}: {meter.line()}")  # type: ignore[arg-type]
