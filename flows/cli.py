@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,11 +23,11 @@ app = typer.Typer(
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)]
 OptionalRecipe = Annotated[
-    Optional[Path],  # noqa: UP045 - typer reads this form
+    Path | None,
     typer.Option("--recipe", help="The recipe whose warehouse is meant; default: the one under ./lake."),
 ]
-AsOf = Annotated[Optional[int], typer.Option("--as-of", help="Look at the warehouse as of this snapshot.")]  # noqa: UP045
-BuildName = Annotated[Optional[str], typer.Option("--build", help="A build's name or config id; default: the latest.")]  # noqa: UP045
+AsOf = Annotated[int | None, typer.Option("--as-of", help="Look at the warehouse as of this snapshot.")]
+BuildName = Annotated[str | None, typer.Option("--build", help="A build's name or config id; default: the latest.")]
 
 
 def main() -> None:
@@ -63,8 +63,8 @@ def init(
 
 @app.command()
 def plan(
-    recipe: RecipePath, limit: Annotated[Optional[int], typer.Option(help="Only the first N prompts.")] = None
-) -> None:  # noqa: UP045
+    recipe: RecipePath, limit: Annotated[int | None, typer.Option(help="Only the first N prompts.")] = None
+) -> None:
     """Show what a run would send: requests by stage, model and language, and what is answered already."""
     from flows.plan import print_plan
 
@@ -75,7 +75,7 @@ def plan(
 def run(
     recipe: RecipePath,
     until: Annotated[str, typer.Option(help="Stop after this stage: see `factory plan`.")] = "export",
-    limit: Annotated[Optional[int], typer.Option(help="Only the first N prompts of each source.")] = None,  # noqa: UP045
+    limit: Annotated[int | None, typer.Option(help="Only the first N prompts of each source.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Run a recipe, or go on with it: what is answered is never asked again."""
@@ -108,10 +108,10 @@ def status(recipe: OptionalRecipe = None, build: BuildName = None) -> None:
 @app.command()
 def sql(
     query: Annotated[
-        Optional[str], typer.Argument(help="One SELECT; `-` or a pipe: from stdin; none: interactive.")
-    ] = None,  # noqa: UP045
+        str | None, typer.Argument(help="One SELECT; `-` or a pipe: from stdin; none: interactive.")
+    ] = None,
     output_format: Annotated[str, typer.Option("--format", "-f", help="table, json, csv or parquet.")] = "table",
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write to this file.")] = None,  # noqa: UP045
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
     recipe: OptionalRecipe = None,
     build: BuildName = None,
     as_of: AsOf = None,
@@ -125,8 +125,8 @@ def sql(
 @app.command()
 def export(
     recipe: RecipePath,
-    snapshot: Annotated[Optional[int], typer.Option("--as-of", help="Export this snapshot.")] = None,  # noqa: UP045
-    push: Annotated[Optional[str], typer.Option(help="Push to this dataset of the Hugging Face hub.")] = None,  # noqa: UP045
+    snapshot: Annotated[int | None, typer.Option("--as-of", help="Export this snapshot.")] = None,
+    push: Annotated[str | None, typer.Option(help="Push to this dataset of the Hugging Face hub.")] = None,
 ) -> None:
     """Write the training shards of a build: what is in the warehouse now, or was at a snapshot."""
     from flows.exports import export_recipe
