@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
+    """Where skips are not allowed (FACTORY_NO_SKIP), a skipped test is a failed one."""
+    report = yield
+    if report.skipped and os.environ.get("FACTORY_NO_SKIP") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+    return report
