@@ -1,0 +1,259 @@
+"""Trains the microworld's models from scratch: ``python -m factory.microworld.train [--only NAME]``.
+
+All chat models grow out of one trunk that answers well in every language; it is kept beside them, git-ignored, so that
+a single model can be trained again. One process with one thread; about 15 minutes in all.
+"""
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    NllbTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from factory.microworld.corpus import (
+    Turn,
+    draw_comparison,
+    draw_translation,
+    draw_turn,
+    vocabulary_texts,
+)
+from factory.microworld.faults import FLAWLESS, POLICIES, mixtures
+from factory.microworld.vocabulary import MAX_LENGTH, train_chat_tokenizer, train_translator_tokenizer
+from factory.microworld.world import MODELS
+from schemas.languages import CORE_LANGUAGES, LANGUAGES
+
+TRUNK = ".trunk"
+NAMES = (*POLICIES, "reward", "translator")
+BATCH_SIZE = 64
+IGNORED = -100
+
+Batch = dict[str, Tensor]
+
+
+def train_trunk(folder: Path, seed: int, num_steps: int = 2000) -> None:
+    """Train the ancestor of all chat models: it answers without faults."""
+    torch.manual_seed(seed)
+    tokenizer = train_chat_tokenizer(vocabulary_texts())
+    model = LlamaForCausalLM(_llama_config(tokenizer))
+    flawless = dict.fromkeys(CORE_LANGUAGES, FLAWLESS)
+    batches = _chat_batches(tokenizer, random.Random(seed), lambda rng: draw_turn(rng, flawless))
+    _train(model, batches, _language_model_loss, num_steps, learning_rate=3e-3)
+    _save(model, tokenizer, folder)
+
+
+def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 200) -> None:
+    """Teach the trunk the faults of one teacher or of the base policy."""
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(trunk),
+    )
+    faults = mixtures(name)
+    batches = _chat_batches(tokenizer, random.Random(f"{seed} {name}"), lambda rng: draw_turn(rng, faults))
+    _train(model, batches, _language_model_loss, num_steps, learning_rate=1.5e-3)
+    _save(model, tokenizer, folder)
+
+
+def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 400) -> None:
+    """Train the trunk to prefer the truly better of two answers (Bradley-Terry)."""
+    torch.manual_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(trunk)
+    model = LlamaForSequenceClassification.from_pretrained(trunk, num_labels=1, dtype=torch.float32)
+    batches = _comparison_batches(tokenizer, random.Random(f"{seed} reward"))
+    _train(model, batches, _preference_loss, num_steps, learning_rate=1e-3)
+    _save(model, tokenizer, folder)
+
+
+def train_translator(folder: Path, seed: int, num_steps: int = 1500) -> None:
+    """Train a translator from English into the 22 other languages, good on questions, lossy on answers."""
+    torch.manual_seed(seed)
+    tokenizer = train_translator_tokenizer(vocabulary_texts())
+    model = M2M100ForConditionalGeneration(_translator_config(tokenizer))
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+        max_length=200,
+    )
+    batches = _translation_batches(tokenizer, random.Random(f"{seed} translator"))
+    _train(model, batches, _language_model_loss, num_steps, learning_rate=2e-3)
+    _save(model, tokenizer, folder)
+
+
+def _llama_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=MAX_LENGTH,
+        initializer_range=0.05,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _translator_config(tokenizer: NllbTokenizer) -> M2M100Config:
+    return M2M100Config(
+        vocab_size=len(tokenizer),
+        d_model=128,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=256,
+        decoder_ffn_dim=256,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        encoder_layerdrop=0.0,
+        decoder_layerdrop=0.0,
+        max_position_embeddings=MAX_LENGTH,
+        init_std=0.05,
+        scale_embedding=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _chat_batches(
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random, draw: Callable[[random.Random], Turn]
+) -> Iterator[Batch]:
+    """Yield batches of whole conversations; every token but the padding counts."""
+    while True:
+        turns = [draw(rng) for _ in range(8 * BATCH_SIZE)]
+        texts = [_chat_text(turn.prompt, turn.completion) for turn in turns]
+        rows = sorted(tokenizer(texts)["input_ids"], key=len)
+        groups = [rows[at : at + BATCH_SIZE] for at in range(0, len(rows), BATCH_SIZE)]
+        for group in rng.sample(groups, len(groups)):
+            batch = dict(tokenizer.pad({"input_ids": group}, return_tensors="pt"))
+            yield batch | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)}
+
+
+def _comparison_batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[Batch]:
+    """Yield batches whose first half holds the better answers and whose second half the worse ones."""
+    while True:
+        pairs = [draw_comparison(rng) for _ in range(BATCH_SIZE // 2)]
+        better = [_chat_text(pair.prompt, pair.better) for pair in pairs]
+        worse = [_chat_text(pair.prompt, pair.worse) for pair in pairs]
+        yield dict(tokenizer(better + worse, padding=True, return_tensors="pt"))
+
+
+def _translation_batches(tokenizer: NllbTokenizer, rng: random.Random) -> Iterator[Batch]:
+    """Yield batches of English sources and targets that start with their language's code, as NLLB has them."""
+    while True:
+        rows = [draw_translation(rng) for _ in range(8 * BATCH_SIZE)]
+        rows.sort(key=lambda row: len(row[0]))
+        groups = [rows[at : at + BATCH_SIZE] for at in range(0, len(rows), BATCH_SIZE)]
+        for group in rng.sample(groups, len(groups)):
+            sources, languages, targets = zip(*group, strict=True)
+            batch = dict(tokenizer(list(sources), padding=True, return_tensors="pt"))
+            codes = tokenizer.convert_tokens_to_ids([LANGUAGES[language].flores for language in languages])
+            encoded = tokenizer(list(targets), padding=True, return_tensors="pt")
+            labels = encoded["input_ids"]
+            labels[:, 0] = torch.tensor(codes)
+            yield batch | {"labels": labels.masked_fill(encoded["attention_mask"] == 0, IGNORED)}
+
+
+def _chat_text(prompt: str, completion: str) -> str:
+    """Return what the chat template makes of the two turns; the template itself is too slow for millions."""
+    return f"<|user|>{prompt}<|end|><|assistant|>{completion}<|end|>"
+
+
+def _language_model_loss(model: nn.Module, batch: Batch) -> Tensor:
+    loss: Tensor = model(**batch).loss
+    return loss
+
+
+def _preference_loss(model: nn.Module, batch: Batch) -> Tensor:
+    better, worse = model(**batch).logits.float().squeeze(-1).chunk(2)
+    return -logsigmoid(better - worse).mean()
+
+
+def _train(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    loss_of: Callable[[nn.Module, Batch], Tensor],
+    num_steps: int,
+    learning_rate: float,
+) -> None:
+    """Minimise a loss with AdamW: short warm-up, cosine decay, clipped gradients, bfloat16 autocast."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 50, 0.02 + 0.98 * (1 + math.cos(math.pi * step / num_steps)) / 2)
+    )
+    model.set_attn_implementation("eager")
+    model.train()
+    started = time.monotonic()
+    for step in range(1, num_steps + 1):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(model, next(batches))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 100 == 0 or step == num_steps:
+            print(f"  step {step:5} loss {loss.item():.4f} {time.monotonic() - started:6.1f} s", flush=True)
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def train(names: Sequence[str], out: Path, seed: int) -> None:
+    """Train the named models into folders of ``out``; the trunk first, unless it is there."""
+    trunk = out / TRUNK
+    if set(names) - {"translator"} and not trunk.exists():
+        print("trunk")
+        train_trunk(trunk, seed)
+    for name in names:
+        print(name)
+        match name:
+            case "translator":
+                train_translator(out / name, seed)
+            case "reward":
+                train_reward(trunk, out / name, seed)
+            case _:
+                train_policy(name, trunk, out / name, seed)
+
+
+def main() -> None:
+    """Train what the command line asks for."""
+    parser = argparse.ArgumentParser(description="Train the microworld's models from scratch.")
+    parser.add_argument("--only", choices=NAMES, action="append", help="one model; may be given several times")
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder that gets one folder per model")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    train(arguments.only or NAMES, arguments.out, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
