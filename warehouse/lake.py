@@ -30,7 +30,7 @@ class Lake:
         self._connection = connection
         self._catalog = catalog
         self._read_only = read_only
-        self._setup: list[str] = ["USE lake", CONTENT_ID_SQL]
+        self._setup: list[str] = ["SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL]
 
     @classmethod
     def open(cls, settings: WarehouseSettings, *, read_only: bool = False, as_of: int | None = None) -> Self:
@@ -95,6 +95,10 @@ class Lake:
             return _count(cursor.execute(f'DELETE FROM "{table}" WHERE {where}', list(parameters)))
 
         return self._write(write)
+
+    def transact(self, change: Callable[[duckdb.DuckDBPyConnection], _Result]) -> _Result:
+        """Run ``change`` as one transaction, alone among the warehouse's writers; it may run again after a conflict."""
+        return self._write(change)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
         """Return the rows of a query."""
