@@ -1,0 +1,77 @@
+"""Who killed the child? Deciding what is sent again after a death, so that no innocent request is blamed.
+
+A death tells little when hundreds of requests are in flight, and often it is no request's fault at all. So:
+
+1. After a first death everything that was in flight is sent again as if nothing had happened.
+2. A request that is in flight at a second death becomes a suspect. Suspects are sent in probes, groups that have the
+   child to themselves; a group that dies is split into ``FAN_OUT`` smaller ones, down to one request.
+3. A request that dies alone ``SOLO_DEATHS`` times is guilty and set aside. It gets its second chance only after the
+   other probes, so that these answer in between.
+
+One guilty request among n costs about log(n) / log(FAN_OUT) + 4 restarts and a few small batches at each level:
+sending n suspects one by one would leave the batcher empty for as long as n requests take, halving would restart more.
+"""
+
+from collections import Counter, deque
+from collections.abc import Collection
+
+FAN_OUT = 8
+SOLO_DEATHS = 2
+
+
+class Recovery:
+    """The requests, by serial number, that wait to be sent again."""
+
+    def __init__(self) -> None:
+        self._again: deque[int] = deque()
+        self._probes: deque[list[int]] = deque()
+        self._probe: deque[int] = deque()
+        self._is_probing = False
+        self._num_deaths: Counter[int] = Counter()
+        self._num_solo_deaths: Counter[int] = Counter()
+
+    def __bool__(self) -> bool:
+        """Whether anything waits, or a probe has the child to itself: then no new request may be sent."""
+        return bool(self._is_probing or self._again or self._probes)
+
+    def take(self, num_in_flight: int) -> int | None:
+        """Return the next request to send again; None when there is none, or when it must wait for a probe's end."""
+        if num_in_flight == 0 and not self._probe:
+            self._probe.extend(self._probes.popleft() if self._probes else ())
+            self._is_probing = bool(self._probe)
+        waiting = self._probe if self._is_probing else self._again
+        return waiting.popleft() if waiting else None
+
+    def note_answer(self, serial: int) -> None:
+        """An answered request is innocent."""
+        self._num_deaths.pop(serial, None)
+        self._num_solo_deaths.pop(serial, None)
+
+    def note_death(self, in_flight: Collection[int]) -> int | None:
+        """Sort what was in flight when the child died; return the request that is guilty, if that is known now."""
+        guilty = None
+        self._num_deaths.update(in_flight)
+        if self._probe:
+            self._probes.appendleft(list(self._probe))
+            self._probe.clear()
+        if len(in_flight) == 1:
+            guilty = self._note_solo_death(*in_flight)
+        else:
+            suspects = [serial for serial in in_flight if self._is_probing or self._num_deaths[serial] > 1]
+            self._again.extend(sorted(set(in_flight).difference(suspects)))
+            self._probes.extendleft(reversed(_split(suspects)))
+        self._is_probing = False
+        return guilty
+
+    def _note_solo_death(self, serial: int) -> int | None:
+        self._num_solo_deaths[serial] += 1
+        if self._num_solo_deaths[serial] < SOLO_DEATHS:
+            self._probes.append([serial])
+            return None
+        self.note_answer(serial)
+        return serial
+
+
+def _split(serials: list[int]) -> list[list[int]]:
+    size = -(-len(serials) // FAN_OUT)
+    return [serials[start : start + size] for start in range(0, len(serials), size or 1)]
