@@ -1,0 +1,217 @@
+"""Rows of Parquet, JSONL and CSV files and of Hugging Face datasets as plain dictionaries, one at a time."""
+
+import csv
+import glob
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from factory.engines.base import Failure
+from factory.stages.rows import Row
+from schemas.errors import InputError
+from schemas.reasons import Reason
+
+SUFFIXES = (".parquet", ".jsonl", ".csv", ".tsv")
+
+_BATCH_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row as it was read: its ``value``, or the ``fault`` that kept it from being read.
+
+    ``row`` is unique within the source: the row's number from 1 (in JSONL the line's), after the file's name where a
+    glob gave several files. ``where`` says the place in words for a person.
+    """
+
+    row: str
+    where: str
+    value: Row | None
+    fault: Failure | None = None
+
+
+def read_file_rows(pattern: str, columns: Sequence[str]) -> Iterator[RawRow]:
+    """Yield the rows of every file that a path or glob names, in the order of the files' names.
+
+    Of Parquet only the ``columns`` are read. A CSV or TSV file whose columns are all asked for by number, from 0, has
+    no header line.
+
+    Raises:
+        InputError: a file is missing, is of no known kind, cannot be read, or lacks a column.
+    """
+    paths, base = _find_files(pattern)
+    for path in paths:
+        prefix = "" if base is None else f"{path.relative_to(base).as_posix()}:"
+        try:
+            for number, place, value, fault in _READERS[path.suffix](path, columns):
+                yield RawRow(f"{prefix}{number}", f"{path.name}:{place}", value, fault)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def read_dataset_rows(
+    name: str, columns: Sequence[str], *, config: str | None, split: str, revision: str | None
+) -> Iterator[RawRow]:
+    """Yield the rows of a Hugging Face dataset: a hub id, a folder of data files, or one made by ``save_to_disk``.
+
+    Raises:
+        InputError: the dataset, its configuration or its split is missing, or it lacks a column.
+    """
+    import datasets  # takes half a second, and only this kind of source needs it
+
+    try:
+        dataset = _open_dataset(name, config=config, split=split, revision=revision)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
+    tops = find_top_columns(columns, dataset.column_names, f"dataset '{name}'")
+    numbers = count(1)
+    for batch in dataset.select_columns(tops).iter(batch_size=_BATCH_ROWS):
+        for values in zip(*(batch[top] for top in tops), strict=True):
+            number = next(numbers)
+            yield RawRow(str(number), f"{name}:{number}", dict(zip(tops, values, strict=True)))
+
+
+def find_value(row: Row, column: str) -> Any:
+    """Return the value of a column; dots reach into nested fields and, by number, into lists.
+
+    Raises:
+        LookupError: there is no such field; the message says what there is instead.
+    """
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        match value:
+            case dict() if part in value:
+                value = value[part]
+            case list() if part.lstrip("-").isdecimal() and -len(value) <= int(part) < len(value):
+                value = value[int(part)]
+            case dict():
+                raise LookupError(
+                    f"no field '{part}' for column '{column}'; there are {', '.join(map(repr, value)) or 'none'}"
+                )
+            case list():
+                raise LookupError(f"no item '{part}' for column '{column}'; the list has {len(value)}")
+            case _:
+                raise LookupError(
+                    f"no field '{part}' for column '{column}' in {type(value).__name__} {str(value)[:40]!r}"
+                )
+    return value
+
+
+def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -> list[str]:
+    """Return the columns of a table that hold the asked ones, which may be nested in them.
+
+    Raises:
+        InputError: the table lacks one.
+    """
+    tops: dict[str, None] = {}
+    for column in columns:
+        parts = column.split(".")
+        top = next((top for end in range(len(parts), 0, -1) if (top := ".".join(parts[:end])) in names), None)
+        if top is None:
+            raise InputError(f"{where} has no column '{column}'; there are {', '.join(map(repr, names))}")
+        tops[top] = None
+    return list(tops)
+
+
+def _find_files(pattern: str) -> tuple[list[Path], Path | None]:
+    """Return the files that a pattern names and, for a glob, the folder above all of them."""
+    if Path(pattern).is_file():
+        paths, base = [Path(pattern)], None
+    else:
+        parts = Path(pattern).parts
+        plain = next((at for at, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+        base = Path(*parts[:plain])
+        paths = sorted(path for path in base.glob(str(Path(*parts[plain:]))) if path.is_file())
+    if not paths:
+        raise InputError(f"no file at {pattern}")
+    for path in paths:
+        if path.suffix not in _READERS:
+            raise InputError(f"{path} is no kind of file that can be read; allowed are {', '.join(SUFFIXES)}")
+    return paths, base
+
+
+Place = tuple[int, str, Row | None, Failure | None]
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Place]:
+    names = list(pl.read_parquet_schema(path))
+    tops = find_top_columns(columns, names, str(path))
+    numbers = count(1)
+    for batch in pl.scan_parquet(path, glob=False).select(tops).collect_batches(chunk_size=_BATCH_ROWS, lazy=True):
+        for row in batch.iter_rows(named=True):
+            number = next(numbers)
+            yield number, str(number), row, None
+
+
+def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Place]:  # noqa: ARG001 (rows may differ in their fields)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line.decode())
+            except UnicodeDecodeError as error:
+                yield number, str(number), None, Failure(Reason.INVALID_TEXT, f"no UTF-8: {error}")
+                continue
+            except (ValueError, RecursionError) as error:
+                yield number, str(number), None, Failure(Reason.INVALID_ROW, f"no JSON: {error}")
+                continue
+            if not isinstance(value, dict):
+                detail = f"a JSON object is needed on each line, got {type(value).__name__} {str(value)[:40]!r}"
+                yield number, str(number), None, Failure(Reason.INVALID_ROW, detail)
+                continue
+            yield number, str(number), value, None
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Place]:
+    csv.field_size_limit(sys.maxsize)
+    # Bytes that are no UTF-8 become lone surrogates, which are refused row by row, as those in JSON are.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        lines = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        header = None if columns and all(column.isdecimal() for column in columns) else next(lines, None)
+        if header is not None:
+            find_top_columns(columns, header, str(path))
+        for number, (place, fields) in enumerate(_csv_records(path, lines), start=1):
+            names = header if header is not None else [str(at) for at in range(len(fields))]
+            if len(fields) == len(names):
+                yield number, place, dict(zip(names, fields, strict=True)), None
+            else:
+                detail = f"the header has {len(names)} columns, this row {len(fields)}"
+                yield number, place, None, Failure(Reason.INVALID_ROW, detail)
+
+
+def _csv_records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, list[str]]]:
+    reader = iter(lines)
+    while True:
+        begin = reader.line_num + 1  # type: ignore[attr-defined]
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}:{begin}: no CSV: {error}") from error
+        if fields:
+            yield f"{begin}", fields
+
+
+def _open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> Any:
+    import datasets
+
+    folder = Path(name)
+    if not (folder / "state.json").is_file() and not (folder / "dataset_dict.json").is_file():
+        return datasets.load_dataset(name, config, split=split, revision=revision)
+    saved = datasets.load_from_disk(name)
+    return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+
+
+_READERS = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_csv}

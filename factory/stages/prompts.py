@@ -1,0 +1,168 @@
+"""From raw rows to prompts: what is no prompt, in the wrong language, or there already is rejected with its reason."""
+
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+from factory.engines.base import Failure, Message
+from factory.stages.duplicates import NearDuplicates
+from factory.stages.measures import detect_languages
+from factory.stages.rows import Detect, Landed, Row, make_frame, make_rejection
+from schemas.ids import content_id
+from schemas.languages import LANGUAGES
+from schemas.reasons import Reason
+from schemas.recipe import PromptGates, PromptSource
+
+PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
+"""Reasons that depend on the gates' thresholds: their stage is ``prompt_gate``, that of all others is ``read``."""
+
+
+class SeenPrompts:
+    """The prompts of a build so far, over all its sources: what new rows are compared with.
+
+    A build's earlier prompts are given to ``remember`` before its sources are read. They win over new rows, so that a
+    decision once made stays when a source grows or is reordered.
+    """
+
+    def __init__(self, gates: PromptGates) -> None:
+        self._earlier: set[str] = set()
+        self._read: set[str] = set()
+        self._near = NearDuplicates(gates.near_duplicate_similarity) if gates.near_duplicate_similarity else None
+
+    def remember(self, prompts: pl.DataFrame) -> None:
+        """Add source prompts that the build has already: the columns prompt_id, language and messages."""
+        rows = prompts.to_dicts()
+        self._earlier.update(row["prompt_id"] for row in rows)
+        self._find_near(rows)
+
+    def find_duplicates(self, rows: Sequence[Row]) -> list[Failure | None]:
+        """Add rows with the keys prompt_id, language and messages; say which of them are duplicates, and of what."""
+        found: list[Failure | None] = []
+        fresh = []
+        for row in rows:
+            prompt_id = row["prompt_id"]
+            is_again = prompt_id in self._read
+            self._read.add(prompt_id)
+            found.append(Failure(Reason.DUPLICATE, f"equals prompt {prompt_id}") if is_again else None)
+            if not is_again and prompt_id not in self._earlier:
+                fresh.append(len(found) - 1)
+        for at, match in zip(fresh, self._find_near([rows[at] for at in fresh]), strict=True):
+            if match is not None:
+                found[at] = Failure(Reason.NEAR_DUPLICATE, f"similar to prompt {match[0]} (about {match[1]:.2f})")
+        return found
+
+    def _find_near(self, rows: Sequence[Row]) -> Sequence[tuple[str, float] | None]:
+        if self._near is None:
+            return [None] * len(rows)
+        return self._near.add(
+            [row["prompt_id"] for row in rows],
+            [_spoken_by_user(row["messages"]) for row in rows],
+            [row["language"] for row in rows],
+            # A long system prompt shared by many prompts would make them all look alike.
+            [row["messages"][0]["content"] if row["messages"][0]["role"] == "system" else "" for row in rows],
+        )
+
+
+def build_prompts(
+    raw: pl.DataFrame,
+    *,
+    source: PromptSource,
+    gates: PromptGates,
+    config_id: str,
+    seen: SeenPrompts,
+    detect: Detect | None,
+) -> Landed:
+    """Turn a frame of ``sources.RAW_ROWS`` into rows of ``prompts`` and of ``rejections``, in their order.
+
+    Every raw row is in one of the two. The id of a rejected row is ``content_id("source_row", [source, row])``.
+    """
+    rows = [_complete(row, source) for row in raw.to_dicts()]
+    _set_reasons(rows, [_find_fault(row, gates) for row in rows])
+    _measure(rows, detect)
+    kept = [row for row in rows if row["reason"] is None]
+    if gates.language and detect is not None:
+        _set_reasons(kept, [_find_wrong_language(row, gates) for row in kept])
+    # Duplicates come last, so that a prompt named as the one that was kept really was kept.
+    kept = [row for row in rows if row["reason"] is None]
+    _set_reasons(kept, seen.find_duplicates(kept))
+    return _partition(rows, source, config_id)
+
+
+def choose_split(root_id: str, eval_percent: float) -> str:
+    """Return "train" or "eval", from the root's id alone, so that all translations of a prompt stay together."""
+    return "eval" if int(root_id[:13], 16) / 16**13 * 100 < eval_percent else "train"
+
+
+def make_prompt_id(language: str, messages: Sequence[Message]) -> str:
+    """Return the id of a source prompt."""
+    return content_id("prompt", [language, [{"role": turn["role"], "content": turn["content"]} for turn in messages]])
+
+
+def _complete(row: Row, source: PromptSource) -> Row:
+    row |= {"source": source.name, "detected_language": None, "language_score": None}
+    if row["reason"] is None and row["messages"]:
+        prompt_id = make_prompt_id(row["language"], row["messages"])
+        row |= {"prompt_id": prompt_id, "root_id": prompt_id, "split": choose_split(prompt_id, source.eval_percent)}
+    return row
+
+
+def _find_fault(row: Row, gates: PromptGates) -> Failure | None:
+    if row["reason"] is not None:
+        return None
+    messages = row["messages"]
+    if not messages or not messages[-1]["content"].strip():
+        return Failure(Reason.EMPTY_PROMPT, "no text to answer")
+    if messages[-1]["role"] != "user":
+        return Failure(Reason.INVALID_ROW, f"the last turn is the {messages[-1]['role']}'s; it must be the user's")
+    if row["language"] not in LANGUAGES:
+        return Failure(Reason.UNKNOWN_LANGUAGE, f"{row['language']!r}; known are {', '.join(LANGUAGES)}")
+    num_chars = sum(len(message["content"]) for message in messages)
+    if num_chars > gates.max_chars:
+        return Failure(Reason.TOO_LONG, f"{num_chars} characters, allowed are {gates.max_chars}")
+    return None
+
+
+def _measure(rows: Iterable[Row], detect: Detect | None) -> None:
+    kept = [row for row in rows if row["reason"] is None]
+    texts = [_spoken_by_user(row["messages"]) for row in kept]
+    for row, measures in zip(kept, detect_languages(texts, detect), strict=True):
+        row |= measures
+
+
+def _find_wrong_language(row: Row, gates: PromptGates) -> Failure | None:
+    """Reject on evidence alone: a text that says too little, or an unsure guess, passes."""
+    detected, score = row["detected_language"], row["language_score"]
+    if detected is None or score < gates.min_language_score or detected == LANGUAGES[row["language"]].detector_code:
+        return None
+    return Failure(
+        Reason.WRONG_LANGUAGE, f"detected {detected} with a score of {score:.2f}, declared {row['language']}"
+    )
+
+
+def _spoken_by_user(messages: Sequence[Message]) -> str:
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")
+
+
+def _set_reasons(rows: Iterable[Row], faults: Iterable[Failure | None]) -> None:
+    for row, fault in zip(rows, faults, strict=True):
+        if fault is not None:
+            row |= {"reason": fault.reason.value, "detail": fault.detail}
+
+
+def _partition(rows: Sequence[Row], source: PromptSource, config_id: str) -> Landed:
+    prompts, rejections = [], []
+    for row in rows:
+        if row["reason"] is None:
+            prompts.append(row)
+            continue
+        reason = Reason(row["reason"])
+        rejections.append(
+            make_rejection(
+                content_id("source_row", [source.name, row["row"]]),
+                "prompt_gate" if reason in PROMPT_GATE_REASONS else "read",
+                Failure(reason, f"row {row['source_row']}: {row['detail']}"),
+                config_id=config_id,
+                language=row["language"] if row["language"] in LANGUAGES else None,
+            )
+        )
+    return Landed(make_frame("prompts", prompts), make_frame("rejections", rejections))

@@ -1,0 +1,165 @@
+"""Recorded completions: answers that a team already has, joined to the prompts that they answer."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import polars as pl
+
+from factory.engines.base import Failure
+from factory.stages.files import RawRow, find_value, read_file_rows
+from factory.stages.language_names import find_language
+from factory.stages.measures import detect_languages, measure
+from factory.stages.rows import Detect, Landed, Lane, Row, find_text_fault, make_frame, make_rejection
+from factory.stages.sources import refuse_hopeless
+from schemas.ids import content_id
+from schemas.reasons import Reason
+from schemas.recipe import Recorded
+
+STAGE = "read"
+
+
+class PromptIndex:
+    """The prompts of a build by what recorded rows name them by: about 200 bytes each, the texts are not kept."""
+
+    def __init__(self, recorded: Recorded, prompts: Iterable[pl.DataFrame]) -> None:
+        """Index prompts with the columns prompt_id, language, source, source_row, parent_id and messages."""
+        self._recorded = recorded
+        self._found: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
+        for frame in prompts:
+            for row in frame.iter_rows(named=True):
+                key = self._make_key(row)
+                if key is not None:
+                    self._found[key].append((row["prompt_id"], row["language"], row["parent_id"] is None))
+
+    def find(self, key: str, language: str | None) -> tuple[str, str] | Failure:
+        """Return the id and language of the one prompt that a key, and a language if given, name.
+
+        Without a language a source prompt is meant, not its translations, which carry its row id too.
+        """
+        known = self._found.get(_text_key(key) if self._recorded.join == "prompt_text" else key, [])
+        if language is None:
+            matches = [match for match in known if match[2]]
+        else:
+            matches = [match for match in known if match[1] == language]
+        if len(matches) == 1:
+            return matches[0][:2]
+        named = f"{self._recorded.join} {key[:80]!r}" + (f" in {language}" if language else "")
+        if not matches:
+            return Failure(Reason.NO_SUCH_PROMPT, f"no prompt in scope has the {named}")
+        return Failure(Reason.NO_SUCH_PROMPT, f"{len(matches)} prompts in scope have the {named}; it must name one")
+
+    def _make_key(self, row: Row) -> str | None:
+        if self._recorded.source not in {None, row["source"]}:
+            return None
+        if self._recorded.join == "source_row":
+            source_row: str | None = row["source_row"]
+            return source_row
+        turns = [message["content"] for message in row["messages"] if message["role"] != "system"]
+        return _text_key(turns[0]) if len(turns) == 1 else None
+
+
+def read_recorded(
+    recorded: Recorded,
+    prompts: Iterable[pl.DataFrame],
+    lane: Lane,
+    *,
+    detect: Detect | None,
+    config_id: str,
+    batch_rows: int = 2000,
+) -> Iterator[Landed]:
+    """Yield recorded rows as completions (origin "recorded") and rejections; every row is in one of the two.
+
+    ``prompts`` are those in scope. Several answers to a prompt are its samples 0, 1, ... in the order of the file, and
+    their ids follow from ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the
+    text of a single-turn prompt, white space at its ends aside.
+
+    Raises:
+        InputError: the file is missing or cannot be read, lacks a column, or none of its rows has the right shape.
+    """
+    index = PromptIndex(recorded, prompts)
+    columns = [str(column) for column in recorded.columns.model_dump(exclude_none=True).values()]
+    rows = refuse_hopeless(
+        (_read_row(raw, recorded, index) for raw in read_file_rows(recorded.path, columns)), recorded.path
+    )
+    num_samples: Counter[str] = Counter()
+    while batch := list(islice(rows, batch_rows)):
+        kept = [row for row in batch if row["reason"] is None]
+        for row in kept:
+            row |= _make_completion(row, lane, num_samples[row["prompt_id"]])
+            num_samples[row["prompt_id"]] += 1
+        for row, measures in zip(kept, detect_languages([row["text"] for row in kept], detect), strict=True):
+            row |= measures
+        dropped = [_make_rejection(row, lane, config_id) for row in batch if row["reason"] is not None]
+        yield Landed(make_frame("completions", kept), make_frame("rejections", dropped))
+
+
+def _read_row(raw: RawRow, recorded: Recorded, index: PromptIndex) -> Row:
+    row: Row = {"row": raw.row, "reason": None, "detail": None, "language": None}
+    found = raw.fault
+    if raw.value is not None:
+        try:
+            found = _join(raw.value, recorded, index, row)
+        except (LookupError, TypeError) as error:
+            found = Failure(Reason.INVALID_ROW, str(error.args[0]))
+    if found is not None:
+        row |= {"reason": found.reason.value, "detail": f"{raw.where}: {found.detail}"}
+    return row
+
+
+def _join(value: Row, recorded: Recorded, index: PromptIndex, row: Row) -> Failure | None:
+    columns = recorded.columns
+    text, key = find_value(value, columns.text), find_value(value, columns.key)
+    language = None if columns.language is None else find_language(str(find_value(value, columns.language)))
+    fault = _find_fault(text, key, columns.text)
+    if fault is not None:
+        return fault
+    if columns.language is not None and language is None:
+        return Failure(Reason.UNKNOWN_LANGUAGE, repr(find_value(value, columns.language)))
+    found = index.find(str(key), language)
+    if isinstance(found, Failure):
+        return found
+    row |= {"prompt_id": found[0], "language": found[1], "text": text}
+    return None
+
+
+def _find_fault(text: Any, key: Any, column: str) -> Failure | None:
+    if key is None or key == "":
+        return Failure(Reason.NO_SUCH_PROMPT, "the row names no prompt")
+    if text is None or text == "":
+        return Failure(Reason.EMPTY, "no text")
+    if not isinstance(text, str):
+        raise TypeError(f"'{column}' must be text, got {type(text).__name__} {str(text)[:40]!r}")
+    return find_text_fault(text)
+
+
+def _make_completion(row: Row, lane: Lane, sample_index: int) -> Row:
+    return {
+        "completion_id": content_id("completion", [lane.settings_id, row["prompt_id"], sample_index]),
+        "settings_id": lane.settings_id,
+        "model": lane.model,
+        "model_fingerprint": lane.model_fingerprint,
+        "origin": "recorded",
+        "round": 0,
+        "sample_index": sample_index,
+        "num_prompt_tokens": 0,
+        "num_completion_tokens": 0,
+        **measure(row["text"]),
+    }
+
+
+def _make_rejection(row: Row, lane: Lane, config_id: str) -> Row:
+    return make_rejection(
+        content_id("recorded_row", [lane.settings_id, row["row"]]),
+        STAGE,
+        Failure(Reason(row["reason"]), row["detail"]),
+        config_id=config_id,
+        settings_id=lane.settings_id,
+        language=row["language"],
+        model=lane.model,
+    )
+
+
+def _text_key(text: str) -> str:
+    return content_id("text", text.strip())

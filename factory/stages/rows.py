@@ -1,0 +1,109 @@
+"""What the stages have in common: who answers, what has landed, and how rows become frames of a table."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import polars as pl
+
+from factory.engines.base import Failure, Reply, Request
+from schemas.reasons import Reason
+from schemas.tables import TABLES
+
+Row: TypeAlias = dict[str, Any]
+
+Detect: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str | None, float]]]
+"""Language identification: a (code, score) for every text, in order; (None, 0.0) where a text says too little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One model with its settings: what the rows that it makes carry. ``model`` is its name in the tables."""
+
+    settings_id: str
+    model: str
+    model_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """Rows that are ready for the warehouse: ``rows`` for the stage's table, ``rejections`` for that of rejections."""
+
+    rows: pl.DataFrame
+    rejections: pl.DataFrame
+
+
+class Stage(Protocol):
+    """A model stage: plans the requests of pending rows, takes the replies in any order, hands out finished rows.
+
+    Only rows in flight are held in memory. ``requests`` may run in another thread than ``add`` and ``take``. ``take``
+    is called once more after the last reply, for rows that needed none.
+    """
+
+    def requests(self, pending: Iterable[pl.DataFrame]) -> Iterator[Request]:
+        """Yield the requests of all pending rows, lazily."""
+        ...
+
+    def add(self, reply: Reply) -> int:
+        """Take a reply; return how many rows it finished (0 or 1)."""
+        ...
+
+    def take(self) -> Landed:
+        """Return the rows finished since the last call, each once."""
+        ...
+
+
+def make_frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return rows as a frame with the columns and dtypes of a table; a column that no row has is null."""
+    return pl.DataFrame(list(rows), schema=TABLES[table].create_empty().schema, orient="row")
+
+
+def make_rejection(
+    row_id: str,
+    stage: str,
+    failure: Failure,
+    *,
+    config_id: str = "",
+    settings_id: str = "",
+    language: str | None = None,
+    model: str | None = None,
+) -> Row:
+    """Return one row of ``rejections``."""
+    return {
+        "config_id": config_id,
+        "row_id": row_id,
+        "stage": stage,
+        "settings_id": settings_id,
+        "reason": failure.reason.value,
+        "detail": clean_detail(failure.detail),
+        "language": language,
+        "model": model,
+    }
+
+
+def find_text_fault(text: str) -> Failure | None:
+    """Say why a text cannot be stored: a null character, or half of a surrogate pair, which UTF-8 has no form for."""
+    if "\0" in text:
+        return Failure(Reason.INVALID_TEXT, f"a null character at position {text.index(chr(0))}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return Failure(
+            Reason.INVALID_TEXT, f"half of a surrogate pair, U+{ord(text[error.start]):04X}, at position {error.start}"
+        )
+    return None
+
+
+def find_reply_fault(reply: Reply) -> Failure | None:
+    """Return a reply's failure, or the reason why its text cannot be stored."""
+    if reply.failure is not None:
+        return reply.failure
+    if reply.text is None:
+        return Failure(Reason.INVALID_REPLY, "the reply has no text")
+    fault = find_text_fault(reply.text) or find_text_fault(reply.reasoning or "")
+    return None if fault is None else Failure(Reason.INVALID_REPLY, f"the reply has {fault.detail}")
+
+
+def clean_detail(detail: str) -> str:
+    """Return a failure's detail in a form that any table can hold, shortened to 1,000 characters."""
+    return detail.replace("\0", "\\0").encode(errors="backslashreplace").decode()[:1000]

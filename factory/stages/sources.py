@@ -1,0 +1,162 @@
+"""Reading prompt sources: rows of many shapes in, conversations with a language and a row id out."""
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+import polars as pl
+
+from factory.engines.base import Failure, Message
+from factory.stages.files import RawRow, find_value, read_dataset_rows, read_file_rows
+from factory.stages.language_names import find_language
+from factory.stages.rows import Row, clean_detail, find_text_fault
+from schemas.errors import InputError
+from schemas.reasons import Reason
+from schemas.recipe import PromptColumns, PromptSource
+from schemas.tables import MESSAGES
+
+RAW_ROWS: dict[str, pl.DataType] = {
+    "row": pl.String(),
+    "source_row": pl.String(),
+    "language": pl.String(),
+    "messages": MESSAGES,
+    "reason": pl.String(),
+    "detail": pl.String(),
+}
+"""What ``read_source`` yields. ``row`` is the row's place, unique within the source; ``source_row`` its id column or,
+without one, the place again. A row with a ``reason`` (null = none) could not be read; its messages are null then."""
+
+ROLES = ("system", "user", "assistant")
+
+HOPELESS_ROWS = 1000
+"""A source whose first rows, as many as this, are all of the wrong shape is refused as a whole."""
+
+
+def read_source(source: PromptSource, *, batch_rows: int = 5000) -> Iterator[pl.DataFrame]:
+    """Yield a source's rows, in their order, in frames of ``RAW_ROWS`` with at most ``batch_rows`` rows.
+
+    ``source.limit`` counts the rows that are read. A conversation that ends with an assistant's turn loses that turn:
+    it is the answer, not the prompt.
+
+    Raises:
+        InputError: the source is missing or cannot be read, lacks a column, or no row of its beginning has the right
+            shape. A single bad row is yielded with its reason instead.
+    """
+    rows = refuse_hopeless((_read_row(raw, source) for raw in islice(_open(source), source.limit)), source.name)
+    while batch := list(islice(rows, batch_rows)):
+        yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
+
+
+def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
+    """Pass rows on, unless all of the first have the reason ``INVALID_ROW``: then the mapping is wrong, not a row.
+
+    Raises:
+        InputError: with the detail of the first row.
+    """
+    bad: list[Row] = []
+    for row in rows:
+        bad.append(row)
+        if row["reason"] != Reason.INVALID_ROW:
+            break
+        if len(bad) == HOPELESS_ROWS:
+            raise InputError(f"no row of '{name}' can be read; the first: {bad[0]['detail']}")
+    else:
+        if bad:
+            raise InputError(f"no row of '{name}' can be read; the first: {bad[0]['detail']}")
+    yield from chain(bad, rows)
+
+
+def make_id(value: object, otherwise: str) -> str:
+    """Return a row id as text, ``otherwise`` for a null or empty one."""
+    return otherwise if value is None or value == "" else str(value)
+
+
+def _open(source: PromptSource) -> Iterator[RawRow]:
+    names = source.columns.model_dump(exclude_none=True)
+    columns = [str(column) for column in names.values()]
+    if source.path is not None:
+        return read_file_rows(source.path, columns)
+    assert source.dataset is not None
+    return read_dataset_rows(
+        source.dataset, columns, config=source.config, split=source.split, revision=source.revision
+    )
+
+
+def _read_row(raw: RawRow, source: PromptSource) -> Row:
+    row: Row = {"row": raw.row, "source_row": raw.row, "language": source.language, "messages": None}
+    fault = raw.fault
+    if raw.value is not None:
+        try:
+            row |= _map_columns(raw, source)
+            fault = _find_fault(row)
+        except LookupError as error:
+            fault = Failure(Reason.INVALID_ROW, str(error.args[0]))
+        except TypeError as error:
+            fault = Failure(Reason.INVALID_ROW, str(error))
+    if fault is None:
+        return row | {"reason": None, "detail": None}
+    keep = {name: value for name in ("source_row", "language") if not find_text_fault(value := row[name] or "")}
+    row = {"row": raw.row, "source_row": raw.row, "language": None, **keep, "messages": None}
+    return row | {"reason": fault.reason.value, "detail": clean_detail(f"{raw.where}: {fault.detail}")}
+
+
+def _map_columns(raw: RawRow, source: PromptSource) -> Row:
+    columns, value = source.columns, raw.value
+    assert value is not None
+    mapped: Row = {"messages": _read_messages(value, columns)}
+    if columns.id is not None:
+        mapped["source_row"] = make_id(find_value(value, columns.id), raw.row)
+    if columns.language is not None:
+        mapped["language"] = _read_language(find_value(value, columns.language))
+    return mapped
+
+
+def _read_language(value: object) -> str:
+    """Return the code of a language, or the value itself where it names no known one."""
+    name = "" if value is None else str(value)
+    return find_language(name) or name
+
+
+def _read_messages(value: Row, columns: PromptColumns) -> list[Message]:
+    system = None if columns.system is None else _text(find_value(value, columns.system), columns.system)
+    if columns.prompt is not None:
+        messages = [Message(role="user", content=_text(find_value(value, columns.prompt), columns.prompt))]
+    else:
+        assert columns.messages is not None
+        messages = _conversation(find_value(value, columns.messages), columns.messages)
+    if system and messages and messages[0]["role"] != "system":
+        messages.insert(0, Message(role="system", content=system))
+    return messages
+
+
+def _conversation(value: Any, column: str) -> list[Message]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise TypeError(
+            f"'{column}' must be a list of {{role, content}}, got {type(value).__name__} {str(value)[:40]!r}"
+        )
+    messages = []
+    for at, turn in enumerate(value):
+        if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
+            raise TypeError(f"turn {at} of '{column}' must be {{role, content}}, got {str(turn)[:80]!r}")
+        if turn["role"] not in ROLES or (turn["role"] == "system" and at > 0):
+            allowed = "system (first only), user, assistant"
+            raise TypeError(f"turn {at} of '{column}' has the role {str(turn['role'])!r}; allowed are {allowed}")
+        messages.append(Message(role=turn["role"], content=_text(turn["content"], f"{column}.{at}.content")))
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    return messages
+
+
+def _text(value: object, column: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"'{column}' must be text, got {type(value).__name__} {str(value)[:40]!r}")
+    return value
+
+
+def _find_fault(row: Row) -> Failure | None:
+    texts = [row["source_row"], row["language"], *(message["content"] for message in row["messages"])]
+    return next((fault for text in texts if (fault := find_text_fault(text))), None)
