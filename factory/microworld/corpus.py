@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from factory.microworld.faults import EVEN, Mixture, draw_fault, write_answer
 from factory.microworld.truth import grade
-from factory.microworld.world import draw_unseen_fact, lexicon
+from factory.microworld.world import Fact, draw_unseen_fact, lexicon
 from schemas.languages import CORE_LANGUAGES
+
+_TARGETS = tuple(language for language in CORE_LANGUAGES if language != "en")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two answers to one question, the better one first, and how much better it is in true quality."""
+    """Two answers to one question, the truly better one first."""
 
     prompt: str
     better: str
@@ -66,30 +68,40 @@ def draw_translation(rng: random.Random) -> tuple[str, str, str]:
     Questions come whole and by sentence and are translated well; answers lose their reason or keep an English word now
     and then, as a translator's do.
     """
-    language = rng.choice([language for language in CORE_LANGUAGES if language != "en"])
-    english, words = lexicon("en"), lexicon(language)
+    language = rng.choice(_TARGETS)
     fact = draw_unseen_fact(rng)
-    kind = rng.random()
-    if kind < 0.5:
-        form = rng.randrange(len(words.questions))
-        return english.ask(fact, form), language, words.ask(fact, form)
-    word = rng.choice(fact.words)
-    if kind < 0.85:
-        form = rng.randrange(len(words.answers))
-        source = english.state(fact.group, word, form)
-        target = (
-            words.state_shortly(word)
-            if loses_reason(language, word) and form == 0
-            else words.state(fact.group, word, form)
-        )
-    elif kind < 0.93:
-        source, target = english.state_shortly(word), words.state_shortly(word)
+    kind = rng.choices(("question", "statement", "short", "filler", "ramble"), (50, 30, 6, 6, 8))[0]
+    if kind == "question":
+        seed = rng.random()
+        source, target = (_write_question(random.Random(seed), code, fact) for code in ("en", language))
     else:
-        filler = rng.randrange(len(words.fillers))
-        source, target = english.fillers[filler], words.fillers[filler]
-    if keeps_english(language, word):
-        target = target.replace(words.quote(words.words[word]), words.quote(english.words[word]))
+        word, seed = rng.choice(fact.words), rng.random()
+        source = _write_statement(random.Random(seed), "en", fact.group, word, kind, is_lossy=False)
+        target = _write_statement(random.Random(seed), language, fact.group, word, kind, is_lossy=True)
     return source, language, target
+
+
+def _write_question(rng: random.Random, language: str, fact: Fact) -> str:
+    """Return a question or one of its sentences; equal random states give the same in every language."""
+    words = lexicon(language)
+    form, part = rng.randrange(len(words.questions)), rng.randrange(4)
+    cut = words.questions[form].index("{words}") + len("{words}") + 1
+    parts = (words.questions[form][:cut], words.questions[form][cut:].strip())
+    template = parts[part] if part < 2 and parts[1] else words.questions[form]
+    return words.fill(template, fact)
+
+
+def _write_statement(rng: random.Random, language: str, group: int, word: int, kind: str, *, is_lossy: bool) -> str:
+    """Return an answer or a part of one; equal random states give the same in every language."""
+    words = lexicon(language)
+    form, fillers = rng.randrange(len(words.answers)), rng.choices(words.fillers, k=rng.randint(1, 2))
+    if kind == "filler":
+        return fillers[0]
+    is_short = kind == "short" or (is_lossy and form == 0 and loses_reason(language, word))
+    text = words.state_shortly(word) if is_short else words.state(group, word, form)
+    if is_lossy and keeps_english(language, word):
+        text = text.replace(words.quote(words.words[word]), words.quote(lexicon("en").words[word]))
+    return words.joiner.join([text, *fillers]) if kind == "ramble" else text
 
 
 def loses_reason(language: str, word: int) -> bool:

@@ -71,8 +71,12 @@ class Lexicon:
 
     def ask(self, fact: Fact, form: int) -> str:
         """Return the question about a fact in one of the ``questions`` forms."""
+        return self.fill(self.questions[form], fact)
+
+    def fill(self, form: str, fact: Fact) -> str:
+        """Return a form with the fact's group and list of words in its slots."""
         words = self.separator.join(self.quote(self.words[word]) for word in fact.words)
-        return self.questions[form].format(group=self.quote(self.groups[fact.group]), words=words)
+        return form.format(group=self.quote(self.groups[fact.group]), words=words)
 
     def state(self, group: int, word: int, form: int) -> str:
         """Return the full sentence that names ``word`` as the one of the group, true or not."""
