@@ -1,4 +1,4 @@
-"""Attaching the catalog: where it lies, which extensions it needs, and what its errors mean."""
+"""Attaching the catalog: where it lies, which extensions it needs, which credentials it uses."""
 
 import importlib.resources
 import os
@@ -12,26 +12,31 @@ import duckdb
 from schemas.errors import WarehouseError
 from schemas.recipe import WarehouseSettings
 
-POSTGRES_SCHEMES = ("postgres", "postgresql")
-
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Where a warehouse lies. ``password`` is kept out of every text that is shown."""
+    """Where a warehouse lies.
+
+    ``address`` is what libpq or SQLite opens, without a password; ``shown`` is its short form for messages; ``data`` is
+    an absolute folder or an ``s3://`` prefix; ``sqlite`` is the catalog's file, none for Postgres.
+    """
 
     address: str
     shown: str
     data: str
     sqlite: Path | None
-    password: str | None = None
 
     @property
-    def is_postgres(self) -> bool:
-        return self.sqlite is None
+    def data_folder(self) -> Path | None:
+        """The local folder of the data files; none on object storage."""
+        return None if "://" in self.data else Path(self.data)
 
-    @property
-    def on_s3(self) -> bool:
-        return "://" in self.data
+    def redact(self, text: str) -> str:
+        """Return a message as one line without any secret of the environment."""
+        for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            if secret := os.environ.get(name):
+                text = text.replace(secret, "***")
+        return " ".join(re.sub(r"(?i)(password|secret)=('[^']*'|\S+)", r"\1=***", text).split())
 
 
 def find_catalog(settings: WarehouseSettings) -> Catalog:
@@ -41,69 +46,82 @@ def find_catalog(settings: WarehouseSettings) -> Catalog:
         WarehouseError: the catalog is neither a path nor a postgres:// URL.
     """
     data = settings.data if "://" in settings.data else str(Path(settings.data).expanduser().resolve())
+    if "://" not in settings.catalog:
+        path = Path(settings.catalog).expanduser().resolve()
+        return Catalog(str(path), str(path), data, path)
     parts = urlsplit(settings.catalog)
-    if parts.scheme in POSTGRES_SCHEMES:
-        fields = {
-            "host": parts.hostname,
-            "port": parts.port and str(parts.port),
-            "user": parts.username and unquote(parts.username),
-            "dbname": unquote(parts.path.lstrip("/")),
-            **dict(item.partition("=")[::2] for item in parts.query.split("&") if item),
-        }
-        address = " ".join(f"{key}={_quote(value)}" for key, value in fields.items() if value)
-        password = unquote(parts.password) if parts.password else os.environ.get("PGPASSWORD")
-        shown = f"postgres://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
-        return Catalog(address, shown, data, None, password)
-    if "://" in settings.catalog:
+    if parts.scheme not in {"postgres", "postgresql"}:
         raise WarehouseError(
-            f"the catalog {settings.catalog.partition('@')[2] or settings.catalog!r} is neither a path of a SQLite file "
-            "nor a postgres:// URL"
+            f"the catalog is a {parts.scheme}:// URL; allowed are the path of a SQLite file and postgres://"
         )
-    path = Path(settings.catalog).expanduser().resolve()
-    return Catalog(str(path), str(path), data, path)
+    fields = {
+        "host": parts.hostname,
+        "port": parts.port and str(parts.port),
+        "user": parts.username and unquote(parts.username),
+        "dbname": unquote(parts.path.lstrip("/")),
+        **dict(item.partition("=")[::2] for item in unquote(parts.query).split("&") if item),
+    }
+    address = " ".join(f"{key}={_quote_libpq(value)}" for key, value in fields.items() if value)
+    port = f":{parts.port}" if parts.port else ""
+    return Catalog(address, f"postgres://{parts.hostname or ''}{port}{parts.path}", data, None)
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
-    """Load the extensions that a catalog needs, from their Python packages."""
-    names = ["ducklake", "postgres_scanner" if catalog.is_postgres else "sqlite_scanner"]
-    for name in [*names, *(["httpfs"] if catalog.on_s3 else [])]:
+    """Load the extensions that a catalog needs from their Python packages; DuckDB checks their signatures."""
+    names = ["ducklake", "sqlite_scanner" if catalog.sqlite else "postgres_scanner"]
+    for name in [*names, *([] if catalog.data_folder else ["httpfs"])]:
         folder = importlib.resources.files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}"
         connection.load_extension(str(folder / f"{name}.duckdb_extension"))
 
 
 def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only: bool, as_of: int | None) -> None:
-    """Attach a catalog as ``lake``."""
+    """Attach a catalog as ``lake``; when writing, make it where there is none.
+
+    Small inserts become Parquet files, never rows of the catalog: that is cheaper on SQLite, keeps text out of the
+    catalog, and compaction merges the files. SQLite writes ahead, so that a reader never blocks a writer; the password
+    of Postgres is read by libpq from PGPASSWORD.
+
+    Raises:
+        WarehouseError: the file is a SQLite database of something else.
+    """
     options = [f"DATA_PATH {literal(catalog.data)}", "DATA_INLINING_ROW_LIMIT 0"]
-    if catalog.on_s3:
+    if catalog.data_folder is None:
         connection.execute(_s3_secret())
-    if catalog.is_postgres:
-        if catalog.password is not None:
-            connection.execute(f"CREATE SECRET catalog (TYPE postgres, PASSWORD {literal(catalog.password)})")
-            options.append("META_SECRET catalog")
+    if catalog.sqlite is None:
         address = f"ducklake:postgres:{catalog.address}"
     else:
         address = f"ducklake:sqlite:{catalog.address}"
+        options.append("META_BUSY_TIMEOUT 10000")
+        if not read_only:
+            options.append("META_JOURNAL_MODE 'WAL'")
+        _refuse_other_database(connection, catalog.sqlite)
     if as_of is not None:
         options.append(f"SNAPSHOT_VERSION {as_of:d}")
     elif read_only:
         options.append("READ_ONLY")
-    if read_only or as_of is not None:
+    if read_only:
         options.append("CREATE_IF_NOT_EXISTS false")
     connection.execute(f"ATTACH {literal(address)} AS lake ({', '.join(options)})")
-
-
-def explain(error: duckdb.Error, catalog: Catalog) -> WarehouseError:
-    """Turn an error of DuckDB into one sentence that names the warehouse and never its password."""
-    text = " ".join(str(error).split())
-    if catalog.password:
-        text = text.replace(catalog.password, "***")
-    text = re.sub(r"password=('[^']*'|\S+)", "password=***", text)
-    return WarehouseError(f"the warehouse {catalog.shown}: {text}")
 
 
 def literal(value: str) -> str:
     """Return a string as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def _refuse_other_database(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    # Through DuckDB's own SQLite: a second SQLite library in a process would drop the first one's file locks.
+    if not path.exists():
+        return
+    connection.execute(f"ATTACH {literal(str(path))} AS probe (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)")
+    found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'probe'").fetchall()
+    connection.execute("DETACH probe")
+    names = sorted(name for (name,) in found)
+    if names and "ducklake_metadata" not in names:
+        raise WarehouseError(
+            f"the catalog {path} is a SQLite database of something else, with the tables {', '.join(names[:5])}; "
+            "name another file"
+        )
 
 
 def _s3_secret() -> str:
@@ -113,13 +131,12 @@ def _s3_secret() -> str:
         "SESSION_TOKEN": os.environ.get("AWS_SESSION_TOKEN"),
         "REGION": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
     }
-    parts = [f"{key} {literal(value)}" for key, value in fields.items() if value]
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
+    parts = ["TYPE s3", *(f"{key} {literal(value)}" for key, value in fields.items() if value)]
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         url = urlsplit(endpoint)
         parts += [f"ENDPOINT {literal(url.netloc)}", "URL_STYLE 'path'", f"USE_SSL {url.scheme == 'https'}"]
-    return f"CREATE SECRET data ({', '.join(['TYPE s3', *parts])})"
+    return f"CREATE SECRET data ({', '.join(parts)})"
 
 
-def _quote(value: str) -> str:
+def _quote_libpq(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,15 +1,21 @@
-"""The lake: the one door to the warehouse's tables."""
+"""The lake: the one door to the warehouse's tables.
+
+A DuckLake: Parquet files, and a catalog in SQLite or Postgres that says which of them are which table at which
+snapshot. Every write is one short transaction under the warehouse's write lock, so that no key ever comes in twice,
+whoever else writes; a process killed at any instant leaves whole transactions only.
+"""
 
 import contextlib
-import fcntl
+import itertools
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-import dataframely as dy
 import duckdb
 import polars as pl
 
@@ -17,38 +23,68 @@ from schemas.errors import WarehouseError
 from schemas.ids import CONTENT_ID_SQL
 from schemas.recipe import WarehouseSettings
 from schemas.tables import KEYS, TABLES
-from warehouse.catalog import Catalog, attach, explain, find_catalog, load_extensions
-from warehouse.ddl import create_statements
+from warehouse import migrations
+from warehouse.catalog import Catalog, attach, find_catalog, literal, load_extensions
+from warehouse.explain import explain, is_passing
+from warehouse.locks import WRITE, Locks, open_locks
+from warehouse.rows import conform
 
 _Result = TypeVar("_Result")
+
+_PATIENCE = 60.0
+"""Seconds for which a write is tried again while other programs keep the catalog busy."""
+
+_SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL)
+"""What every cursor starts with: the tables first, then what was made beside them on this connection."""
+
+_PRUNING = {table: (*keys, *(("settings_id",) if table == "completions" else ())) for table, keys in KEYS.items()}
+"""Columns whose few values tell which files can hold a key. Equal completion ids have equal settings, being made of them."""
 
 
 class Lake:
     """An open warehouse. Thread-safe: each call uses its own cursor. The catalog is attached as ``lake``."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only: bool) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, catalog: Catalog, locks: Locks, *, read_only: bool
+    ) -> None:
         self._connection = connection
         self._catalog = catalog
+        self._locks = locks
         self._read_only = read_only
-        self._setup: list[str] = ["SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL]
 
     @classmethod
     def open(cls, settings: WarehouseSettings, *, read_only: bool = False, as_of: int | None = None) -> Self:
-        """Open a warehouse, making it when it is missing. ``as_of`` opens it as it was at a snapshot, read-only."""
+        """Open a warehouse; when writing, make it where there is none and bring older tables up to date.
+
+        Args:
+            settings: where it lies.
+            read_only: only read; fails where there is none.
+            as_of: the snapshot to read at; implies ``read_only``.
+
+        Raises:
+            WarehouseError: it cannot be opened, is not a warehouse, or is of a newer version.
+        """
         catalog = find_catalog(settings)
-        if catalog.sqlite is not None and not read_only and as_of is None:
-            catalog.sqlite.parent.mkdir(parents=True, exist_ok=True)
-        connection = duckdb.connect(config={"python_enable_replacements": False})
-        lake = cls(connection, catalog, read_only=read_only or as_of is not None)
+        read_only = read_only or as_of is not None
+        if read_only and catalog.sqlite and not catalog.sqlite.exists():
+            raise WarehouseError(f"there is no warehouse at {catalog.shown}; a build makes one")
+        spill = Path(tempfile.gettempdir()) / f"factory-spill-{random.getrandbits(48):x}"
+        connection = duckdb.connect(config={"python_enable_replacements": False, "temp_directory": str(spill)})
+        lake = cls(connection, catalog, open_locks(catalog), read_only=read_only)
         try:
-            load_extensions(connection, catalog)
-            attach(connection, catalog, read_only=read_only, as_of=as_of)
-            if not lake._read_only:
-                with lake._lock(), lake._cursor() as cursor:
-                    for statement in create_statements():
-                        cursor.execute(statement)
-        except duckdb.Error as error:
-            raise explain(error, catalog) from None
+            with _explained(catalog):
+                load_extensions(connection, catalog)
+                if read_only:
+                    lake._retried(lambda: attach(connection, catalog, read_only=True, as_of=as_of))
+                    lake._check_version(is_past=as_of is not None)
+                else:
+                    with lake._locks.hold(WRITE, wait=True):
+                        lake._retried(lambda: attach(connection, catalog, read_only=False, as_of=None))
+                        lake._transact(migrations.migrate)
+                lake._check_data()
+        except BaseException:
+            lake.close()
+            raise
         return lake
 
     def __enter__(self) -> Self:
@@ -60,130 +96,200 @@ class Lake:
         self.close()
 
     def close(self) -> None:
-        """Close the warehouse."""
+        """Close the warehouse; open streams end with an error."""
         self._connection.close()
-
-    def prepare(self, *statements: str) -> None:
-        """Run statements (temporary views and macros) on every cursor from now on."""
-        self._setup.extend(statements)
+        self._locks.close()
 
     def append(self, table: str, frame: pl.DataFrame) -> int:
-        """Add the rows whose keys the table does not have yet; return how many were written."""
-        rows = _conform(table, frame)
+        """Add the rows whose keys the table does not have yet; return how many were written.
+
+        Raises:
+            WarehouseError: the rows do not fit the table's schema, or cannot be written.
+        """
+        rows = conform(table, frame)
         if rows.is_empty():
             return 0
 
-        def write(cursor: duckdb.DuckDBPyConnection) -> int:
+        def change(cursor: duckdb.DuckDBPyConnection) -> int:
             cursor.register("incoming", rows)
-            return _insert(cursor, table, "temp.incoming")
+            return _insert_new(cursor, table)
 
-        return self._write(write)
+        return self.transact(change)
 
     def insert_select(self, table: str, select: str) -> int:
-        """Add the rows of a query whose keys the table does not have yet; return how many were written."""
+        """Add the rows of a query whose keys the table does not have yet; return how many were written.
 
-        def write(cursor: duckdb.DuckDBPyConnection) -> int:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE incoming AS {select}")
-            return _insert(cursor, table, "temp.incoming")
+        The query gives the table's columns, in any order. It runs before the write lock is taken; of rows with the
+        same key one is taken.
+        """
 
-        return self._write(write)
+        def change(cursor: duckdb.DuckDBPyConnection) -> int:
+            return _insert_new(cursor, table)
+
+        return self.transact(change, before=f"CREATE TEMP TABLE incoming AS {select}")
 
     def delete(self, table: str, where: str, parameters: Sequence[object] = ()) -> int:
-        """Delete the rows for which ``where`` holds; return how many there were."""
+        """Delete the rows for which ``where`` holds; return how many there were. Older snapshots keep them."""
 
-        def write(cursor: duckdb.DuckDBPyConnection) -> int:
+        def change(cursor: duckdb.DuckDBPyConnection) -> int:
             return _count(cursor.execute(f'DELETE FROM "{table}" WHERE {where}', list(parameters)))
 
-        return self._write(write)
+        return self.transact(change)
 
-    def transact(self, change: Callable[[duckdb.DuckDBPyConnection], _Result]) -> _Result:
-        """Run ``change`` as one transaction, alone among the warehouse's writers; it may run again after a conflict."""
-        return self._write(change)
+    def transact(self, change: Callable[[duckdb.DuckDBPyConnection], _Result], *, before: str | None = None) -> _Result:
+        """Run ``change`` as one transaction, alone among the warehouse's writers; after a conflict it runs again.
+
+        ``before`` is a statement for the same cursor that needs no lock.
+        """
+        if self._read_only:
+            raise WarehouseError(f"warehouse {self._catalog.shown} is open for reading only")
+        with _explained(self._catalog):
+            self._locks.check()
+            return self._transact(change, before=before, lock=True)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
-        """Return the rows of a query."""
-        with self._cursor() as cursor:
-            return cursor.execute(sql, list(parameters)).pl()
+        """Return the rows of a query. Times are in UTC."""
+        with _explained(self._catalog), self._cursor() as cursor:
+            return _in_utc(cursor.execute(sql, list(parameters)).pl())
 
     def stream(
         self, sql: str, parameters: Sequence[object] = (), *, batch_rows: int = 10_000
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory."""
-        with self._cursor() as cursor:
+        with _explained(self._catalog), self._cursor() as cursor:
             for batch in cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows):
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                yield frame
+                yield _in_utc(pl.DataFrame(batch))
 
     def snapshot(self) -> int:
-        """Return the id of the current snapshot."""
-        return int(self.query("SELECT max(snapshot_id) AS id FROM ducklake_snapshots('lake')").item())
+        """Return the id of the snapshot that a query reads now."""
+        return int(self.query("SELECT id FROM ducklake_current_snapshot('lake')").item())
 
-    def compact(self) -> None:
-        """Merge small files; snapshots stay readable."""
+    def compact(self, *, keep: timedelta = timedelta(hours=1)) -> None:
+        """Merge small files and rows deleted from large ones; every snapshot stays readable.
 
-        def write(cursor: duckdb.DuckDBPyConnection) -> int:
+        Files that no snapshot needs any more are removed once they are older than ``keep``, which is how long a reader
+        may still be at them.
+        """
+
+        def change(cursor: duckdb.DuckDBPyConnection) -> None:
+            cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0.5)")
             cursor.execute("CALL ducklake_merge_adjacent_files('lake')")
-            return 0
 
-        self._write(write, transaction=False)
+        self.transact(change)
+        limit = literal((datetime.now(UTC) - keep).isoformat())
+        self.transact(
+            lambda cursor: cursor.execute(
+                f"CALL ducklake_cleanup_old_files('lake', older_than => {limit}::TIMESTAMPTZ)"
+            ).fetchall()
+        )
+
+    def find_strays(self) -> list[str]:
+        """Return the Parquet files below the data folder that the catalog does not know.
+
+        A killed writer leaves such files, and so does whoever drops files there. They are never read, and never
+        removed, because a second catalog may know them.
+        """
+        sql = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
+        with _explained(self._catalog), self._cursor() as cursor:
+            return sorted(path for (path,) in cursor.execute(sql).fetchall())
 
     @contextlib.contextmanager
     def lease(self, name: str, *, wait: bool = False) -> Iterator[None]:
-        """Hold a name, alone among all processes."""
-        with self._lock(name, wait=wait):
+        """Hold a name, alone among all processes that use this warehouse, for the length of a ``with`` block.
+
+        Raises:
+            WarehouseError: somebody else holds it and ``wait`` is false; says which process on which machine.
+        """
+        with self._locks.hold(f"lease {name}", wait=wait):
             yield
 
     @contextlib.contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         cursor = self._connection.cursor()
         try:
-            for statement in self._setup:
+            for statement in _SETUP:
                 cursor.execute(statement)
             yield cursor
-        except duckdb.Error as error:
-            raise explain(error, self._catalog) from None
         finally:
             cursor.close()
 
-    def _write(self, change: Callable[[duckdb.DuckDBPyConnection], _Result], *, transaction: bool = True) -> _Result:
-        if self._read_only:
-            raise WarehouseError(f"the warehouse {self._catalog.shown} is open for reading only")
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with self._lock(), self._cursor() as cursor:
-                    if not transaction:
-                        return change(cursor)
+    def _transact(
+        self,
+        change: Callable[[duckdb.DuckDBPyConnection], _Result],
+        *,
+        before: str | None = None,
+        lock: bool = False,
+    ) -> _Result:
+        def attempt() -> _Result:
+            with self._cursor() as cursor:
+                if before:
+                    cursor.execute(before)
+                with self._locks.hold(WRITE, wait=True) if lock else contextlib.nullcontext():
                     cursor.execute("BEGIN")
                     result = change(cursor)
                     cursor.execute("COMMIT")
-                    return result
-            except WarehouseError as error:
-                if ("locked" not in str(error) and "onflict" not in str(error)) or time.monotonic() > deadline:
-                    raise
-            time.sleep(random.uniform(0.01, 0.2))
+                return result
 
-    @contextlib.contextmanager
-    def _lock(self, name: str = "write", *, wait: bool = True) -> Iterator[None]:
-        assert self._catalog.sqlite is not None
-        path = Path(f"{self._catalog.sqlite}.{name}.lock")
-        with path.open("a") as file:
+        return self._retried(attempt)
+
+    def _retried(self, attempt: Callable[[], _Result]) -> _Result:
+        deadline = time.monotonic() + _PATIENCE
+        for number in itertools.count():
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise WarehouseError(f"{name!r} is held by another process") from None
-            yield
+                return attempt()
+            except duckdb.Error as error:
+                if not is_passing(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.01, min(2.0, 0.05 * 2**number)))
+        raise AssertionError("unreachable")
+
+    def _check_version(self, *, is_past: bool) -> None:
+        with self._cursor() as cursor:
+            migrations.check(migrations.read_version(cursor), is_past=is_past)
+
+    def _check_data(self) -> None:
+        folder = self._catalog.data_folder
+        if folder is None or folder.exists():
+            return
+        with self._cursor() as cursor:
+            row = cursor.execute("SELECT coalesce(sum(file_count), 0) FROM ducklake_table_info('lake')").fetchone()
+        if row is not None and row[0]:
+            raise WarehouseError(
+                f"warehouse {self._catalog.shown}: its data folder {folder} with {row[0]} files is missing"
+            )
 
 
-def _insert(cursor: duckdb.DuckDBPyConnection, table: str, source: str) -> int:
+@contextlib.contextmanager
+def _explained(catalog: Catalog) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise explain(error, catalog) from None
+    except UnicodeEncodeError:
+        raise WarehouseError(
+            "a parameter of a query holds half of a surrogate pair, which is not Unicode text"
+        ) from None
+
+
+def _insert_new(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
     columns = ", ".join(f'"{name}"' for name in TABLES[table].column_names())
     keys = ", ".join(f'"{name}"' for name in KEYS[table])
     return _count(
         cursor.execute(
-            f'INSERT INTO "{table}" ({columns}) SELECT {columns} FROM {source} ANTI JOIN "{table}" USING ({keys})'
+            f'INSERT INTO "{table}" ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM temp.incoming '
+            f'ANTI JOIN (SELECT {keys} FROM "{table}" WHERE {_pruning(cursor, table)}) USING ({keys})'
         )
     )
+
+
+def _pruning(cursor: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Return a condition that holds for every row with an incoming key; its few constants let files be skipped."""
+    conditions = ["true"]
+    for column in _PRUNING[table]:
+        found = cursor.execute(f'SELECT DISTINCT "{column}" FROM temp.incoming LIMIT 9').fetchall()
+        if len(found) <= 8 and all(isinstance(value, str) for (value,) in found):
+            conditions.append(f'"{column}" IN ({", ".join(literal(value) for (value,) in found) or "NULL"})')
+    return " AND ".join(conditions)
 
 
 def _count(result: duckdb.DuckDBPyConnection) -> int:
@@ -191,14 +297,6 @@ def _count(result: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def _conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    schema: type[dy.Schema] = TABLES[table]
-    wanted = schema.create_empty().schema
-    missing = sorted(set(wanted) - set(frame.columns))
-    if missing:
-        raise WarehouseError(f"table {table!r} needs the columns {', '.join(missing)}, which the rows lack")
-    try:
-        rows = frame.select(wanted.names()).cast(dict(wanted), strict=True)
-        return schema.validate(rows.unique(KEYS[table], keep="first", maintain_order=True))
-    except (pl.exceptions.PolarsError, dy.exc.ValidationError) as error:
-        raise WarehouseError(f"rows do not fit the table {table!r}: {error}") from None
+def _in_utc(frame: pl.DataFrame) -> pl.DataFrame:
+    zoned = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
+    return frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC")) if zoned else frame

@@ -1,0 +1,71 @@
+"""The schema's version, and the statements that bring an older warehouse up to it."""
+
+import duckdb
+
+from schemas.errors import WarehouseError
+from warehouse.ddl import create_statements
+
+Migration = tuple[str, ...]
+
+MIGRATIONS: tuple[Migration, ...] = ()
+"""Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""
+
+
+def schema_version() -> int:
+    """Return the version of the tables that this program reads and writes."""
+    return 1 + len(MIGRATIONS)
+
+
+def read_version(cursor: duckdb.DuckDBPyConnection) -> int | None:
+    """Return the version of the warehouse's tables; none when it has no tables yet.
+
+    Raises:
+        WarehouseError: the catalog holds tables, but no version: it is not a warehouse of this factory.
+    """
+    tables = {
+        name
+        for (name,) in cursor.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'").fetchall()
+    }
+    if not tables:
+        return None
+    row = cursor.execute("SELECT max(version) FROM schema_version").fetchone() if "schema_version" in tables else None
+    if row is None or row[0] is None:
+        raise WarehouseError(
+            f"the catalog holds the tables {', '.join(sorted(tables))} but no schema version: it is a DuckLake of "
+            "something else; name another catalog"
+        )
+    return int(row[0])
+
+
+def check(version: int | None, *, is_past: bool) -> None:
+    """Refuse tables that this factory cannot read. A past snapshot may be older: it is read as it was.
+
+    Raises:
+        WarehouseError: there are no tables yet, or they are of a newer or an older version.
+    """
+    known = schema_version()
+    if version is None:
+        raise WarehouseError("there are no tables yet" + (" at that snapshot" if is_past else "; a build makes them"))
+    if version > known:
+        raise WarehouseError(
+            f"the warehouse has schema version {version}, and this factory knows versions up to {known}: use a newer one"
+        )
+    if version < known and not is_past:
+        raise WarehouseError(
+            f"the warehouse has schema version {version}, and this factory reads {known}: open it for writing once, "
+            "as any build does, to bring it up to date"
+        )
+
+
+def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Make the tables, or bring older ones up to date; within the caller's transaction."""
+    version = read_version(cursor)
+    if version is None:
+        statements = ["CREATE TABLE schema_version (version INTEGER NOT NULL)", *create_statements()]
+    else:
+        check(version, is_past=True)
+        statements = [statement for migration in MIGRATIONS[version - 1 :] for statement in migration]
+    for statement in statements:
+        cursor.execute(statement)
+    if version != schema_version():
+        cursor.execute("INSERT INTO schema_version VALUES (?)", [schema_version()])
