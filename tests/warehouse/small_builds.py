@@ -1,0 +1,179 @@
+"""A build in a few rows, for tests of the SQL: facts as plain Python, from which the truth is worked out by loops."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from schemas.ids import content_id
+from schemas.recipe import Recipe
+from schemas.tables import TABLES
+from warehouse.lake import Lake
+
+Row = dict[str, Any]
+
+CONFIG = "config-a"
+TEXTS = {
+    "en": "The answer is four.",
+    "de": "Die Antwort ist vier, natürlich.",
+    "ar": "الجواب هو أربعة",
+    "he": "התשובה היא ארבע",
+    "ja": "答えは四です。",
+    "zh": "答案是四。",
+    "zh-Hant": "答案是四,當然。",
+    "hi": "उत्तर चार है",
+    "vi": "Ca\u0302u tra\u0309 lo\u031b\u0300i la\u0300 bo\u0302\u0301n",
+}
+"""Answers with right-to-left, CJK and combining marks (the Vietnamese one is decomposed)."""
+
+
+def make_recipe(**sections: Any) -> Recipe:
+    """A recipe with teachers a, b and c over the languages of ``TEXTS``; ``sections`` replace its own."""
+    recipe = {
+        "name": "small",
+        "languages": list(TEXTS),
+        "prompts": [{"name": "p", "path": "/p.jsonl", "language": "en", "columns": {"prompt": "text"}}],
+        "translation": {"model": "org/translator", "completions_of": ["a"]},
+        "teachers": [{"name": name, "model": f"org/{name}", "samples": 2} for name in "abc"],
+        "reward_models": [{"name": "r0", "model": "org/r0"}],
+    }
+    return Recipe.model_validate(recipe | sections)
+
+
+@dataclass
+class Facts:
+    """The rows of a small warehouse with one build, teachers a, b, c, a translator and ``num_rewards`` reward models."""
+
+    recipe: Recipe = field(default_factory=make_recipe)
+    config_id: str = CONFIG
+    num_rewards: int = 1
+    prompts: list[Row] = field(default_factory=list)
+    completions: list[Row] = field(default_factory=list)
+    rewards: list[Row] = field(default_factory=list)
+    rejections: list[Row] = field(default_factory=list)
+
+    def prompt(self, name: str, language: str, *, parent: Row | None = None, **changes: Any) -> Row:
+        """Add a source prompt, or the translation of one."""
+        messages = [{"role": "user", "content": f"{name} {language}"}]
+        prompt_id = (
+            content_id("translation", ["translator", parent["prompt_id"], language])
+            if parent
+            else content_id("prompt", [language, messages])
+        )
+        row = {
+            "prompt_id": prompt_id,
+            "language": language,
+            "messages": messages,
+            "source": "p",
+            "source_row": name,
+            "parent_id": parent["prompt_id"] if parent else None,
+            "root_id": parent["root_id"] if parent else prompt_id,
+            "translator": "org/translator" if parent else None,
+            "settings_id": "translator" if parent else None,
+            "split": "train",
+            "detected_language": None,
+            "language_score": None,
+        } | changes
+        self.prompts.append(row)
+        return row
+
+    def completion(
+        self, prompt: Row, teacher: str, rewards: tuple[float, ...] | None = None, sample_index: int = 0, **changes: Any
+    ) -> Row:
+        """Add a teacher's answer to a prompt, scored when ``rewards`` are given, one for each reward model."""
+        text = changes.get("text", TEXTS[prompt["language"]])
+        row = {
+            "completion_id": content_id("completion", [f"lane-{teacher}", prompt["prompt_id"], sample_index]),
+            "prompt_id": prompt["prompt_id"],
+            "language": prompt["language"],
+            "model": f"org/{teacher}",
+            "model_fingerprint": f"print-{teacher}",
+            "settings_id": f"lane-{teacher}",
+            "origin": "in_language",
+            "translator": None,
+            "parent_id": None,
+            "round": 0,
+            "sample_index": sample_index,
+            "text": text,
+            "reasoning": None,
+            "finish_reason": "stop",
+            "num_prompt_tokens": 3,
+            "num_completion_tokens": 5,
+            "num_chars": len(text),
+            "repetition": 0.0,
+            "detected_language": None,
+            "language_score": None,
+        } | changes
+        self.completions.append(row)
+        for index, reward in enumerate(rewards or ()):
+            self.rewards.append(
+                {"completion_id": row["completion_id"], "reward_fingerprint": f"reward-{index}", "reward": reward}
+            )
+        return row
+
+    def translated(self, parent: Row, prompt: Row, rewards: tuple[float, ...] | None = None, **changes: Any) -> Row:
+        """Add the translation of an answer, as an answer to the sibling prompt."""
+        return self.completion(
+            prompt,
+            parent["model"].removeprefix("org/"),
+            rewards,
+            **{
+                "completion_id": content_id("translation", ["translator", parent["completion_id"], prompt["language"]]),
+                "settings_id": "translator",
+                "origin": "translated",
+                "translator": "org/translator",
+                "parent_id": parent["completion_id"],
+            }
+            | changes,
+        )
+
+    def models(self) -> list[Row]:
+        languages = list(self.recipe.languages)
+        lanes = [("teacher", teacher.name, f"lane-{teacher.name}", teacher.samples) for teacher in self.recipe.teachers]
+        lanes += [("translator", "translator", "translator", 1)] if self.recipe.translation else []
+        lanes += [("reward", f"r{index}", f"reward-{index}", 1) for index in range(self.num_rewards)]
+        return [
+            {
+                "config_id": self.config_id,
+                "role": role,
+                "name": name,
+                "settings_id": settings_id,
+                "model_fingerprint": f"print-{name}",
+                "languages": languages,
+                "num_samples": num_samples,
+                "licence": None,
+            }
+            for role, name, settings_id, num_samples in lanes
+        ]
+
+    def write(self, lake: Lake) -> None:
+        """Append everything to a lake; what it has already is left alone."""
+        sources = [prompt for prompt in self.prompts if prompt["parent_id"] is None]
+        run = {
+            "run_id": f"run of {self.config_id}",
+            "config_id": self.config_id,
+            "name": self.recipe.name,
+            "recipe": json.dumps(self.recipe.identity()),
+            "status": "finished",
+            "detail": None,
+            "at": datetime(2025, 1, 1, tzinfo=UTC),
+        }
+        rows = {
+            "prompts": self.prompts,
+            "completions": self.completions,
+            "rewards": self.rewards,
+            "rejections": self.rejections,
+            "build_prompts": [{"config_id": self.config_id, "prompt_id": row["prompt_id"]} for row in sources],
+            "build_models": self.models(),
+            "builds": [run],
+        }
+        for table, given in rows.items():
+            if given:
+                lake.append(table, pl.DataFrame(given, schema=TABLES[table].create_empty().schema))
+
+
+def add_rows(lake: Lake, table: str, *rows: Row) -> None:
+    """Append rows given as dicts."""
+    lake.append(table, pl.DataFrame(list(rows), schema=TABLES[table].create_empty().schema))

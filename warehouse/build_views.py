@@ -1,0 +1,64 @@
+"""The views over one build: what people and curation select from."""
+
+import threading
+
+from schemas.errors import WarehouseError
+from warehouse.lake import Lake
+from warehouse.statements import read_sql, to_literal
+
+VIEWS = (
+    "build_recipe",
+    "build_teachers",
+    "build_translators",
+    "build_prompt_scope",
+    "kept_prompts",
+    "build_completions",
+    "kept_completions",
+    "build_rewards",
+    "candidates",
+)
+"""Every view, each after those that it reads."""
+
+_INSTALLING = threading.Lock()
+"""DuckDB refuses to replace a view that another cursor is replacing."""
+
+
+def use_build(lake: Lake, config_id: str | None) -> None:
+    """Make the views of ``sql/views`` speak of one build, for every cursor of the lake; of none, they are empty.
+
+    The views follow the tables, but how rewards are combined is settled here: call this once the build's rows are in
+    ``builds`` and ``build_models``.
+    """
+    build = config_id or ""
+    files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{_combination(lake, build)}"}
+    statements = [
+        f'CREATE OR REPLACE VIEW memory.main."{name}" AS {read_sql(file, config_id=build)}' for name, file in files.items()
+    ]
+    with _INSTALLING:
+        for statement in statements:
+            lake.query(statement)
+
+
+def latest_build(lake: Lake, name: str | None = None) -> str | None:
+    """Return the config id of the build that was run last, of those of a name (or a config id); none when there is none.
+
+    Raises:
+        WarehouseError: there are builds, but none of that name.
+    """
+    builds = lake.query("SELECT config_id, name FROM builds ORDER BY at DESC, run_id DESC")
+    if name is None:
+        return None if builds.is_empty() else str(builds["config_id"][0])
+    for config_id, label in builds.iter_rows():
+        if name in (label, config_id):
+            return str(config_id)
+    known = ", ".join(dict.fromkeys(builds["name"])) or "none yet"
+    raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}")
+
+
+def _combination(lake: Lake, config_id: str) -> str:
+    """Return which file of ``sql/rewards`` makes the build's rewards."""
+    count = f"SELECT count(DISTINCT settings_id) FROM build_models WHERE role = 'reward' AND config_id = {to_literal(config_id)}"
+    if lake.query(count).item() < 2:
+        return "single"
+    recipe = lake.query("SELECT any_value(recipe::JSON ->> '$.rewards.combine') FROM builds WHERE config_id = ?", [config_id])
+    return str(recipe.item() or "mean_rank")

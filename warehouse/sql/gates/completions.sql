@@ -1,0 +1,38 @@
+-- Purpose: the completions of the build that fail its gates, each with the first reason that applies.
+-- Grain: one row of rejections per failing completion.
+WITH judged AS (
+    SELECT
+        *,
+        CASE
+            WHEN NOT regexp_matches(text, '[^\s\p{Z}\p{Cc}\p{Cf}]') THEN 'empty'
+            WHEN $truncated AND finish_reason = 'length' THEN 'truncated'
+            WHEN num_chars < $min_chars THEN 'too_short'
+            WHEN num_chars > $max_chars THEN 'too_long'
+            -- lid.176 knows one Chinese: zh-Hant is compared as zh
+            WHEN $language AND detected_language <> split_part(language, '-', 1)
+                AND language_score >= $min_language_score THEN 'wrong_language'
+            WHEN repetition > $max_repetition THEN 'repetition'
+            WHEN $refusals IS NOT NULL AND regexp_matches(text, $refusals) THEN 'refusal'
+        END AS reason
+    FROM build_completions
+)
+SELECT
+    $config_id AS config_id,
+    completion_id AS row_id,
+    'gate' AS stage,
+    '' AS settings_id,
+    reason,
+    CASE reason
+        WHEN 'empty' THEN 'no visible character'
+        WHEN 'truncated' THEN format('stopped at the limit of {} tokens', num_completion_tokens)
+        WHEN 'too_short' THEN format('{} chars, at least {} needed', num_chars, $min_chars)
+        WHEN 'too_long' THEN format('{} chars, at most {} allowed', num_chars, $max_chars)
+        WHEN 'wrong_language'
+            THEN format('detected {} with score {:.2f}, expected {}', detected_language, language_score, language)
+        WHEN 'repetition' THEN format('repetition {:.2f}, at most {:.2f} allowed', repetition, $max_repetition)
+        ELSE format('refuses: {}', regexp_extract(text, $refusals))
+    END AS detail,
+    language,
+    model
+FROM judged
+WHERE reason IS NOT NULL

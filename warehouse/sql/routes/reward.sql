@@ -1,0 +1,7 @@
+-- Purpose: reward-based routing (Multilingual Arbitrage): the candidate of the highest reward; of equals the one of the
+--          lowest id.
+-- Grain: one row per prompt.
+SELECT prompt_id, arg_min(completion_id, {'order': -reward, 'completion_id': completion_id}) AS completion_id
+FROM candidates
+WHERE origin <> 'translated'
+GROUP BY prompt_id

@@ -1,0 +1,60 @@
+"""Tables beside the lake for the length of a ``with`` block: heavy queries run there, outside the writers' lock."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from schemas.tables import KEYS, TABLES
+from warehouse.lake import Lake
+from warehouse.statements import TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Rows that one step of curation derives: which rows of the table are its own, and the SELECT of what they shall be."""
+
+    own: str
+    select: str
+
+
+@contextlib.contextmanager
+def stage(lake: Lake, select: str) -> Iterator[TableName]:
+    """Run a query and hold its rows in a table of this process; yield the table's name."""
+    name = TableName(f"memory.main.staged_{uuid.uuid4().hex}")
+    lake.query(f"CREATE TABLE {name} AS {select}")
+    try:
+        yield name
+    finally:
+        lake.query(f"DROP TABLE {name}")
+
+
+def replace_rows(lake: Lake, derived: Mapping[str, Derived]) -> tuple[int, int]:
+    """Bring tables to what was derived for them, in one transaction; return how many rows were added and removed.
+
+    Rows that are there already are left alone, so that a rerun without change writes nothing and makes no snapshot.
+    """
+
+    def change(cursor: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+        counts = [_replace(cursor, table, rows) for table, rows in derived.items()]
+        return sum(added for added, _ in counts), sum(removed for _, removed in counts)
+
+    return lake.transact(change)
+
+
+def _replace(cursor: duckdb.DuckDBPyConnection, table: str, rows: Derived) -> tuple[int, int]:
+    columns, keys = ", ".join(TABLES[table].column_names()), ", ".join(KEYS[table])
+    removed = 0
+    if cursor.execute(f"FROM {table} WHERE {rows.own} LIMIT 1").fetchone():
+        stale = f"SELECT {columns} FROM {table} WHERE {rows.own} EXCEPT SELECT {columns} FROM ({rows.select})"
+        removed = _count(cursor, f"DELETE FROM {table} WHERE {rows.own} AND ({keys}) IN (SELECT ({keys}) FROM ({stale}))")
+    missing = f"SELECT {columns} FROM ({rows.select}) ANTI JOIN (FROM {table} WHERE {rows.own}) USING ({keys})"
+    return _count(cursor, f"INSERT INTO {table} ({columns}) {missing}"), removed
+
+
+def _count(cursor: duckdb.DuckDBPyConnection, statement: str) -> int:
+    row = cursor.execute(statement).fetchone()
+    assert row is not None
+    return int(row[0])

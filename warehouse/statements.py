@@ -1,0 +1,49 @@
+"""SQL files: one SELECT each, with ``$name`` where a value goes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from warehouse.catalog import literal
+
+SQL_FOLDER = Path(__file__).parent / "sql"
+
+class TableName(str):
+    """The name of a table, to be written as it is."""
+
+    __slots__ = ()
+
+
+Value = str | int | float | bool | Sequence[str] | Mapping[str, str] | None
+
+
+def read_sql(name: str, /, **values: Value) -> str:
+    """Return the SELECT of ``sql/<name>.sql`` with its values written in as literals.
+
+    Literals, since views take no parameters and since the optimizer plans better for values that it knows.
+
+    Raises:
+        KeyError: the file names a value that was not given.
+    """
+    text = (SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+    return re.sub(r"\$([a-z]\w*)", lambda match: to_literal(values[match[1]]), code)
+
+
+def to_literal(value: Value) -> str:
+    """Return a value as a DuckDB literal; a sequence becomes a list of strings, a mapping a map of them."""
+    match value:
+        case None:
+            return "NULL"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case TableName():
+            return value
+        case str():
+            return literal(value)
+        case Mapping():
+            return f"map_from_entries([{', '.join(f'({literal(k)}, {literal(v)})' for k, v in value.items())}])"
+        case _:
+            return f"[{', '.join(map(literal, value))}]::VARCHAR[]"

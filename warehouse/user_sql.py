@@ -1,0 +1,85 @@
+"""Routers and pair strategies of a user's own: one SELECT in a file that the recipe names."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from schemas.errors import RecipeError, WarehouseError
+from warehouse.lake import Lake
+from warehouse.staging import stage
+from warehouse.statements import TableName, read_sql
+
+
+@contextlib.contextmanager
+def stage_selections(lake: Lake, path: str) -> Iterator[TableName]:
+    """Run a user's router; yield the table of its ``prompt_id`` and ``completion_id``.
+
+    Raises:
+        RecipeError: the file is not one SELECT of these columns, or a row of it is no candidate of its prompt.
+    """
+    with _stage_file(lake, path, ("prompt_id", "completion_id")) as rows:
+        _refuse(lake, path, "routes/user_faults", rows)
+        yield rows
+
+
+@contextlib.contextmanager
+def stage_proposals(lake: Lake, path: str) -> Iterator[TableName]:
+    """Run a user's pair strategy; yield the table of its proposals, as the shipped strategies give them.
+
+    Raises:
+        RecipeError: the file is not one SELECT of ``prompt_id``, ``chosen_id`` and ``rejected_id``, or a row of it is
+            no pair of candidates of its prompt, or chooses a translated completion.
+    """
+    with _stage_file(lake, path, ("prompt_id", "chosen_id", "rejected_id")) as rows:
+        _refuse(lake, path, "pairs/user_faults", rows)
+        with stage(lake, read_sql("pairs/user", proposals=rows)) as proposals:
+            yield proposals
+
+
+def read_select(path: str) -> str:
+    """Return the text of a file that holds exactly one SELECT.
+
+    Raises:
+        RecipeError: it cannot be read, or holds anything else.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        with duckdb.connect() as connection:
+            kinds = [statement.type for statement in connection.extract_statements(text)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the SQL file {path} cannot be read: {error}") from None
+    except duckdb.Error as error:
+        raise RecipeError(f"the SQL file {path} is not SQL: {' '.join(str(error).split())}") from None
+    if kinds != [duckdb.StatementType.SELECT]:
+        found = ", ".join(kind.name for kind in kinds) or "nothing"
+        raise RecipeError(f"the SQL file {path} must hold exactly one SELECT, but holds {found}")
+    return text
+
+
+@contextlib.contextmanager
+def _stage_file(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[TableName]:
+    text, view = read_select(path), f"memory.main.user_{uuid.uuid4().hex}"
+    with contextlib.ExitStack() as stack:
+        try:
+            lake.query(f"CREATE VIEW {view} AS {text}")
+            stack.callback(lake.query, f"DROP VIEW {view}")
+            given = lake.query(f"DESCRIBE {view}")["column_name"].to_list()
+            if not set(columns) <= set(given):
+                raise RecipeError(
+                    f"the SELECT of {path} must return the columns {', '.join(columns)}; it returns {', '.join(given)}"
+                )
+            rows = stack.enter_context(stage(lake, f"SELECT DISTINCT {', '.join(columns)} FROM {view}"))
+        except WarehouseError as error:
+            raise RecipeError(f"the SELECT of {path} cannot be run: {error}") from None
+        yield rows
+
+
+def _refuse(lake: Lake, path: str, check: str, rows: TableName) -> None:
+    """Raise on the first row that a check finds."""
+    found = lake.query(f"FROM ({read_sql(check, rows=rows)}) LIMIT 1")
+    if not found.is_empty():
+        prompt_id, fault = found.row(0)
+        raise RecipeError(f"the SELECT of {path} returns a row for prompt {prompt_id} whose {fault}")
