@@ -13,6 +13,9 @@ from typing import Any
 
 LOG_TAIL_LINES = 12
 CLOSE_SECONDS = 10.0
+EXIT_SECONDS = 2.0
+"""How long a child that has closed its pipe may take to end, before it is killed and its own end is not known."""
+
 _CHUNK_BYTES = 1 << 16
 
 
@@ -117,9 +120,13 @@ class ChildProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.02)
 
-    def describe_end(self) -> str:
-        """Return how the child ended, in words."""
-        code = self._process.wait()
+    def await_end(self) -> str:
+        """Wait a little for a child that has closed its pipe; return how it ended, in words."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(EXIT_SECONDS)
+        code = self._process.poll()
+        if code is None:
+            return "closed its pipe"
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
     def log_tail(self) -> str:

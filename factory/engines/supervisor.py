@@ -120,7 +120,7 @@ class _Puller:
                     break
                 self._pulled.append(request)
                 self._wake.ring()
-        except BaseException as error:  # noqa: BLE001 - raised again where the replies are consumed
+        except BaseException as error:
             self._error = error
         finally:
             if isinstance(self._requests, Iterator) and hasattr(self._requests, "close"):
@@ -228,7 +228,7 @@ class _Exchange:
             while not self._is_closed and not self._is_complete():
                 self._send()
                 self._listen()
-        except BaseException as error:  # noqa: BLE001 - raised again where the replies are consumed
+        except BaseException as error:
             self._error = error
         with self._changed:
             self._is_finished = True
@@ -326,8 +326,8 @@ class _Exchange:
         engine, child = self._engine, self._engine.child
         assert child is not None
         engine.child = None
+        end = "stayed silent" if reason is Reason.TIMEOUT else child.await_end()
         child.kill()
-        end = "stayed silent" if reason is Reason.TIMEOUT else child.describe_end()
         tail = child.log_tail()
         self._num_deaths += 1
         if not engine.was_ready:

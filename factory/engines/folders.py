@@ -1,0 +1,65 @@
+"""Checks of a model before anything is loaded: does the folder hold a model, and one for the task?"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from schemas.errors import EngineError
+from schemas.recipe import Model
+
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
+
+
+def is_local(name: str) -> bool:
+    """Whether a model's name is a folder's path rather than a hub id."""
+    return name.startswith((".", "/", "~"))
+
+
+def check_model(model: Model, *, is_scoring: bool) -> None:
+    """Check a local model folder, cheaply; a hub id passes.
+
+    Raises:
+        EngineError: there is no such folder, it has no configuration or no weights, or it does another task.
+    """
+    if not is_local(model.model):
+        return
+    folder = Path(model.model)
+    if not folder.is_dir():
+        raise EngineError(f"there is no model folder '{folder}'")
+    if not (folder / "config.json").is_file():
+        raise EngineError(f"model folder '{folder}' has no config.json")
+    if not any(_glob(folder, WEIGHT_PATTERNS)):
+        raise EngineError(f"model folder '{folder}' has no weights; looked for {', '.join(WEIGHT_PATTERNS)}")
+    overrides = {"hf_overrides", "convert"} & set(model.run.engine_args)
+    if not overrides:
+        check_architecture(model.model, read_architectures(folder), is_scoring=is_scoring)
+
+
+def check_architecture(name: str, architectures: Sequence[str], *, is_scoring: bool) -> None:
+    """Raise an EngineError if a generator is to score or a classifier to generate.
+
+    Reward models that vLLM runs by other names than ForSequenceClassification pass.
+    """
+    generates = any(
+        architecture.endswith(("ForCausalLM", "ForConditionalGeneration")) for architecture in architectures
+    )
+    classifies = any(
+        architecture.endswith(("Classification", "RewardModel", "RewardModeling")) for architecture in architectures
+    )
+    if is_scoring and generates:
+        raise EngineError(f"model '{name}' is a generator ({', '.join(architectures)}); a reward model is needed")
+    if not is_scoring and classifies:
+        raise EngineError(f"model '{name}' is a classifier ({', '.join(architectures)}); a generator is needed")
+
+
+def read_architectures(folder: Path) -> list[str]:
+    """Return what config.json says the model is; empty if it does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"config.json in model folder '{folder}' cannot be read: {error}") from error
+    return list(config.get("architectures") or [])
+
+
+def _glob(folder: Path, patterns: Iterable[str]) -> Iterable[Path]:
+    return (path for pattern in patterns for path in folder.glob(pattern))

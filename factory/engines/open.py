@@ -1,0 +1,48 @@
+"""From a model of a recipe to the engine that runs it. Importing this loads no heavy package."""
+
+import threading
+from typing import Literal
+
+from factory.engines.base import Engine
+from factory.engines.folders import check_model
+from factory.engines.supervisor import ChildEngine
+from schemas.errors import EngineError
+from schemas.recipe import Model
+
+Task = Literal["generate", "score", "translate"]
+
+
+def open_engine(
+    model: Model, task: Task, *, devices: tuple[int, ...] = (), stop: threading.Event | None = None
+) -> Engine:
+    """Return the engine for a model: a supervised child process (vllm, transformers) or servers (openai).
+
+    ``task`` says what requests will ask: to continue a conversation, to judge one, or to translate by an
+    encoder-decoder. Nothing is started before the first request. ``devices`` are the GPUs of the model's slot.
+
+    Raises:
+        EngineError: the model's folder is missing or incomplete, or the model cannot do the task.
+    """
+    match model.engine:
+        case "openai":
+            from factory.engines.openai import OpenAIEngine
+
+            return OpenAIEngine(model, task, stop=stop)
+        case "vllm":
+            check_model(model, is_scoring=task == "score")
+            core = "factory.engines.vllm:open_core"
+            settings = model.model_dump(mode="json") | {"task": task}
+        case "transformers":
+            core = "factory.engines.translator:open_core"
+            settings = model.model_dump(mode="json")
+        case "recorded":
+            raise EngineError("a recorded teacher has no engine; its completions are read from a file")
+    return ChildEngine(
+        core,
+        settings,
+        name=f"model '{model.model}'",
+        max_in_flight=model.run.max_in_flight,
+        devices=devices,
+        stall_seconds=model.run.timeout_seconds,
+        stop=stop,
+    )

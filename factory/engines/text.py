@@ -1,0 +1,34 @@
+"""What engines do to the text of a reply."""
+
+
+def mend_text(text: str) -> str:
+    """Return text that UTF-8 can hold: surrogate pairs joined, lone surrogates replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def split_reasoning(text: str, tags: tuple[str, str], *, is_thinking: bool) -> tuple[str, str | None, bool]:
+    """Part the thinking of a reasoning model from its answer.
+
+    Args:
+        text: what the model wrote.
+        tags: what opens and what closes the thinking.
+        is_thinking: whether the prompt ended with the opening tag, so that the text begins inside the thinking.
+
+    Returns:
+        The answer, the thinking (None if there is none) and whether the thinking, if any, was closed. An unclosed
+        one leaves an empty answer.
+    """
+    opening, closing = tags
+    before, found, after = text.partition(opening)
+    if not found:
+        before, after = "", text
+    thinking, closed, answer = after.partition(closing)
+    if closed:
+        return (before + answer).strip(), thinking.strip(), True
+    if found or is_thinking:
+        return "", thinking.strip(), False
+    return text, None, True
