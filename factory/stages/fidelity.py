@@ -1,0 +1,106 @@
+"""Whether a translation kept what it had to keep, and is one at all."""
+
+import re
+import unicodedata
+from collections import Counter
+
+from factory.stages.markup import name_protected, split_protected
+from schemas.languages import LANGUAGES
+
+MIN_WORDS = 3
+"""Words in lower case that make an unchanged text a missing translation; fewer may be names or terms."""
+
+MIN_CHARACTERS = 8
+"""The same for languages that write no spaces."""
+
+# A separator inside a number: , . ' and the Arabic ones, or one space of any width before three digits.
+_NUMBER = re.compile(r"\d+(?:(?:[.,'’٫٬،]|[ \u00a0\u202f\u2009](?=\d{3}(?!\d)))\d+)*")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+_MAX_SHOWN = 5
+
+
+def find_loss(source: str, translation: str) -> str | None:
+    """Say which code, formulas, links, tags, placeholders and numbers of the source are missing in the translation.
+
+    Numbers are compared by value: digits of all scripts are equal, and the separators of thousands and decimals may
+    change. What the translation has in addition is no loss.
+    """
+    things, prose = _take_apart(source)
+    found_things, found_prose = _take_apart(translation)
+    lost = list((things - found_things).elements())
+    lost += [("number", number) for number in _find_lost_numbers(prose, found_prose)]
+    if not lost:
+        return None
+    shown = ", ".join(f"{kind} {text[:80]!r}" for kind, text in lost[:_MAX_SHOWN])
+    more = f" and {len(lost) - _MAX_SHOWN} more" if len(lost) > _MAX_SHOWN else ""
+    return f"lost {shown}{more}"
+
+
+def find_missing_translation(source: str, translation: str, source_language: str, target_language: str) -> str | None:
+    """Say why a text is no translation: unknown-token marks, or nothing changed but names, numbers, code and the like."""
+    for mark in ("<unk>", "\ufffd"):
+        if mark in translation and mark not in source:
+            return f"the translation holds {mark!r}"
+    if LANGUAGES[source_language].detector_code == LANGUAGES[target_language].detector_code:
+        return None
+    if translation.split() == source.split() and _is_sentence(source):
+        return f"unchanged: {source.strip()[:80]!r}"
+    return None
+
+
+def has_letters(text: str) -> bool:
+    """Whether there is anything to translate: two letters, or one that is a word by itself in its script."""
+    letters = [character for character in text if character.isalpha()]
+    return len(letters) > 1 or any(_UNSPACED.match(letter) for letter in letters)
+
+
+def parse_numbers(text: str) -> Counter[str]:
+    """Return the numbers of a text in one notation: ASCII digits, no thousands separators, a point for decimals."""
+    return Counter(_normalise_number(match[0]) for match in _NUMBER.finditer(text))
+
+
+def _find_lost_numbers(source: str, translation: str) -> list[str]:
+    lost = parse_numbers(source) - parse_numbers(translation)
+    if not lost:
+        return []
+    # "100, 200" and "100 200" may be two numbers on one side and look like one on the other.
+    runs = Counter(re.findall(r"\d+", _to_ascii_digits(source)))
+    return list(lost.elements()) if runs - Counter(re.findall(r"\d+", _to_ascii_digits(translation))) else []
+
+
+def _normalise_number(number: str) -> str:
+    number = _to_ascii_digits(number)
+    groups = re.split(r"\D", number)
+    marks = re.findall(r"\D", number)
+    if len(marks) > 1 and len(set(marks)) == 1 and marks[0] != ".":
+        return "".join(groups)  # "1,00,000": one mark, used again and again, parts thousands and lakhs
+    joined = groups[0]
+    for group in groups[1:]:
+        joined += group if len(group) == 3 else f".{group}"
+    return joined
+
+
+def _to_ascii_digits(text: str) -> str:
+    return "".join(str(unicodedata.digit(char)) if char.isdecimal() and char > "9" else char for char in text)
+
+
+def _take_apart(text: str) -> tuple[Counter[tuple[str, str]], str]:
+    things: Counter[tuple[str, str]] = Counter()
+    prose = []
+    for span in split_protected(text):
+        name = name_protected(span)
+        if name is not None:
+            things[_KIND_NAMES.get(span.kind, span.kind), name] += 1
+        # A space keeps the numbers on both sides of a protected span apart.
+        prose.append(" \n " if span.kind else span.text)
+    return things, "".join(prose)
+
+
+def _is_sentence(text: str) -> bool:
+    prose = _take_apart(text)[1]
+    num_words = sum(word.islower() or word.lower() == word.upper() for word in _WORD.findall(prose))
+    return num_words >= MIN_WORDS or len(_UNSPACED.findall(prose)) >= MIN_CHARACTERS
+
+
+_KIND_NAMES = {"link_end": "URL", "image": "URL", "url": "URL", "code_block": "code block", "mail": "mail address"}
