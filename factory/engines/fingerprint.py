@@ -1,0 +1,100 @@
+"""What a model is, as a content id: of its files, or of its commit on the hub; never of a path, a URL or a GPU."""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from factory.engines.folders import is_local
+from schemas.errors import EngineError
+from schemas.ids import Json, content_id, file_digest, folder_digest
+from schemas.recipe import Model
+
+SETTLED_SECONDS = 2.0
+"""A folder that changed more recently is not remembered: it may change again within one tick of the clock."""
+
+
+def fingerprint_model(model: Model) -> str:
+    """Return the identity of a model: its weights, adapter, dtype and quantisation.
+
+    A local folder counts by the digest of its files, a hub id by its name and the commit that its revision stands for
+    now, a model on a remote server by its name and the revision that the recipe states.
+
+    Raises:
+        EngineError: the folder is missing, or the hub cannot be asked and nothing is cached.
+    """
+    if model.engine == "openai":
+        weights: Json = ["server", model.model, model.revision]
+        adapter: Json = None if model.adapter is None else [model.adapter, model.adapter_revision]
+    else:
+        weights = _identify(model.model, model.revision, "config.json")
+        adapter = model.adapter and _identify(model.adapter, model.adapter_revision, "adapter_config.json")
+    return content_id(
+        "model", {"weights": weights, "adapter": adapter, "dtype": model.dtype, "quantization": model.quantization}
+    )
+
+
+def template_digest(model: Model) -> str | None:
+    """Return the digest of a chat template of the recipe's own; the model's own is part of its fingerprint."""
+    if model.chat_template is None:
+        return None
+    path = Path(model.chat_template)
+    if not path.is_file():
+        raise EngineError(f"there is no chat template '{path}'")
+    return file_digest(path)
+
+
+def resolve_commit(name: str, revision: str | None, file: str = "config.json") -> str:
+    """Return the commit that a revision of a hub repository stands for: asked of the hub, or known from its cache."""
+    try:
+        return Path(hf_hub_download(name, file, revision=revision)).parent.name
+    except LocalEntryNotFoundError as error:
+        raise EngineError(f"'{name}' is not in the local cache of the hub, and the hub cannot be reached") from error
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
+        wanted = "" if revision is None else f" at revision '{revision}'"
+        line = str(error).strip().partition("\n")[0]
+        raise EngineError(f"'{name}'{wanted} is neither a local folder nor a model on the hub: {line}") from error
+
+
+def _identify(name: str, revision: str | None, file: str) -> Json:
+    if not is_local(name):
+        return ["hub", name, resolve_commit(name, revision, file)]
+    folder = Path(name)
+    if not folder.is_dir():
+        raise EngineError(f"there is no model folder '{folder}'")
+    return ["folder", _remembered_digest(folder)]
+
+
+def _remembered_digest(folder: Path) -> str:
+    """Return the folder's digest; it is worked out anew only when a name, a size or a time in the folder changed."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(path, path.stat()) for path in files]
+    state = [[path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    memory = _cache_folder() / f"{sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        remembered = json.loads(memory.read_text(encoding="utf-8"))
+        if remembered["state"] == state:
+            return str(remembered["digest"])
+    digest = folder_digest(folder)
+    if all(time.time() - stat.st_mtime > SETTLED_SECONDS for _, stat in stats):
+        _remember(memory, {"state": state, "digest": digest})
+    return digest
+
+
+def _remember(memory: Path, entry: dict[str, object]) -> None:
+    """Write an entry whole or not at all; a cache that cannot be written only costs time."""
+    with contextlib.suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, encoding="utf-8", delete=False) as file:
+            json.dump(entry, file)
+        Path(file.name).replace(memory)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expanse-factory" / "folder-digests"
