@@ -165,14 +165,14 @@ class Lake:
         return int(self.query("SELECT id FROM ducklake_current_snapshot('lake')").item())
 
     def compact(self, *, keep: timedelta = timedelta(hours=1)) -> None:
-        """Merge small files and rows deleted from large ones; every snapshot stays readable.
+        """Merge small files, and leave deleted rows out of the new ones; every snapshot stays readable.
 
         Files that no snapshot needs any more are removed once they are older than ``keep``, which is how long a reader
         may still be at them.
         """
 
         def change(cursor: duckdb.DuckDBPyConnection) -> None:
-            cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0.5)")
+            cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
             cursor.execute("CALL ducklake_merge_adjacent_files('lake')")
 
         self.transact(change)
@@ -265,10 +265,6 @@ def _explained(catalog: Catalog) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise explain(error, catalog) from None
-    except UnicodeEncodeError:
-        raise WarehouseError(
-            "a parameter of a query holds half of a surrogate pair, which is not Unicode text"
-        ) from None
 
 
 def _insert_new(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -287,7 +283,7 @@ def _pruning(cursor: duckdb.DuckDBPyConnection, table: str) -> str:
     conditions = ["true"]
     for column in _PRUNING[table]:
         found = cursor.execute(f'SELECT DISTINCT "{column}" FROM temp.incoming LIMIT 9').fetchall()
-        if len(found) <= 8 and all(isinstance(value, str) for (value,) in found):
+        if len(found) <= 8 and all(isinstance(value, str) and "\0" not in value for (value,) in found):
             conditions.append(f'"{column}" IN ({", ".join(literal(value) for (value,) in found) or "NULL"})')
     return " AND ".join(conditions)
 
