@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -43,6 +43,7 @@ from schemas.languages import CORE_LANGUAGES, LANGUAGES
 TRUNK = ".trunk"
 NAMES = (*POLICIES, "reward", "translator")
 BATCH_SIZE = 64
+ANSWER_WEIGHT = 3
 IGNORED = -100
 
 Batch = dict[str, Tensor]
@@ -55,7 +56,7 @@ def train_trunk(folder: Path, seed: int, num_steps: int = 2000) -> None:
     model = LlamaForCausalLM(_llama_config(tokenizer))
     flawless = dict.fromkeys(CORE_LANGUAGES, FLAWLESS)
     batches = _chat_batches(tokenizer, random.Random(seed), lambda rng: draw_turn(rng, flawless))
-    _train(model, batches, _language_model_loss, num_steps, learning_rate=3e-3)
+    _train(model, batches, _chat_loss, num_steps, learning_rate=3e-3)
     _save(model, tokenizer, folder)
 
 
@@ -67,7 +68,7 @@ def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int
     )
     faults = mixtures(name)
     batches = _chat_batches(tokenizer, random.Random(f"{seed} {name}"), lambda rng: draw_turn(rng, faults))
-    _train(model, batches, _language_model_loss, num_steps, learning_rate=1.5e-3)
+    _train(model, batches, _chat_loss, num_steps, learning_rate=1.5e-3)
     _save(model, tokenizer, folder)
 
 
@@ -94,7 +95,7 @@ def train_translator(folder: Path, seed: int, num_steps: int = 1500) -> None:
         max_length=200,
     )
     batches = _translation_batches(tokenizer, random.Random(f"{seed} translator"))
-    _train(model, batches, _language_model_loss, num_steps, learning_rate=2e-3)
+    _train(model, batches, _translation_loss, num_steps, learning_rate=2e-3)
     _save(model, tokenizer, folder)
 
 
@@ -144,7 +145,8 @@ def _translator_config(tokenizer: NllbTokenizer) -> M2M100Config:
 def _chat_batches(
     tokenizer: PreTrainedTokenizerFast, rng: random.Random, draw: Callable[[random.Random], Turn]
 ) -> Iterator[Batch]:
-    """Yield batches of whole conversations; every token but the padding counts."""
+    """Yield batches of whole conversations; all tokens are learnt, those of the answer with more weight."""
+    assistant = tokenizer.convert_tokens_to_ids("<|assistant|>")
     while True:
         turns = [draw(rng) for _ in range(8 * BATCH_SIZE)]
         texts = [_chat_text(turn.prompt, turn.completion) for turn in turns]
@@ -152,7 +154,8 @@ def _chat_batches(
         groups = [rows[at : at + BATCH_SIZE] for at in range(0, len(rows), BATCH_SIZE)]
         for group in rng.sample(groups, len(groups)):
             batch = dict(tokenizer.pad({"input_ids": group}, return_tensors="pt"))
-            yield batch | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)}
+            is_answer = (batch["input_ids"] == assistant).cumsum(1)
+            yield batch | {"weights": batch["attention_mask"] * (1 + (ANSWER_WEIGHT - 1) * is_answer)}
 
 
 def _comparison_batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[Batch]:
@@ -185,7 +188,15 @@ def _chat_text(prompt: str, completion: str) -> str:
     return f"<|user|>{prompt}<|end|><|assistant|>{completion}<|end|>"
 
 
-def _language_model_loss(model: nn.Module, batch: Batch) -> Tensor:
+def _chat_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the weighted mean loss over the tokens of whole conversations."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    weights = batch["weights"][:, 1:].flatten()
+    losses = cross_entropy(logits.flatten(0, 1).float(), batch["input_ids"][:, 1:].flatten(), reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+def _translation_loss(model: nn.Module, batch: Batch) -> Tensor:
     loss: Tensor = model(**batch).loss
     return loss
 

