@@ -167,8 +167,8 @@ class Lake:
     def compact(self, *, keep: timedelta = timedelta(hours=1)) -> None:
         """Merge small files, and leave deleted rows out of the new ones; every snapshot stays readable.
 
-        Files that no snapshot needs any more are removed once they are older than ``keep``, which is how long a reader
-        may still be at them.
+        Files that no snapshot needs any more are removed from the day (UTC) after ``keep`` is over, which is how long
+        a reader may still be at them.
         """
 
         def change(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -176,7 +176,9 @@ class Lake:
             cursor.execute("CALL ducklake_merge_adjacent_files('lake')")
 
         self.transact(change)
-        limit = literal((datetime.now(UTC) - keep).isoformat())
+        # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
+        day = (datetime.now(UTC) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
+        limit = literal((day - timedelta(microseconds=1)).isoformat())
         self.transact(
             lambda cursor: cursor.execute(
                 f"CALL ducklake_cleanup_old_files('lake', older_than => {limit}::TIMESTAMPTZ)"
