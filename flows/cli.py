@@ -55,7 +55,7 @@ def init(
     template: Annotated[str, typer.Option(help="starter, microworld or aya_expanse.")] = "starter",
 ) -> None:
     """Write a commented recipe to start from."""
-    from flows.recipes import write_recipe
+    from flows.init import write_recipe
 
     write_recipe(path, template)
     print(f"wrote {path}; next: factory plan {path}")
@@ -92,7 +92,7 @@ def retry(
     reason: Annotated[list[str], typer.Option("--reason", help="A final reason to forget, such as poison.")],
 ) -> None:
     """Forget final failures with these reasons, so that the next run sends their requests again."""
-    from flows.retry import forget_failures
+    from flows.commands import forget_failures
 
     print(f"{forget_failures(_load(recipe), reason):,} requests will be sent again by the next run")
 
@@ -117,7 +117,7 @@ def sql(
     as_of: AsOf = None,
 ) -> None:
     """Query the warehouse, read-only: tables, and views of one build such as candidates and arbitrage."""
-    from flows.query import answer
+    from flows.commands import answer
 
     answer(_warehouse(recipe), query, output_format, output, build=build, as_of=as_of)
 
@@ -129,7 +129,7 @@ def export(
     push: Annotated[str | None, typer.Option(help="Push to this dataset of the Hugging Face hub.")] = None,
 ) -> None:
     """Write the training shards of a build: what is in the warehouse now, or was at a snapshot."""
-    from flows.exports import export_recipe
+    from flows.commands import export_recipe
 
     print(export_recipe(_load(recipe), snapshot=snapshot, push=push))
 

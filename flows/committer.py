@@ -2,33 +2,40 @@
 
 import threading
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from typing import Self
 
-import polars as pl
-
+from factory.engines.base import Reply
+from factory.stages.rows import Landed, Stage
 from warehouse.lake import Lake
 
-Item = TypeVar("Item")
-Tables = dict[str, pl.DataFrame]
-"""Frames to append, by table."""
-
 MAX_WAITING_COMMITS = 4
-"""How many commits' worth of items may wait before the producer is held back."""
+"""How many commits' worth of finished rows may wait before the engine is held back."""
 
 
-class Committer(Generic[Item]):
-    """Buffers items and commits them from a thread of its own, so that the engine never waits for the disk.
+class Committer:
+    """Hands replies to a stage and commits the rows that they finish, from a thread of its own.
 
-    ``land`` turns a batch of items into frames by table; each frame is one append, rejections last. Leaving the context
-    commits what is left, also when an exception is on its way, and raises what the thread ran into.
+    So the engine never waits for the disk. Leaving the context commits what is finished, also when an exception is on
+    its way, and raises what the thread ran into.
     """
 
-    def __init__(self, lake: Lake, land: Callable[[list[Item]], Tables], *, rows: int, seconds: float) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        table: str,
+        stage: Stage,
+        *,
+        rows: int,
+        seconds: float,
+        on_commit: Callable[[Landed], None],
+    ) -> None:
         self._lake = lake
-        self._land = land
+        self._table = table
+        self._stage = stage
         self._rows = rows
         self._seconds = seconds
-        self._items: list[Item] = []
+        self._on_commit = on_commit
+        self._num_waiting = 0
         self._changed = threading.Condition()
         self._is_closing = False
         self._error: BaseException | None = None
@@ -38,14 +45,15 @@ class Committer(Generic[Item]):
         self._thread.start()
         return self
 
-    def add(self, item: Item) -> None:
-        """Hand over one item; waits while too many are uncommitted, raises what an earlier commit ran into."""
+    def add(self, reply: Reply) -> None:
+        """Take one reply; wait while too much is uncommitted, raise what an earlier commit ran into."""
+        num_finished = self._stage.add(reply)
         with self._changed:
-            self._changed.wait_for(lambda: self._error or len(self._items) < MAX_WAITING_COMMITS * self._rows)
+            self._changed.wait_for(lambda: self._error or self._num_waiting < MAX_WAITING_COMMITS * self._rows)
             if self._error:
                 raise self._error
-            self._items.append(item)
-            if len(self._items) >= self._rows:
+            self._num_waiting += num_finished
+            if self._num_waiting >= self._rows:
                 self._changed.notify_all()
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -57,27 +65,27 @@ class Committer(Generic[Item]):
             raise self._error
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._is_closing or len(self._items) >= self._rows, timeout=self._seconds
-                )
-                items, self._items = self._items, []
-                is_last = self._is_closing
-                self._changed.notify_all()
-            try:
-                if items:
-                    self._commit(items)
-            except BaseException as error:  # handed to the producer, which raises it
+        is_last = False
+        try:
+            while not is_last:
                 with self._changed:
-                    self._error = error
+                    self._changed.wait_for(
+                        lambda: self._is_closing or self._num_waiting >= self._rows, timeout=self._seconds
+                    )
+                    is_last = self._is_closing
+                    self._num_waiting = 0
                     self._changed.notify_all()
-                return
-            if is_last:
-                return
+                self._commit()
+        except BaseException as error:  # handed to the producer, which raises it
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
 
-    def _commit(self, items: list[Item]) -> None:
-        tables = self._land(items)
-        for table in sorted(tables, key=lambda name: name == "rejections"):
-            if tables[table].height:
-                self._lake.append(table, tables[table])
+    def _commit(self) -> None:
+        landed = self._stage.take()
+        if landed.rows.height:
+            self._lake.append(self._table, landed.rows)
+        if landed.rejections.height:
+            self._lake.append("rejections", landed.rejections)
+        if landed.rows.height or landed.rejections.height:
+            self._on_commit(landed)

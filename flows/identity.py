@@ -1,5 +1,6 @@
 """What makes a build this build: model fingerprints, lane settings and the config id, resolved before anything is sent."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +50,10 @@ class Build:
     @property
     def lanes(self) -> tuple[Lane, ...]:
         return (*self.teachers, *([self.translator] if self.translator else []), *self.rewards)
+
+    def recipe_json(self) -> str:
+        """Return the recipe's identity for the table of builds."""
+        return json.dumps(self.recipe.identity(), ensure_ascii=False, sort_keys=True)
 
     def models(self) -> pl.DataFrame:
         """Return the build's lanes as rows of ``build_models``."""

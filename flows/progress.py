@@ -23,7 +23,7 @@ LOG_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Meter:
-    """Counts of one lane of one stage. ``seconds`` runs from the first request to the last reply."""
+    """Counts of one lane of one stage. ``seconds`` counts from its start; rates count from the first reply on."""
 
     stage: str
     name: str
@@ -33,6 +33,7 @@ class Meter:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     started: float = field(default_factory=time.monotonic)
+    answered: float | None = None
     reported: float = field(default_factory=time.monotonic)
 
     @property
@@ -40,16 +41,27 @@ class Meter:
         return max(time.monotonic() - self.started, 1e-9)
 
     @property
+    def rows_per_second(self) -> float:
+        return self._rate(self.done)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens where there are any, else prompt tokens."""
+        return self._rate(self.num_completion_tokens or self.num_prompt_tokens)
+
+    def _rate(self, count: int) -> float:
+        return 0.0 if self.answered is None else count / max(time.monotonic() - self.answered, 1e-3)
+
+    @property
     def done(self) -> int:
         return self.num_rows + self.num_rejected
 
     def line(self) -> str:
         """Return the lane's state for a person: rows, rates, time left, rejected."""
-        rows = self.done / self.seconds
-        tokens = (self.num_completion_tokens or self.num_prompt_tokens) / self.seconds
+        rows = self.rows_per_second
         left = f", {(self.total - self.done) / rows:,.0f} s left" if rows and self.done < self.total else ""
         rejected = f", {self.num_rejected:,} rejected" if self.num_rejected else ""
-        return f"{self.done:,}/{self.total:,} rows, {rows:,.1f} rows/s, {tokens:,.0f} tokens/s{left}{rejected}"
+        return f"{self.done:,}/{self.total:,} rows, {rows:,.1f} rows/s, {self.tokens_per_second:,.0f} tokens/s{left}{rejected}"
 
 
 class Board:
@@ -112,10 +124,11 @@ class LaneReport:
         meter.num_prompt_tokens += prompt_tokens
         meter.num_completion_tokens += completion_tokens
         now = time.monotonic()
+        meter.answered = meter.answered or now
         bars = self._board._bars
         if not bars.disable and (now - meter.reported > 0.2 or meter.done >= meter.total):
-            rate = f"{meter.done / meter.seconds:,.1f} rows/s"
-            tokens = f"{(meter.num_completion_tokens or meter.num_prompt_tokens) / meter.seconds:,.0f} tok/s"
+            rate = f"{meter.rows_per_second:,.1f} rows/s"
+            tokens = f"{meter.tokens_per_second:,.0f} tok/s"
             lost = f" {meter.num_rejected:,} rejected" if meter.num_rejected else ""
             bars.update(self._bar, completed=meter.done, rates=f"{rate} {tokens}{lost}")
             meter.reported = now

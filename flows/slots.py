@@ -62,12 +62,12 @@ class SlotPool:
 
 
 def find_slots(configured: tuple[Slot, ...]) -> tuple[Slot, ...]:
-    """Return the recipe's slots, or one slot for each GPU that this process may use."""
+    """Return the recipe's slots, or one slot for each GPU that this process may use, numbered among those it sees."""
     if configured:
         return configured
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return tuple((int(number),) for number in visible.split(",") if number.strip().isdigit())
+        return tuple((number,) for number, _ in enumerate(filter(None, visible.split(","))))
     if shutil.which("nvidia-smi") is None:
         return ()
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)

@@ -1,0 +1,142 @@
+"""One lane: a model on a slot answers what a stage still wants, and every reply is committed as it lands."""
+
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+import polars as pl
+
+from factory.engines.base import Engine
+from factory.engines.open import open_engine
+from factory.engines.pool import EnginePool
+from factory.stages.rows import Landed, Stage
+from flows.committer import Committer
+from flows.identity import Build, Lane
+from flows.progress import Board, LaneReport
+from flows.slots import Slot, SlotPool
+from schemas.errors import EngineError, FactoryError
+from schemas.reasons import TRANSIENT_REASONS
+from schemas.tables import Usage
+from warehouse.lake import Lake
+
+PENDING_BATCH_ROWS = 1000
+"""How many pending rows are read at a time."""
+
+
+class BuildStoppedError(FactoryError):
+    """The user asked the build to stop; what was answered is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneJob:
+    """What one lane has to do for one stage. ``pending`` is a SELECT, ``table`` where its answers go."""
+
+    stage: str
+    task: Literal["generate", "score", "translate"]
+    lane: Lane
+    pending: str
+    table: str
+    work: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a build: what its stages share."""
+
+    run_id: str
+    build: Build
+    lake: Lake
+    board: Board
+    slots: SlotPool
+    limit: int | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def check_stop(self) -> None:
+        """Raise if the user asked for a stop."""
+        if self.stop.is_set():
+            raise BuildStoppedError("the build was stopped; the same command goes on from there")
+
+
+def run_lane(run: Run, job: LaneJob) -> int:
+    """Send what is pending, commit what comes back, and return the number of requests answered or rejected.
+
+    Nothing is sent, and no engine started, when nothing is pending. Only one process at a time works on a lane.
+
+    Raises:
+        EngineError: the engine cannot be used, or it left requests unanswered.
+        BuildStoppedError: the user asked for a stop; what was in flight has been answered and committed.
+    """
+    with run.lake.lease(f"{job.stage}-{job.lane.settings_id}", wait=True):
+        _forget_transient(run.lake, job)
+        total = int(run.lake.query(f"SELECT count(*) AS n FROM ({job.pending})").item())
+        if not total:
+            return 0
+        run.check_stop()
+        settings = job.lane.model.run
+        num_gpus = settings.gpus * settings.replicas
+        with run.slots.take(num_gpus) as slot, run.board.lane(job.stage, job.lane.name, total) as report:
+            try:
+                with _open(run, job, slot) as engine:
+                    _work(run, job, engine, report)
+            finally:
+                _record_usage(run, job, slot, report)
+        run.lake.compact()
+        run.check_stop()
+        if report.meter.done != total:
+            raise EngineError(
+                f"{job.stage} of {job.lane.name} answered {report.meter.done:,} of {total:,} requests; "
+                f"run the recipe again for the rest"
+            )
+    return total
+
+
+def _work(run: Run, job: LaneJob, engine: Engine, report: LaneReport) -> None:
+    settings = run.build.recipe.run
+
+    def count(landed: Landed) -> None:
+        report.count(rows=landed.rows.height, rejected=landed.rejections.height)
+
+    pending = run.lake.stream(job.pending, batch_rows=PENDING_BATCH_ROWS)
+    with Committer(
+        run.lake, job.table, job.work, rows=settings.commit_rows, seconds=settings.commit_seconds, on_commit=count
+    ) as committer:
+        for reply in engine.stream(job.work.requests(pending)):
+            report.count(prompt_tokens=reply.num_prompt_tokens, completion_tokens=reply.num_completion_tokens)
+            committer.add(reply)
+
+
+def _open(run: Run, job: LaneJob, slot: Slot) -> Engine:
+    model = job.lane.model
+    replicas = model.run.replicas
+    if replicas == 1:
+        return open_engine(model, job.task, devices=slot, stop=run.stop)
+    share = len(slot) // replicas
+    devices = [slot[number * share : (number + 1) * share] for number in range(replicas)]
+    return EnginePool([open_engine(model, job.task, devices=part, stop=run.stop) for part in devices])
+
+
+def _forget_transient(lake: Lake, job: LaneJob) -> None:
+    marks = ", ".join("?" for _ in TRANSIENT_REASONS)
+    where = f"stage = ? AND settings_id = ? AND config_id = '' AND reason IN ({marks})"
+    parameters = [job.stage, job.lane.settings_id, *sorted(TRANSIENT_REASONS)]
+    if lake.query(f"SELECT 1 FROM rejections WHERE {where} LIMIT 1", parameters).height:
+        lake.delete("rejections", where, parameters)
+
+
+def _record_usage(run: Run, job: LaneJob, slot: Slot, report: LaneReport) -> None:
+    meter = report.meter
+    row = {
+        "run_id": run.run_id,
+        "stage": job.stage,
+        "model": job.lane.name,
+        "settings_id": job.lane.settings_id,
+        "device": f"gpu {','.join(map(str, slot))}" if slot else "cpu",
+        "num_requests": meter.done,
+        "num_rejected": meter.num_rejected,
+        "num_prompt_tokens": meter.num_prompt_tokens,
+        "num_completion_tokens": meter.num_completion_tokens,
+        "seconds": meter.seconds,
+        "at": datetime.now(UTC),
+    }
+    run.lake.append("usage", pl.DataFrame([row], schema=Usage.create_empty().schema))

@@ -1,0 +1,219 @@
+"""The stages of a build: each joins a pure function of the factory with a query of the warehouse, and commits."""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from factory.engines.langid import LanguageDetector
+from factory.stages import rows
+from factory.stages.prompts import SeenPrompts, build_prompts
+from factory.stages.recorded import read_recorded as read_recorded_rows
+from factory.stages.sampling import Sampler
+from factory.stages.scoring import Scorer
+from factory.stages.sources import read_source
+from factory.stages.translation import Translator
+from flows.identity import Lane
+from flows.lanes import LaneJob, Run
+from schemas.recipe import PromptSource, Teacher, Translation
+from warehouse import curate, pending
+from warehouse.build_views import use_build
+from warehouse.export import export_build
+from warehouse.statements import read_sql
+
+
+@cache
+def detector() -> LanguageDetector:
+    """Return the language detector of this process."""
+    return LanguageDetector()
+
+
+def open_build(run: Run) -> None:
+    """Write down the build's models and make the views speak of it."""
+    run.lake.append("build_models", run.build.models())
+    use_build(run.lake, run.build.config_id)
+
+
+def read_prompts(run: Run) -> int:
+    """Read the sources: new prompts join the build, every other row is a rejection. Return the number of new prompts."""
+    seen = SeenPrompts(run.build.recipe.prompt_gates)
+    known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL ORDER BY prompt_id"
+    for frame in run.lake.stream(known):
+        seen.remember(frame)
+    return sum(_read_source(run, source, seen) for source in run.build.recipe.prompts)
+
+
+def _read_source(run: Run, source: PromptSource, seen: SeenPrompts) -> int:
+    config_id = run.build.config_id
+    if run.limit is not None:
+        source = source.model_copy(update={"limit": min(run.limit, source.limit or run.limit)})
+    num_read = num_new = num_rejected = 0
+    for raw in read_source(source):
+        run.check_stop()
+        landed = build_prompts(
+            raw,
+            source=source,
+            gates=run.build.recipe.prompt_gates,
+            config_id=config_id,
+            seen=seen,
+            detect=detector().detect,
+        )
+        run.lake.append("prompts", landed.rows)
+        members = landed.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
+        num_new += run.lake.append("build_prompts", members)
+        run.lake.append("rejections", landed.rejections)
+        num_read += raw.height
+        num_rejected += landed.rejections.height
+    run.board.say(f"  read · {source.name}: {num_read:,} rows, {num_new:,} new prompts, {num_rejected:,} rejected")
+    return num_new
+
+
+def prompt_translation_jobs(run: Run) -> list[LaneJob]:
+    """Return the lane that translates the build's prompts, if the recipe has one."""
+    lane, translation = run.build.translator, run.build.recipe.translation
+    if lane is None or translation is None or not translation.prompts:
+        return []
+    wanted, _ = pending.pending_prompt_translations(lane.settings_id, lane.languages)
+    return [_translation_job(lane, translation, "prompts", "prompt_id", wanted)]
+
+
+def completion_translation_jobs(run: Run) -> list[LaneJob]:
+    """Return the lane that translates English completions, if the recipe asks for them."""
+    lane, translation = run.build.translator, run.build.recipe.translation
+    if lane is None or translation is None or not translation.completions_of:
+        return []
+    wanted, _ = pending.pending_completion_translations(lane.settings_id, lane.languages, translation.completions_of)
+    return [_translation_job(lane, translation, "completions", "completion_id", wanted)]
+
+
+def _translation_job(
+    lane: Lane, translation: Translation, table: Literal["prompts", "completions"], key: str, wanted: str
+) -> LaneJob:
+    names = f"* REPLACE (parent_id AS {key}, source_language AS language), {key} AS request_id"
+    return LaneJob(
+        stage=f"translate_{table}",
+        task="translate" if translation.engine == "transformers" else "generate",
+        lane=lane,
+        pending=f"SELECT {names}, language AS target_language FROM ({wanted})",
+        table=table,
+        work=Translator(_signature(lane), translation, table, detect=detector().detect),
+    )
+
+
+def sampling_jobs(run: Run) -> list[LaneJob]:
+    """Return one lane per teacher that is to be asked."""
+    return [_sampling_job(lane) for lane in run.build.teachers if lane not in recorded_lanes(run)]
+
+
+def _sampling_job(lane: Lane) -> LaneJob:
+    assert isinstance(lane.model, Teacher)
+    wanted, _ = pending.pending_completions(lane.settings_id, lane.languages, lane.num_samples)
+    return LaneJob(
+        stage="sample",
+        task="generate",
+        lane=lane,
+        pending=f"SELECT *, completion_id AS request_id FROM ({wanted})",
+        table="completions",
+        work=Sampler(
+            _signature(lane),
+            detect=detector().detect,
+            system_prompt=lane.model.system_prompt,
+            seed=lane.model.sampling.seed,
+        ),
+    )
+
+
+def scoring_jobs(run: Run) -> list[LaneJob]:
+    """Return one lane per reward model."""
+    return [
+        LaneJob(
+            stage="score",
+            task="score",
+            lane=lane,
+            pending=pending.pending_rewards(lane.settings_id)[0],
+            table="rewards",
+            work=Scorer(_signature(lane), system_prompt=lane.model.system_prompt),
+        )
+        for lane in run.build.rewards
+    ]
+
+
+def recorded_lanes(run: Run) -> list[Lane]:
+    """Return the teachers whose completions a team already has."""
+    return [lane for lane in run.build.teachers if isinstance(lane.model, Teacher) and lane.model.recorded]
+
+
+def read_recorded(run: Run, lane: Lane) -> int:
+    """Let recorded completions join the pool; rows that join to no prompt are rejections."""
+    assert isinstance(lane.model, Teacher)
+    assert lane.model.recorded is not None
+    columns = "prompt_id, language, source, source_row, parent_id, messages"
+    prompts = run.lake.stream(f"SELECT {columns} FROM kept_prompts ORDER BY prompt_id")
+    num_new = num_rejected = 0
+    for landed in read_recorded_rows(
+        lane.model.recorded, prompts, _signature(lane), detect=detector().detect, config_id=run.build.config_id
+    ):
+        num_new += run.lake.append("completions", landed.rows)
+        run.lake.append("rejections", landed.rejections)
+        num_rejected += landed.rejections.height
+    run.board.say(f"  read · {lane.name}: {num_new:,} new completions, {num_rejected:,} rejected")
+    return num_new
+
+
+def gate_prompts(run: Run) -> None:
+    """Reject translated prompts that fail the recipe's gates."""
+    num_rejected = curate.gate_prompts(run.lake, run.build.config_id, run.build.recipe)
+    if num_rejected:
+        run.board.say(f"  gate · prompts: {num_rejected:,} rejected")
+
+
+def gate_completions(run: Run) -> None:
+    """Reject completions that fail the recipe's gates, before anything is spent on scoring them."""
+    num_rejected = curate.gate(run.lake, run.build.config_id, run.build.recipe)
+    if num_rejected:
+        run.board.say(f"  gate · completions: {num_rejected:,} rejected")
+
+
+def route(run: Run) -> None:
+    """Select the SFT rows."""
+    change = curate.route(run.lake, run.build.config_id, run.build.recipe)
+    run.board.say(
+        f"  route · {run.build.recipe.routing.method}: {change.num_rows:,} selections ({change.num_added:,} new)"
+    )
+
+
+def pair(run: Run) -> None:
+    """Make the preference pairs of every strategy."""
+    for label, change in curate.make_pairs(run.lake, run.build.config_id, run.build.recipe).items():
+        run.board.say(
+            f"  pair · {label}: {change.num_rows:,} pairs ({change.num_added:,} new), {change.num_rejected:,} rejected"
+        )
+
+
+def audit(run: Run) -> None:
+    """Run the audits.
+
+    Raises:
+        AuditError: an audit found offending rows.
+    """
+    from warehouse.audits import run_audits
+
+    run_audits(run.lake, run.build.config_id)
+
+
+def export(run: Run) -> str:
+    """Write the training shards of the current snapshot; return their folder."""
+    recipe = run.build.recipe
+    result = export_build(run.lake, run.build.config_id, recipe, Path(recipe.run.exports))
+    run.board.say(f"  export · {result.path}{'' if result.is_new else ' (unchanged)'}")
+    return str(result.path)
+
+
+def count_stages(run: Run) -> pl.DataFrame:
+    """Return one row per stage: how many rows came in, went out, and were rejected."""
+    return run.lake.query(read_sql("reports/stages", config_id=run.build.config_id))
+
+
+def _signature(lane: Lane) -> rows.Lane:
+    return rows.Lane(lane.settings_id, lane.name, lane.fingerprint)
