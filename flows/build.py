@@ -168,7 +168,7 @@ def _record(run: Run, status: str, detail: str | None = None) -> None:
         "recipe": run.build.recipe_json(),
         "status": status,
         "detail": detail,
-        "at": datetime.now(UTC),
+        "recorded_at": datetime.now(UTC),
     }
     run.lake.append("builds", pl.DataFrame([row], schema=Builds.create_empty().schema))
 

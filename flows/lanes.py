@@ -137,6 +137,6 @@ def _record_usage(run: Run, job: LaneJob, slot: Slot, report: LaneReport) -> Non
         "num_prompt_tokens": meter.num_prompt_tokens,
         "num_completion_tokens": meter.num_completion_tokens,
         "seconds": meter.seconds,
-        "at": datetime.now(UTC),
+        "recorded_at": datetime.now(UTC),
     }
     run.lake.append("usage", pl.DataFrame([row], schema=Usage.create_empty().schema))

@@ -147,7 +147,7 @@ class Builds(dy.Schema):
     recipe = dy.String()
     status = _one_of("running", "finished", "failed", "stopped", primary_key=True)
     detail = dy.String(nullable=True)
-    at = dy.Datetime(time_unit="us", time_zone="UTC")
+    recorded_at = dy.Datetime(time_unit="us", time_zone="UTC")
 
 
 class Usage(dy.Schema):
@@ -163,7 +163,7 @@ class Usage(dy.Schema):
     num_prompt_tokens = dy.Int64()
     num_completion_tokens = dy.Int64()
     seconds = dy.Float64()
-    at = dy.Datetime(time_unit="us", time_zone="UTC")
+    recorded_at = dy.Datetime(time_unit="us", time_zone="UTC")
 
 
 TABLES: dict[str, type[dy.Schema]] = {

@@ -45,7 +45,7 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
     Raises:
         WarehouseError: there are builds, but none of that name.
     """
-    builds = lake.query("SELECT config_id, name FROM builds ORDER BY at DESC, run_id DESC")
+    builds = lake.query("SELECT config_id, name FROM builds ORDER BY recorded_at DESC, run_id DESC")
     if name is None:
         return None if builds.is_empty() else str(builds["config_id"][0])
     for config_id, label in builds.iter_rows():

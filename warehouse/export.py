@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +25,7 @@ from warehouse.card import write_card
 from warehouse.lake import Lake
 from warehouse.manifest import MANIFEST_NAME, SPLITS, Counts, DataFile, Manifest, Tally, read_manifest
 from warehouse.shards import GROUP_ROWS, LAYOUTS, ShardWriter, to_table
+from warehouse.statements import read_sql
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows written so far and the number of all."""
@@ -74,6 +74,7 @@ def export_build(
     pinned = lake.snapshot() if snapshot is None else snapshot
     with Lake.open(recipe.warehouse, as_of=pinned) as past:
         use_build(past, config_id)
+        past.query(f"CREATE TABLE memory.main.exported AS {read_sql('export/exported', config_id=config_id)}")
         _audit(past, config_id)
         source = _Source(past, config_id, recipe, pinned)
         home = folder / recipe.name
@@ -108,29 +109,28 @@ class _Source:
 
     def rows(self, config: str) -> Iterator[pl.DataFrame]:
         """Yield the rows of a config in their final order."""
-        sql = f"SELECT * FROM ({_sql(config)}) ORDER BY {_ORDER[config]}"
-        return self.past.stream(sql, [self.config_id], batch_rows=GROUP_ROWS)
+        sql = f"SELECT * FROM ({self._select(config)}) ORDER BY {_ORDER[config]}"
+        return self.past.stream(sql, batch_rows=GROUP_ROWS)
+
+    def _select(self, config: str) -> str:
+        return read_sql(f"export/{config}", config_id=self.config_id)
 
     def _fingerprint(self, config: str) -> tuple[int, str]:
         """Return the number of rows and a hash of them that does not depend on their order."""
-        sql = f"SELECT count(*), bit_xor(md5_number(to_json(made)::VARCHAR))::VARCHAR FROM ({_sql(config)}) AS made"
-        num_rows, digest = self.past.query(sql, [self.config_id]).row(0)
+        sql = f"SELECT count(*), bit_xor(md5_number(to_json(made)::VARCHAR))::VARCHAR FROM ({self._select(config)}) AS made"
+        num_rows, digest = self.past.query(sql).row(0)
         return num_rows, digest or ""
 
 
-def _sql(name: str) -> str:
-    return (files("warehouse") / "sql" / "export" / f"{name}.sql").read_text(encoding="utf-8")
-
-
 def _audit(past: Lake, config_id: str) -> None:
-    leaks = past.query(_sql("leaks"), [config_id])
+    leaks = past.query(read_sql("export/leaks", config_id=config_id))
     if leaks.height:
         root, prompts = leaks.row(0)
         raise AuditError(
             f"{leaks.height} prompts would be in both splits, themselves or in translation; the first is {root} with "
             f"{', '.join(prompts[:5])}"
         )
-    orphans = past.query(_sql("orphans"), [config_id])
+    orphans = past.query(read_sql("export/orphans", config_id=config_id))
     if orphans.height:
         raise AuditError(
             f"{orphans.height} selected or paired completions of build {config_id} are no candidates any more; the "

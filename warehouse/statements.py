@@ -46,4 +46,4 @@ def to_literal(value: Value) -> str:
         case Mapping():
             return f"map_from_entries([{', '.join(f'({literal(k)}, {literal(v)})' for k, v in value.items())}])"
         case _:
-            return f"[{', '.join(map(literal, value))}]::VARCHAR[]"
+            return f"CAST([{', '.join(map(literal, value))}] AS VARCHAR[])"

@@ -88,7 +88,7 @@ class ChildProcess:
         return [bytes(frame) for frame in frames]
 
     def kill(self) -> None:
-        """Kill the child and every process of its group.
+        """Kill the child and every process of its group, and close its pipes and its log.
 
         The guardian stays in the group until then, so the group's number cannot have passed to somebody else.
         """
@@ -100,6 +100,7 @@ class ChildProcess:
         self._process.wait()
         for descriptor in (self.request_fd, self.reply_fd, self._lifeline):
             os.close(descriptor)
+        self._log.close()
 
     def close(self) -> None:
         """Let the child close its model, then make sure that nothing of it is left."""

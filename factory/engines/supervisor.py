@@ -327,8 +327,8 @@ class _Exchange:
         assert child is not None
         engine.child = None
         end = "stayed silent" if reason is Reason.TIMEOUT else child.await_end()
-        child.kill()
         tail = child.log_tail()
+        child.kill()
         self._num_deaths += 1
         if not engine.was_ready:
             raise EngineError(f"{engine.name} cannot be loaded: its process {end}; the last lines it printed:\n{tail}")

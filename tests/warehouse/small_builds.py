@@ -158,7 +158,7 @@ class Facts:
             "recipe": json.dumps(self.recipe.identity()),
             "status": "finished",
             "detail": None,
-            "at": datetime(2025, 1, 1, tzinfo=UTC),
+            "recorded_at": datetime(2025, 1, 1, tzinfo=UTC),
         }
         rows = {
             "prompts": self.prompts,

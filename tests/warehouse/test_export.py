@@ -111,7 +111,8 @@ def test_preference_rows_are_conversations(exported: ExportResult) -> None:
     rows = pl.scan_parquet(f"{exported.path}/preference/*.parquet").collect()
     assert rows.height == 80 + 60
     row = rows.row(
-        by_predicate=(pl.col("prompt_id") == "0004-ja") & (pl.col("strategy") == "in_language_vs_translated"), named=True
+        by_predicate=(pl.col("prompt_id") == "0004-ja") & (pl.col("strategy") == "in_language_vs_translated"),
+        named=True,
     )
     assert row["prompt"] == [{"role": "user", "content": QUESTIONS["ja"].format(n=4)}]
     assert row["chosen"] == [{"role": "assistant", "content": ANSWERS["ja"].format(n=4) + " able"}]

@@ -16,7 +16,7 @@ class StandIn:
     """Echoes the last message. ``batch`` requests finish in each step, which takes ``seconds``.
 
     What the last message begins with decides: ``poison`` kills the process once it is worked on, ``hang`` never ends,
-    ``refuse`` is a failure, ``pid`` is answered with the process id.
+    ``refuse`` is a failure; ``pid`` is answered with the ids of the process and its child, ``devices`` with its GPUs.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -27,6 +27,7 @@ class StandIn:
             os._exit(3)
         self.batch = settings.get("batch", 16)
         self.seconds = settings.get("seconds", 0.0)
+        self.idle_steps = settings.get("idle_steps", 0)
         self.waiting: list[Request] = []
         self.grandchild = subprocess.Popen(["sleep", "600"]) if settings.get("grandchild") else None
 
@@ -35,6 +36,9 @@ class StandIn:
 
     def step(self) -> list[Reply]:
         time.sleep(self.seconds)
+        if self.idle_steps:
+            self.idle_steps -= 1
+            return []
         worked_on, self.waiting = self.waiting[: self.batch], self.waiting[self.batch :]
         return [self.answer(request) for request in worked_on]
 
@@ -45,12 +49,14 @@ class StandIn:
         if text.startswith("segfault"):
             ctypes.string_at(0)
         if text.startswith("hang"):
-            time.sleep(3600)
+            ctypes.PyDLL(None).sleep(3600)  # holds the interpreter's lock, as a kernel that never returns may
         if text.startswith("refuse"):
             return Reply(request.request_id, failure=Failure(Reason.PROMPT_TOO_LONG, "too long"))
         if text.startswith("pid"):
             grandchild = self.grandchild.pid if self.grandchild else 0
             return Reply(request.request_id, text=f"{os.getpid()} {grandchild}")
+        if text.startswith("devices"):
+            return Reply(request.request_id, text=os.environ["CUDA_VISIBLE_DEVICES"])
         return Reply(request.request_id, text=f"echo {text}", finish_reason="stop", num_completion_tokens=1)
 
     def close(self) -> None:

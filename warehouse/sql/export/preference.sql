@@ -1,4 +1,4 @@
--- Purpose: the preference rows of build $1, ready for training: a prompt and two answers as conversations.
+-- Purpose: the preference rows of a build, ready for training: a prompt and two answers as conversations.
 -- Grain: one row per pair.
 SELECT
     prompts.messages AS prompt,
@@ -13,19 +13,21 @@ SELECT
     prompts.root_id,
     prompts.translator AS prompt_translator,
     pairs.chosen_id,
-    chosen.teacher AS chosen_teacher,
+    exported_chosen.teacher AS chosen_teacher,
     chosen.origin AS chosen_origin,
-    chosen.reward AS chosen_reward,
+    exported_chosen.reward AS chosen_reward,
     pairs.rejected_id,
-    rejected.teacher AS rejected_teacher,
+    exported_rejected.teacher AS rejected_teacher,
     rejected.origin AS rejected_origin,
     rejected.translator AS rejected_translator,
-    rejected.reward AS rejected_reward,
+    exported_rejected.reward AS rejected_reward,
     prompts.source,
     prompts.source_row,
     prompts.split
 FROM lake.pairs AS pairs
-JOIN candidates AS chosen ON chosen.completion_id = pairs.chosen_id
-JOIN candidates AS rejected ON rejected.completion_id = pairs.rejected_id
+JOIN exported AS exported_chosen ON exported_chosen.completion_id = pairs.chosen_id
+JOIN exported AS exported_rejected ON exported_rejected.completion_id = pairs.rejected_id
+JOIN lake.completions AS chosen ON chosen.completion_id = pairs.chosen_id
+JOIN lake.completions AS rejected ON rejected.completion_id = pairs.rejected_id
 JOIN lake.prompts AS prompts ON prompts.prompt_id = pairs.prompt_id
-WHERE pairs.config_id = $1
+WHERE pairs.config_id = $config_id

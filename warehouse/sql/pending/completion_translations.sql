@@ -3,7 +3,7 @@
 -- Grain: one row per request; prompt_id is the sibling prompt that the translation will answer.
 SELECT
     completion_id, parent_id, prompt_id, root_id, source_language, language, text, model, model_fingerprint, round,
-    sample_index
+    sample_index, finish_reason
 FROM (
     SELECT *, content_id('translation', [$settings_id, parent_id, language]) AS completion_id
     FROM (
@@ -17,7 +17,8 @@ FROM (
             answers.model,
             answers.model_fingerprint,
             answers.round,
-            answers.sample_index
+            answers.sample_index,
+            answers.finish_reason
         FROM kept_completions AS answers
         JOIN kept_prompts AS siblings ON siblings.root_id = answers.root_id
         WHERE answers.language = 'en'

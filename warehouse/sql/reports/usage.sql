@@ -13,4 +13,4 @@ SELECT
 FROM usage
 WHERE settings_id IN (SELECT settings_id FROM build_models WHERE config_id = $config_id)
 GROUP BY stage, model
-ORDER BY min(at)
+ORDER BY min(recorded_at)
