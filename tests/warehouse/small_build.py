@@ -99,10 +99,16 @@ def fill_lake(
 def to_frame(table: str, items: list[dict[str, Any]]) -> pl.DataFrame:
     """Return rows as a frame of a table; columns that are not given are null."""
     schema = TABLES[table].create_empty().schema
-    frame = pl.DataFrame(items, schema={name: schema[name] for name in schema if name in items[0] and name != "recorded_at"})
-    missing = [pl.lit(None, schema[name]).alias(name) for name in schema if name not in frame.columns and name != "recorded_at"]
+    frame = pl.DataFrame(
+        items, schema={name: schema[name] for name in schema if name in items[0] and name != "recorded_at"}
+    )
+    missing = [
+        pl.lit(None, schema[name]).alias(name) for name in schema if name not in frame.columns and name != "recorded_at"
+    ]
     if "recorded_at" in schema:
-        missing.append(pl.lit("2030-01-01T00:00:00Z").str.to_datetime(time_unit="us", time_zone="UTC").alias("recorded_at"))
+        missing.append(
+            pl.lit("2030-01-01T00:00:00Z").str.to_datetime(time_unit="us", time_zone="UTC").alias("recorded_at")
+        )
     return frame.with_columns(missing).select(schema.names())
 
 
