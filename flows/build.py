@@ -15,7 +15,6 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.utilities.annotations import quote
 from rich.console import Console
 
 from flows import stages
@@ -114,7 +113,7 @@ def _answer(run: Run, jobs: list[LaneJob]) -> int:
 def _together(run: Run, work: dict[str, Callable[[], int]]) -> list[int]:
     """Run pieces of work as parallel tasks; all of them end before the first error is raised."""
     run.check_stop()
-    futures = [do.with_options(task_run_name=name).submit(quote(piece)) for name, piece in work.items()]
+    futures = [do.with_options(task_run_name=name).submit(piece) for name, piece in work.items()]
     states = [future.result(raise_on_failure=False) for future in futures]
     errors = [state for state in states if isinstance(state, BaseException)]
     for error in sorted(errors, key=lambda error: isinstance(error, BuildStoppedError)):

@@ -118,7 +118,7 @@ def _settings_id(model: Model, fingerprint: str) -> str:
 def _config_id(recipe: Recipe, lanes: tuple[Lane, ...]) -> str:
     """Derive the build's id from the recipe less locations; models, SQL files and templates go in by content."""
     identity = recipe.identity()
-    settings = {(lane.role, lane.name): lane.settings_id for lane in lanes}
+    settings: dict[tuple[str, str], str] = {(lane.role, lane.name): lane.settings_id for lane in lanes}
     for role, section in (("teacher", "teachers"), ("reward", "reward_models")):
         identity[section] = [_relabel(entry, settings[role, entry["name"]]) for entry in identity[section]]
     if identity["translation"]:

@@ -1,0 +1,54 @@
+"""The small commands: forgetting failures, exporting, querying."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.identity import resolve_build
+from schemas.errors import FactoryError
+from schemas.reasons import Reason
+from schemas.recipe import Recipe, WarehouseSettings
+from warehouse.build_views import latest_build, use_build
+from warehouse.export import export_build
+from warehouse.hub import push_export
+from warehouse.lake import Lake
+from warehouse.sql_shell import run_shell
+
+
+def forget_failures(recipe: Recipe, reasons: Sequence[str]) -> int:
+    """Delete the final failures of a recipe's lanes that have one of these reasons; return how many there were."""
+    unknown = sorted(set(reasons) - set(Reason))
+    if unknown:
+        raise FactoryError(f"there is no reason {', '.join(map(repr, unknown))}; allowed are {', '.join(Reason)}")
+    lanes = [lane.settings_id for lane in resolve_build(recipe).lanes]
+    with Lake.open(recipe.warehouse) as lake:
+        return lake.delete(
+            "rejections",
+            "config_id = '' AND list_contains(?, reason) AND list_contains(?, settings_id)",
+            [list(reasons), lanes],
+        )
+
+
+def export_recipe(recipe: Recipe, *, snapshot: int | None, push: str | None) -> Path:
+    """Export a recipe's build as it is, or was at a snapshot, and push it where asked; return the folder."""
+    build = resolve_build(recipe)
+    with Lake.open(recipe.warehouse) as lake:
+        result = export_build(lake, build.config_id, recipe, Path(recipe.run.exports), snapshot=snapshot)
+    target = push or recipe.run.push_to_hub
+    if target:
+        push_export(result.path, target)
+    return result.path
+
+
+def answer(
+    settings: WarehouseSettings,
+    query: str | None,
+    output_format: str,
+    output: Path | None,
+    *,
+    build: str | None,
+    as_of: int | None,
+) -> None:
+    """Answer one query, or many interactively, about the tables and the views of one build."""
+    with Lake.open(settings, read_only=True, as_of=as_of) as lake:
+        use_build(lake, latest_build(lake, build))
+        run_shell(lake, query, output_format, output)

@@ -1,0 +1,119 @@
+"""The demo: the whole spine over the microworld, then what truth says of the choices that the factory made."""
+
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.panel import Panel
+
+from factory.microworld.truth import quality
+from flows.build import BuildSummary, run_build
+from flows.report import make_table
+from schemas.errors import FactoryError
+from schemas.languages import LANGUAGES
+from schemas.recipe import Recipe
+from schemas.recipe_file import load_recipe
+from warehouse.build_views import use_build
+from warehouse.lake import Lake
+
+QUERIES = (
+    "SELECT * FROM arbitrage ORDER BY language, win_share DESC",
+    "SELECT stage, reason, count(*) AS n FROM rejections GROUP BY ALL ORDER BY n DESC",
+    "SELECT language, strategy, avg(margin) AS margin, count(*) AS n FROM pairs GROUP BY ALL ORDER BY ALL",
+)
+
+
+def run_demo(folder: Path, *, fresh: bool = True) -> None:
+    """Run the microworld's recipe in ``folder`` and print what came of it."""
+    console = Console()
+    if fresh and folder.exists():
+        _remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = place_recipe(folder)
+    summary = run_build(recipe)
+    with Lake.open(recipe.warehouse, read_only=True) as lake:
+        use_build(lake, summary.config_id)
+        console.print()
+        console.print(make_table(judge_by_truth(lake), "true quality by language (1 is best; the factory never saw it)"))
+        console.print(make_table(summary.counts, "counts"))
+        _print_pairs(console, lake)
+    _print_next_steps(console, summary, folder)
+
+
+def place_recipe(folder: Path) -> Recipe:
+    """Return the microworld's recipe with its warehouse and exports under ``folder``."""
+    with as_file(files("flows") / "recipes" / "microworld.toml") as path:
+        recipe = load_recipe(path)
+    warehouse = recipe.warehouse.model_copy(
+        update={"catalog": str(folder / "lake/catalog.sqlite"), "data": str(folder / "lake/data")}
+    )
+    run = recipe.run.model_copy(update={"exports": str(folder / "exports")})
+    return recipe.model_copy(update={"warehouse": warehouse, "run": run})
+
+
+def judge_by_truth(lake: Lake) -> pl.DataFrame:
+    """Return, per language, the mean true quality of each teacher, of a random choice, and of arbitrage.
+
+    Every mean is over the prompts whose wording names one question of the world, and over candidates that the gates
+    kept; a random choice is the mean over a prompt's candidates.
+    """
+    rows = lake.query(
+        """
+        SELECT candidates.*, prompts.messages[-1].content AS prompt, selections.completion_id IS NOT NULL AS is_selected
+        FROM candidates
+        JOIN prompts USING (prompt_id)
+        LEFT JOIN selections
+            ON selections.completion_id = candidates.completion_id AND selections.config_id = (SELECT config_id FROM build_recipe)
+        WHERE origin <> 'translated'
+        """
+    )
+    judged = rows.with_columns(
+        pl.struct("prompt", "language", "text")
+        .map_elements(lambda row: quality(row["prompt"], row["language"], row["text"]), return_dtype=pl.Float64)
+        .alias("quality")
+    ).drop_nulls("quality")
+    by_teacher = judged.pivot("teacher", index="language", values="quality", aggregate_function="mean", sort_columns=True)
+    by_prompt = judged.group_by("language", "prompt_id").agg(pl.col("quality").mean())
+    random = by_prompt.group_by("language").agg(pl.col("quality").mean().alias("random"))
+    chosen = judged.filter("is_selected").group_by("language").agg(pl.col("quality").mean().alias("arbitrage"))
+    table = by_teacher.join(random, on="language").join(chosen, on="language").sort("language")
+    mean = table.select(pl.lit("mean").alias("language"), pl.exclude("language").mean())
+    return pl.concat([table, mean])
+
+
+def _print_pairs(console: Console, lake: Lake) -> None:
+    pairs = lake.query(
+        """
+        SELECT any_value(pairs) AS pair, prompts.messages[-1].content AS prompt, chosen.text AS chosen, rejected.text AS rejected
+        FROM pairs
+        JOIN prompts USING (prompt_id)
+        JOIN completions AS chosen ON chosen.completion_id = chosen_id
+        JOIN completions AS rejected ON rejected.completion_id = rejected_id
+        WHERE pairs.strategy IN ('best_vs_worst', 'in_language_vs_translated')
+        GROUP BY pairs.pair_id, prompt, chosen.text, rejected.text
+        ORDER BY pairs.pair_id
+        """
+    )
+    shown = [pairs.filter(pl.col("pair").struct.field("language") == code).head(1) for code in ("ar", "ja", "fr")]
+    for row in pl.concat(shown).iter_rows(named=True):
+        pair = row["pair"]
+        title = f"{LANGUAGES[pair['language']].name} · {pair['strategy']} · margin {pair['margin']:.2f}"
+        text = f"prompt    {row['prompt']}\nchosen    {row['chosen']}\nrejected  {row['rejected']}"
+        console.print(Panel(text, title=title, title_align="left"), highlight=False, markup=False)
+
+
+def _print_next_steps(console: Console, summary: BuildSummary, folder: Path) -> None:
+    console.print(f"shards: {summary.export_path}", soft_wrap=True)
+    console.print("try:")
+    for query in QUERIES:
+        console.print(f'  factory sql --catalog {folder}/lake/catalog.sqlite "{query}"', soft_wrap=True, markup=False)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an earlier demo, and nothing else."""
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in {"lake", "exports"})
+    if strange:
+        raise FactoryError(f"{folder} holds more than an earlier demo ({', '.join(strange)}); name another --folder")
+    shutil.rmtree(folder)
