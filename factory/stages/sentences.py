@@ -8,15 +8,17 @@ from schemas.languages import LANGUAGES
 MAX_CHARS = {True: 400, False: 150}
 """The longest piece that is sent, for languages with and without spaces between words: about 100 tokens each."""
 
-_CLOSERS = r"[\"'”’»)\]*_]*"
+# A run of marks is looked at from its first one only, and never again in part: a text of nothing but "!" takes no
+# quadratic time.
+_MARKS, _CLOSERS = ".!?…‼⁇⁈⁉", r"[\"'”’»)\]*_]*+"
 _ENDS = re.compile(
-    rf"[.!?…‼⁇⁈⁉]+{_CLOSERS}(?=\s)"
-    r"|[。！？｡．]+[」』）”’》】\"]*"
-    r"|[!?]+(?=[\u3040-\u30ff\u3400-\u9fff])"
-    rf"|[؟۔]+{_CLOSERS}(?=\s)"
+    rf"(?<![{_MARKS}])[{_MARKS}]++{_CLOSERS}(?=\s)"
+    r"|[。！？｡．]++[」』）”’》】\"]*"
+    r"|(?<![!?])[!?]++(?=[\u3040-\u30ff\u3400-\u9fff])"
+    rf"|(?<![؟۔])[؟۔]++{_CLOSERS}(?=\s)"
     r"|[।॥]+"
 )
-_GREEK_ENDS = re.compile(rf"{_ENDS.pattern}|[;\u037e]+{_CLOSERS}(?=\s)")
+_GREEK_ENDS = re.compile(rf"{_ENDS.pattern}|(?<![;\u037e])[;\u037e]++{_CLOSERS}(?=\s)")
 
 _ABBREVIATIONS = (
     # before a name or another word; those that often end a sentence ("etc.", "usw.") are told by what follows
@@ -58,7 +60,7 @@ def split_sentences(text: str, language: str) -> list[str]:
 
 def _is_end(text: str, begin: int, match: re.Match[str], following: int) -> bool:
     mark = match[0][0]
-    if mark not in ".!?…":
+    if mark not in _MARKS:
         return True
     if text[following].islower():
         return False
