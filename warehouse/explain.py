@@ -19,7 +19,8 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
         "its data lies in {kept}, and the settings name {given}: set [warehouse] data to the first",
     ),
     (
-        r"(?:Invalid footer|No magic bytes|too small to be a Parquet|Corrupt|[Tt]hrift|[Ss]nappy|[Zz][Ss][Tt][Dd]).*?'(?P<file>[^']*\.parquet)'",
+        r"(?=.*(?:Invalid footer|No magic bytes|too small to be a Parquet|Failed to read Parquet|[Cc]orrupt|[Dd]ecompress))"
+        r".*?['\"](?P<file>[^'\"]*\.parquet)['\"]",
         "its data file {file} is damaged: restore that one file from a copy, all others are whole",
     ),
     (
@@ -36,7 +37,11 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ),
     (r"file is not a database", "the file is not a SQLite database; name another file, or restore it from a copy"),
     (r"database disk image is malformed", "the catalog's file is damaged: restore it from a copy"),
-    (r"unable to open database file", "the catalog's file is missing or there is no permission to open it"),
+    (
+        r"catalog version is (?P<given>\S+), but the extension requires version (?P<known>[\d.]*\d)",
+        "its catalog has the DuckLake format {given}, and this factory reads {known}: use the version that made it",
+    ),
+    (r"[Uu]nable to open database", "the catalog's file is missing or there is no permission to open it"),
     (r"No snapshot found at version (?P<version>\d+)", "it has no snapshot {version}"),
     (r"(?P<what>database is locked)", "another program has kept its catalog locked for too long"),
 )

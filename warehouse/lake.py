@@ -202,7 +202,7 @@ class Lake:
         Raises:
             WarehouseError: somebody else holds it and ``wait`` is false; says which process on which machine.
         """
-        with self._locks.hold(f"lease {name}", wait=wait):
+        with self._locks.hold(name, wait=wait):
             yield
 
     @contextlib.contextmanager

@@ -20,7 +20,7 @@ from warehouse.catalog import Catalog
 if TYPE_CHECKING:
     import psycopg
 
-WRITE = "write"
+WRITE = "the write lock"
 """The name of the lock around a commit."""
 
 

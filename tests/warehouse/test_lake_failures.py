@@ -1,0 +1,234 @@
+"""What can go wrong with a warehouse: one clear sentence each, and nothing else lost."""
+
+import os
+import pwd
+import re
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import WarehouseError
+from schemas.recipe import WarehouseSettings
+from tests.warehouse.lake_rows import finish, make_completions, make_selections, start, warehouse_at
+from warehouse.lake import Lake
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> WarehouseSettings:
+    return warehouse_at(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of two megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def stranger() -> list[str]:
+    """The beginning of a command line that runs as an unprivileged user."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None or "nobody" not in {entry.pw_name for entry in pwd.getpwall()}:
+        pytest.skip("root may write anywhere, and there is no setpriv or no user nobody")
+    return ["setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups", "--"]
+
+
+def data_files(settings: WarehouseSettings, table: str) -> list[Path]:
+    return sorted((Path(settings.data) / "main" / table).glob("*.parquet"))
+
+
+def refused(settings: WarehouseSettings, message: str, *, read_only: bool = False) -> None:
+    with pytest.raises(WarehouseError, match=message) as caught:
+        Lake.open(settings, read_only=read_only)
+    assert "\n" not in str(caught.value)
+
+
+def test_full_disk_stops_with_a_sentence_and_loses_nothing(small_disk: Path) -> None:
+    settings = warehouse_at(small_disk)
+    written = 0
+    with Lake.open(settings) as lake:
+        error = None
+        while error is None and written < 100:
+            try:
+                written += lake.append("completions", make_completions([f"{written}"], text=os.urandom(60_000).hex()))
+            except WarehouseError as stopped:
+                error = str(stopped)
+        assert error is not None
+        assert re.fullmatch(r"warehouse .*: there is no space left for .*small/data or the catalog: .*", error)
+        assert lake.query("SELECT count(*), min(length(text)) FROM completions").row(0) == (written, 120_000)
+    assert written > 3
+    with Lake.open(settings, read_only=True) as lake:
+        assert lake.query("SELECT count(DISTINCT text) FROM completions").item() == written
+    strays = []
+    with Lake.open(settings) as lake:
+        strays = lake.find_strays()
+        for stray in strays:
+            Path(stray).unlink()
+        assert lake.append("selections", make_selections(["p"])) == 1
+
+
+def test_full_disk_of_the_catalog(small_disk: Path, tmp_path: Path) -> None:
+    settings = WarehouseSettings(catalog=str(small_disk / "catalog.sqlite"), data=str(tmp_path / "data"))
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["p"]))
+        room = os.statvfs(small_disk)
+        (small_disk / "filler").write_bytes(b"x" * (room.f_bavail * room.f_bsize))
+        written, error = 1, None
+        while error is None and written < 300:
+            try:
+                written += lake.append("selections", make_selections([f"{written}"]))
+            except WarehouseError as stopped:
+                error = str(stopped)
+        assert error is not None
+        assert "there is no space left for" in error, error
+        (small_disk / "filler").unlink()
+        assert lake.query("SELECT count(*), count(DISTINCT prompt_id) FROM selections").row(0) == (written, written)
+        assert lake.append("selections", make_selections(["more"])) == 1
+    with Lake.open(settings) as lake:
+        assert lake.query("SELECT count(*), count(DISTINCT prompt_id) FROM selections").row(0) == (written + 1,) * 2
+
+
+def test_folder_without_permission(settings: WarehouseSettings, tmp_path: Path, stranger: list[str]) -> None:
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["p"]))
+    body = """
+from schemas.errors import WarehouseError
+try:
+    with Lake.open(settings) as lake:
+        print(lake.append("selections", make_selections(["q"])))
+except WarehouseError as error:
+    print(error)
+"""
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to("/tmp/pytest-of-root"):
+            folder.chmod(0o755)
+    modes = {Path(settings.catalog).with_name("catalog.sqlite.locks"): 0o555, tmp_path: 0o555}
+    for path, mode in modes.items():
+        path.chmod(mode)
+    said = finish(start(settings, body, run_as=stranger))
+    assert re.match(r"the warehouse cannot be written: Permission denied \(.*catalog\.sqlite\.locks", said), said
+    subprocess.run(["chmod", "-R", "a+rwX", str(tmp_path)], check=True)
+    subprocess.run(["chmod", "-R", "a-w", settings.data], check=True)
+    said = finish(start(settings, body, run_as=stranger))
+    assert re.search(r"there is no permission to write or read .*data/main/selections/", said), said
+    subprocess.run(["chmod", "-R", "a+rwX", str(tmp_path)], check=True)
+    assert finish(start(settings, body, run_as=stranger)).strip() == "1"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "missing"])
+def test_damaged_data_file_is_named_and_the_rest_is_readable(settings: WarehouseSettings, damage: str) -> None:
+    with Lake.open(settings) as lake:
+        lake.append("completions", make_completions(["a"]))
+        lake.append("selections", make_selections(["p"]))
+    (file,) = data_files(settings, "completions")
+    whole = file.read_bytes()
+    match damage:
+        case "missing":
+            file.unlink()
+        case "cut":
+            file.write_bytes(whole[:-100])
+        case _:
+            file.write_bytes(b"" if damage == "empty" else b"x" * len(whole))
+    with Lake.open(settings) as lake:
+        for read in (lambda: lake.query("SELECT text FROM completions"), lambda: list(lake.stream("FROM completions"))):
+            with pytest.raises(
+                WarehouseError, match=rf"data file {re.escape(str(file))} is (damaged|missing)"
+            ) as caught:
+                read()
+            assert "\n" not in str(caught.value)
+        assert lake.query("SELECT prompt_id FROM selections").item() == "p"
+        assert lake.append("selections", make_selections(["q"])) == 1
+    file.write_bytes(whole)
+    with Lake.open(settings) as lake:
+        assert lake.query("SELECT completion_id FROM completions").item() == "a"
+
+
+def test_foreign_files_are_reported_never_read_nor_removed(settings: WarehouseSettings) -> None:
+    with Lake.open(settings) as lake:
+        lake.append("completions", make_completions(["a"]))
+        own = data_files(settings, "completions")
+        strange = own[0].with_name("part-0.parquet")
+        strange.write_bytes(b"not Parquet")
+        copied = own[0].with_name("ducklake-00000000-0000-7000-8000-000000000000.parquet")
+        shutil.copy(own[0], copied)
+        (Path(settings.data) / "notes.txt").write_text("a note")
+        lake.append("completions", make_completions(["b"]))
+        lake.compact()
+        assert lake.query("SELECT count(*) FROM completions").item() == 2
+        assert lake.find_strays() == sorted([str(strange), str(copied)])
+        assert strange.exists()
+        assert copied.exists()
+
+
+def test_catalog_that_is_none(settings: WarehouseSettings, tmp_path: Path) -> None:
+    catalog = Path(settings.catalog)
+    refused(settings, f"there is no warehouse at {catalog}; a build makes one", read_only=True)
+    assert not catalog.exists()
+    catalog.write_bytes(b"garbage" * 1000)
+    refused(settings, r"catalog\.sqlite: the file is not a SQLite database")
+    refused(settings, r"catalog\.sqlite: the file is not a SQLite database", read_only=True)
+    assert catalog.read_bytes() == b"garbage" * 1000
+    catalog.unlink()
+    with sqlite3.connect(catalog) as other:
+        other.execute("CREATE TABLE bookmarks (url TEXT)")
+    other.close()
+    refused(settings, "is a SQLite database of something else, with the tables bookmarks")
+    catalog.unlink()
+    catalog.mkdir()
+    refused(settings, "missing or there is no permission to open it")
+    refused(WarehouseSettings(catalog="mysql://root@host/db"), r"the catalog is a mysql:// URL; allowed are")
+
+
+def test_catalog_of_another_ducklake(settings: WarehouseSettings) -> None:
+    Lake.open(settings).close()
+    with sqlite3.connect(settings.catalog) as catalog:
+        catalog.execute("UPDATE ducklake_metadata SET value = '9.7' WHERE key = 'version'")
+    catalog.close()
+    refused(settings, r"the DuckLake format 9\.7, and this factory reads 1\.0:")
+    with sqlite3.connect(settings.catalog) as catalog:
+        catalog.execute("UPDATE ducklake_metadata SET value = '1.0' WHERE key = 'version'")
+        catalog.execute("UPDATE ducklake_table SET table_name = 'strange' WHERE table_name = 'schema_version'")
+    catalog.close()
+    refused(settings, "but no schema version: it is a DuckLake of something else")
+
+
+def test_truncated_catalog(settings: WarehouseSettings) -> None:
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["p"]))
+    catalog = Path(settings.catalog)
+    catalog.write_bytes(catalog.read_bytes()[:20_000])
+    refused(settings, r"catalog's file is damaged: restore it from a copy")
+
+
+def test_data_folder_gone_or_another(settings: WarehouseSettings, tmp_path: Path) -> None:
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["p"]))
+    other = settings.model_copy(update={"data": str(tmp_path / "other")})
+    refused(other, rf"its data lies in {tmp_path}/data, and the settings name {tmp_path}/other: set \[warehouse\] data")
+    Path(settings.data).rename(tmp_path / "away")
+    refused(settings, rf"its data folder {tmp_path}/data with \d+ files is missing")
+    (tmp_path / "away").rename(settings.data)
+    with Lake.open(settings) as lake:
+        assert lake.query("SELECT prompt_id FROM selections").item() == "p"
+
+
+def test_mistakes_in_sql_are_one_sentence(settings: WarehouseSettings) -> None:
+    with Lake.open(settings) as lake:
+        for sql in ("SELEC 1", "SELECT nothing FROM prompts", "FROM no_such_table"):
+            with pytest.raises(WarehouseError) as caught:
+                lake.query(sql)
+            assert "\n" not in str(caught.value)
+        lake.close()
+        with pytest.raises(WarehouseError, match="already closed"):
+            lake.query("SELECT 1")
