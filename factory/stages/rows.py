@@ -54,7 +54,7 @@ class Stage(Protocol):
 
 
 def make_frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """Return rows as a frame with the columns and dtypes of a table; a column that no row has is null."""
+    """Return rows as a frame of a table: what else a row holds is left out, a column that it lacks is null."""
     return pl.DataFrame(list(rows), schema=TABLES[table].create_empty().schema, orient="row")
 
 

@@ -15,8 +15,8 @@ STAGE = "sample"
 class Sampler:
     """The stage (``rows.Stage``) of one teacher or policy.
 
-    Pending rows have the columns request_id, prompt_id, language, messages and sample_index. The request id becomes
-    the completion id.
+    Pending rows have the columns completion_id, which is the request's id, prompt_id, language, messages and
+    sample_index.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Sampler:
         """Yield one request per pending row."""
         for frame in pending:
             for row in frame.iter_rows(named=True):
-                request_id = row["request_id"]
+                request_id = row["completion_id"]
                 messages = add_system_prompt(row["messages"], self._system_prompt)
                 self._in_flight[request_id] = {name: row[name] for name in ("prompt_id", "language", "sample_index")}
                 yield Request(request_id, messages, seed=make_seed(self._seed, request_id))

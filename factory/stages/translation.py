@@ -23,6 +23,7 @@ from factory.stages.wrappers import strip_wrappers
 from schemas.languages import LANGUAGES
 from schemas.reasons import TRANSIENT_REASONS, Reason
 from schemas.recipe import Translation
+from schemas.tables import KEYS
 
 INSTRUCTION = (
     "Translate the following text from {source} into {target}. Return the translation alone: no notes, no quotation "
@@ -59,11 +60,11 @@ class _Open:
 class Translator:
     """The stage (``rows.Stage``) of the translator, for ``table`` "prompts" or "completions".
 
-    Pending rows have the columns request_id, language and target_language, and besides
-      prompts: prompt_id, root_id, messages, source, source_row, split (of the parent);
-      completions: completion_id, text, model, model_fingerprint, round, sample_index, finish_reason (of the parent)
-      and prompt_id, that of the parent's prompt in the target language.
-    The request id becomes the id of the translation.
+    Pending rows have the columns parent_id, source_language and language, that of the translation, and besides
+      prompts: prompt_id, root_id, source, source_row, split and the parent's messages;
+      completions: completion_id, prompt_id, model, model_fingerprint, round, sample_index, finish_reason and the
+        parent's text.
+    prompt_id and completion_id are those of the translation; the latter's prompt_id is the prompt that it answers.
     """
 
     def __init__(
@@ -72,17 +73,18 @@ class Translator:
         self._lane = lane
         self._translation = translation
         self._table = table
+        self._key = KEYS[table][0]
         self._detect = detect
         self._in_flight: dict[str, _Open] = {}
         self._finished: deque[_Open] = deque()
 
     def requests(self, pending: Iterable[pl.DataFrame]) -> Iterator[Request]:
-        """Yield the requests of all pending rows; the id of each is the row's with a slash and a number."""
+        """Yield the requests of all pending rows, those of one row after one another."""
         for frame in pending:
             for row in frame.iter_rows(named=True):
-                plan = plan_translation(row, self._translation)
+                plan = plan_translation(row, row[self._key], self._translation)
                 if plan.requests:
-                    self._in_flight[row["request_id"]] = _Open(plan)
+                    self._in_flight[row[self._key]] = _Open(plan)
                     yield from plan.requests
                 else:
                     self._finished.append(_Open(plan))
@@ -113,26 +115,12 @@ class Translator:
         return Landed(make_frame(self._table, measured), make_frame("rejections", rejections))
 
     def _make_row(self, row: Row, texts: Sequence[str], replies: Sequence[Reply]) -> Row:
-        shared = {
-            "language": row["target_language"],
-            "settings_id": self._lane.settings_id,
-            "translator": self._lane.model,
-        }
+        made = row | {"settings_id": self._lane.settings_id, "translator": self._lane.model}
         if self._table == "prompts":
             turns = zip(row["messages"], texts, strict=True)
-            return {
-                **{name: row[name] for name in ("root_id", "source", "source_row", "split")},
-                **shared,
-                "prompt_id": row["request_id"],
-                "parent_id": row["prompt_id"],
-                "messages": [{"role": turn["role"], "content": text} for turn, text in turns],
-            }
-        names = ("prompt_id", "model", "model_fingerprint", "round", "sample_index", "finish_reason")
+            return made | {"messages": [{"role": turn["role"], "content": text} for turn, text in turns]}
         return {
-            **{name: row[name] for name in names},
-            **shared,
-            "completion_id": row["request_id"],
-            "parent_id": row["completion_id"],
+            **made,
             "origin": "translated",
             "text": texts[0],
             "num_prompt_tokens": sum(reply.num_prompt_tokens for reply in replies),
@@ -142,29 +130,32 @@ class Translator:
 
     def _make_rejection(self, row: Row, failure: Failure) -> Row:
         return make_rejection(
-            row["request_id"],
+            row[self._key],
             f"translate_{self._table}",
             failure,
             settings_id=self._lane.settings_id,
-            language=row["target_language"],
+            language=row["language"],
             model=self._lane.model,
         )
 
 
-def plan_translation(row: Row, translation: Translation) -> Plan:
-    """Plan the requests of a pending row: one a sentence for the transformers engine, else one a message."""
+def plan_translation(row: Row, row_id: str, translation: Translation) -> Plan:
+    """Plan the requests of a pending row: one a sentence for the transformers engine, else one a message.
+
+    Their ids are the row's with a slash and a number from 0.
+    """
     texts = tuple(turn["content"] for turn in row["messages"]) if "messages" in row else (row["text"],)
-    source, target = row["language"], row["target_language"]
+    source, target = row["source_language"], row["language"]
     by_sentence = translation.engine == "transformers"
     skeletons = tuple(make_skeleton(text, source, target) if by_sentence else _make_whole(text) for text in texts)
     plan = Plan(row, texts, skeletons, (), by_sentence)
     requests = tuple(
         Request(
-            request_id=f"{row['request_id']}/{number}",
+            request_id=f"{row_id}/{number}",
             messages=(_say(text),) if by_sentence else _instruct(text, source, target, translation),
             source_language=source,
             target_language=target,
-            seed=make_seed(translation.sampling.seed, row["request_id"]),
+            seed=make_seed(translation.sampling.seed, row_id),
         )
         for number, text in enumerate(plan.segments)
     )
@@ -173,7 +164,7 @@ def plan_translation(row: Row, translation: Translation) -> Plan:
 
 def assemble(plan: Plan, replies: Sequence[Reply]) -> tuple[str, ...] | Failure:
     """Return a plan's translated texts, given the replies to its requests in their order, or why there are none."""
-    source, target = plan.row["language"], plan.row["target_language"]
+    source, target = plan.row["source_language"], plan.row["language"]
     answers: list[str] = []
     faults: list[Failure] = []
     for segment, reply in zip(plan.segments, replies, strict=True):
