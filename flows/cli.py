@@ -10,7 +10,7 @@ import typer
 from schemas.errors import FactoryError
 
 if TYPE_CHECKING:
-    from flows.build import BuildSummary
+    from flows.execution import BuildSummary
     from schemas.recipe import Recipe, WarehouseSettings
 
 app = typer.Typer(
@@ -24,8 +24,9 @@ app = typer.Typer(
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a TOML file.", show_default=False)]
 OptionalRecipe = Annotated[
     Path | None,
-    typer.Option("--recipe", help="The recipe whose warehouse is meant; default: the one under ./lake."),
+    typer.Option("--recipe", help="A recipe: its warehouse is meant, wherever it lies."),
 ]
+WarehouseFolder = Annotated[Path, typer.Option("--warehouse", help="The folder of a local warehouse.")]
 AsOf = Annotated[int | None, typer.Option("--as-of", help="Look at the warehouse as of this snapshot.")]
 BuildName = Annotated[str | None, typer.Option("--build", help="A build's name or config id; default: the latest.")]
 
@@ -98,11 +99,11 @@ def retry(
 
 
 @app.command()
-def status(recipe: OptionalRecipe = None, build: BuildName = None) -> None:
+def status(warehouse: WarehouseFolder = Path("lake"), recipe: OptionalRecipe = None, build: BuildName = None) -> None:
     """Show the builds of a warehouse and the counts of one of them."""
     from flows.report import print_status
 
-    print_status(_warehouse(recipe), build)
+    print_status(_warehouse(recipe, warehouse), build)
 
 
 @app.command()
@@ -112,6 +113,7 @@ def sql(
     ] = None,
     output_format: Annotated[str, typer.Option("--format", "-f", help="table, json, csv or parquet.")] = "table",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    warehouse: WarehouseFolder = Path("lake"),
     recipe: OptionalRecipe = None,
     build: BuildName = None,
     as_of: AsOf = None,
@@ -119,7 +121,7 @@ def sql(
     """Query the warehouse, read-only: tables, and views of one build such as candidates and arbitrage."""
     from flows.commands import answer
 
-    answer(_warehouse(recipe), query, output_format, output, build=build, as_of=as_of)
+    answer(_warehouse(recipe, warehouse), query, output_format, output, build=build, as_of=as_of)
 
 
 @app.command()
@@ -160,6 +162,7 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on.")] = True,
 ) -> None:
     """Run the whole spine over the microworld and show what arbitrage chose."""
+    _calm_prefect()
     from flows.demo import run_demo
 
     run_demo(folder, fresh=fresh)
@@ -171,18 +174,25 @@ def _load(path: Path) -> "Recipe":
     return load_recipe(path)
 
 
-def _warehouse(recipe: Path | None) -> "WarehouseSettings":
+def _warehouse(recipe: Path | None, folder: Path) -> "WarehouseSettings":
     from schemas.recipe import WarehouseSettings
 
-    return _load(recipe).warehouse if recipe else WarehouseSettings()
+    if recipe is not None:
+        return _load(recipe).warehouse
+    return WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data"))
 
 
 def _run(recipe: "Recipe", *, until: str, limit: int | None, quiet: bool) -> "BuildSummary":
+    _calm_prefect()
+    from flows.build import build
+
+    return build(recipe, until=until, limit=limit, quiet=quiet)
+
+
+def _calm_prefect() -> None:
+    """Leave the terminal to the factory's own progress; set before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    from flows.build import run_build
-
-    return run_build(recipe, until=until, limit=limit, quiet=quiet)
 
 
 if __name__ == "__main__":

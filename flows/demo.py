@@ -1,6 +1,8 @@
 """The demo: the whole spine over the microworld, then what truth says of the choices that the factory made."""
 
+import os
 import shutil
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from rich.console import Console
 from rich.panel import Panel
 
 from factory.microworld.truth import quality
-from flows.build import BuildSummary, run_build
+from flows.build import build
+from flows.execution import BuildSummary
 from flows.report import make_table
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
@@ -32,11 +35,13 @@ def run_demo(folder: Path, *, fresh: bool = True) -> None:
         _remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = place_recipe(folder)
-    summary = run_build(recipe)
+    summary = build(recipe)
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         use_build(lake, summary.config_id)
         console.print()
-        console.print(make_table(judge_by_truth(lake), "true quality by language (1 is best; the factory never saw it)"))
+        console.print(
+            make_table(judge_by_truth(lake), "true quality by language (1 is best; the factory never saw it)")
+        )
         console.print(make_table(summary.counts, "counts"))
         _print_pairs(console, lake)
     _print_next_steps(console, summary, folder)
@@ -74,7 +79,9 @@ def judge_by_truth(lake: Lake) -> pl.DataFrame:
         .map_elements(lambda row: quality(row["prompt"], row["language"], row["text"]), return_dtype=pl.Float64)
         .alias("quality")
     ).drop_nulls("quality")
-    by_teacher = judged.pivot("teacher", index="language", values="quality", aggregate_function="mean", sort_columns=True)
+    by_teacher = judged.pivot(
+        "teacher", index="language", values="quality", aggregate_function="mean", sort_columns=True
+    )
     by_prompt = judged.group_by("language", "prompt_id").agg(pl.col("quality").mean())
     random = by_prompt.group_by("language").agg(pl.col("quality").mean().alias("random"))
     chosen = judged.filter("is_selected").group_by("language").agg(pl.col("quality").mean().alias("arbitrage"))
@@ -106,9 +113,10 @@ def _print_pairs(console: Console, lake: Lake) -> None:
 
 def _print_next_steps(console: Console, summary: BuildSummary, folder: Path) -> None:
     console.print(f"shards: {summary.export_path}", soft_wrap=True)
+    command = os.path.relpath(sys.argv[0])
     console.print("try:")
     for query in QUERIES:
-        console.print(f'  factory sql --catalog {folder}/lake/catalog.sqlite "{query}"', soft_wrap=True, markup=False)
+        console.print(f'  {command} sql --warehouse {folder}/lake "{query}"', soft_wrap=True, markup=False)
 
 
 def _remove(folder: Path) -> None:

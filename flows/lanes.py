@@ -1,14 +1,15 @@
 """One lane: a model on a slot answers what a stage still wants, and every reply is committed as it lands."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Protocol
 
 import polars as pl
 
 from factory.engines.base import Engine
-from factory.engines.open import open_engine
+from factory.engines.open import Task, open_engine
 from factory.engines.pool import EnginePool
 from factory.stages.rows import Landed, Stage
 from flows.committer import Committer
@@ -17,6 +18,7 @@ from flows.progress import Board, LaneReport
 from flows.slots import Slot, SlotPool
 from schemas.errors import EngineError, FactoryError
 from schemas.reasons import TRANSIENT_REASONS
+from schemas.recipe import Model
 from schemas.tables import Usage
 from warehouse.lake import Lake
 
@@ -33,11 +35,28 @@ class LaneJob:
     """What one lane has to do for one stage. ``pending`` is a SELECT, ``table`` where its answers go."""
 
     stage: str
-    task: Literal["generate", "score", "translate"]
+    task: Task
     lane: Lane
     pending: str
     table: str
     work: Stage
+
+
+class OpenEngine(Protocol):
+    """Opens the engine of a model, as ``factory.engines.open.open_engine`` does."""
+
+    def __call__(
+        self, model: Model, task: Task, *, devices: tuple[int, ...] = (), stop: threading.Event | None = None
+    ) -> Engine: ...
+
+
+Together = Callable[[dict[str, Callable[[], int]]], list[int]]
+"""Runs named pieces of work, side by side or not; returns their results in order, raises the first error at the end."""
+
+
+def run_in_order(pieces: dict[str, Callable[[], int]]) -> list[int]:
+    """Run pieces of work one after another."""
+    return [piece() for piece in pieces.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +70,8 @@ class Run:
     slots: SlotPool
     limit: int | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    together: Together = run_in_order
+    open_engine: OpenEngine = open_engine
 
     def check_stop(self) -> None:
         """Raise if the user asked for a stop."""
@@ -110,10 +131,10 @@ def _open(run: Run, job: LaneJob, slot: Slot) -> Engine:
     model = job.lane.model
     replicas = model.run.replicas
     if replicas == 1:
-        return open_engine(model, job.task, devices=slot, stop=run.stop)
+        return run.open_engine(model, job.task, devices=slot, stop=run.stop)
     share = len(slot) // replicas
     devices = [slot[number * share : (number + 1) * share] for number in range(replicas)]
-    return EnginePool([open_engine(model, job.task, devices=part, stop=run.stop) for part in devices])
+    return EnginePool([run.open_engine(model, job.task, devices=part, stop=run.stop) for part in devices])
 
 
 def _forget_transient(lake: Lake, job: LaneJob) -> None:

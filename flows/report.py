@@ -4,7 +4,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from flows.build import BuildSummary
+from flows.execution import BuildSummary
 from schemas.recipe import WarehouseSettings
 from warehouse.build_views import latest_build, use_build
 from warehouse.lake import Lake

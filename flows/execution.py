@@ -1,0 +1,162 @@
+"""One run of a build from start to end: the order of its stages, its record, and how it is stopped."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from uuid import uuid4
+
+import polars as pl
+
+from flows import stages
+from flows.identity import resolve_build
+from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, run_lane
+from flows.progress import Board
+from flows.slots import SlotPool, find_slots
+from schemas.errors import FactoryError
+from schemas.recipe import Recipe
+from schemas.tables import Builds
+from warehouse.lake import Lake
+
+STAGES = ("read", "translate", "sample", "score", "route", "pair", "export")
+"""The stages that `until` may name, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What a run did. ``num_sent`` counts the requests that models answered in this run."""
+
+    name: str
+    config_id: str
+    snapshot: int
+    num_sent: int
+    counts: pl.DataFrame
+    export_path: str | None
+    seconds: float
+
+
+def execute_build(
+    recipe: Recipe,
+    *,
+    until: str = "export",
+    limit: int | None = None,
+    quiet: bool = False,
+    together: Together | None = None,
+    open_engine: OpenEngine | None = None,
+) -> BuildSummary:
+    """Run a build up to a stage; stages that have nothing left to do send nothing.
+
+    ``together`` runs the lanes of a stage, by default one after another.
+
+    Raises:
+        FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
+    """
+    if until not in STAGES:
+        raise FactoryError(f"there is no stage {until!r}; allowed are {', '.join(STAGES)}")
+    started = time.monotonic()
+    stop = threading.Event()
+    with Board(quiet=quiet) as board, Lake.open(recipe.warehouse) as lake, _stop_on_signal(stop, board):
+        build = resolve_build(recipe)
+        run = Run(uuid4().hex, build, lake, board, SlotPool(find_slots(recipe.run.slots)), limit, stop)
+        if together is not None:
+            run = replace(run, together=together)
+        if open_engine is not None:
+            run = replace(run, open_engine=open_engine)
+        board.say(f"build {recipe.name} ({build.config_id[:8]}) · {len(recipe.languages)} languages")
+        with lake.lease(f"build-{build.config_id}", wait=recipe.run.overlap == "wait"), _recorded(run):
+            num_sent, export_path = _run_stages(run, until)
+            counts = stages.count_stages(run)
+            snapshot = lake.snapshot()
+    seconds = time.monotonic() - started
+    return BuildSummary(recipe.name, build.config_id, snapshot, num_sent, counts, export_path, seconds)
+
+
+def _run_stages(run: Run, until: str) -> tuple[int, str | None]:
+    """Run the stages in order; return the number of requests sent and the path of the export, if one was made."""
+    wanted = STAGES[: STAGES.index(until) + 1]
+    num_sent = 0
+    export_path = None
+    stages.open_build(run)
+    if "read" in wanted:
+        _do(run, {"read prompts": partial(stages.read_prompts, run)})
+    if "translate" in wanted:
+        num_sent += _answer(run, stages.prompt_translation_jobs(run))
+        stages.gate_prompts(run)
+    if "sample" in wanted:
+        _do(run, {f"read {lane.name}": partial(stages.read_recorded, run, lane) for lane in stages.recorded_lanes(run)})
+        num_sent += _answer(run, stages.sampling_jobs(run))
+        stages.gate_completions(run)
+        num_sent += _answer(run, stages.completion_translation_jobs(run))
+        stages.gate_completions(run)
+    if "score" in wanted:
+        num_sent += _answer(run, stages.scoring_jobs(run))
+    if "route" in wanted:
+        stages.route(run)
+    if "pair" in wanted:
+        stages.pair(run)
+        stages.audit(run)
+    if "export" in wanted:
+        export_path = stages.export(run)
+    return num_sent, export_path
+
+
+def _answer(run: Run, jobs: list[LaneJob]) -> int:
+    return sum(_do(run, {f"{job.stage} {job.lane.name}": partial(run_lane, run, job) for job in jobs}))
+
+
+def _do(run: Run, pieces: dict[str, Callable[[], int]]) -> list[int]:
+    run.check_stop()
+    return run.together(pieces)
+
+
+@contextlib.contextmanager
+def _recorded(run: Run) -> Iterator[None]:
+    """Keep the run's start and end in the table of builds."""
+    _record(run, "running")
+    try:
+        yield
+    except BuildStoppedError as error:
+        _record(run, "stopped", str(error))
+        raise
+    except BaseException as error:
+        _record(run, "failed", f"{type(error).__name__}: {error}")
+        raise
+    _record(run, "finished")
+
+
+def _record(run: Run, status: str, detail: str | None = None) -> None:
+    row = {
+        "run_id": run.run_id,
+        "config_id": run.build.config_id,
+        "name": run.build.recipe.name,
+        "recipe": run.build.recipe_json(),
+        "status": status,
+        "detail": detail,
+        "recorded_at": datetime.now(UTC),
+    }
+    run.lake.append("builds", pl.DataFrame([row], schema=Builds.create_empty().schema))
+
+
+@contextlib.contextmanager
+def _stop_on_signal(stop: threading.Event, board: Board) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: send nothing more, commit what is in flight. Second Ctrl-C: stop at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        board.say("stopping: waiting for what is in flight, which will be committed (again: stop at once)")
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
