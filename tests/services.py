@@ -79,10 +79,10 @@ def postgres_url(postgres_server: tuple[str, Callable[..., None]], monkeypatch: 
 
     server, _ = postgres_server
     name = f"db_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as connection:
+    with psycopg.connect(server, password=POSTGRES_PASSWORD, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     yield server.removesuffix("postgres") + name
-    with psycopg.connect(server, autocommit=True) as connection:
+    with psycopg.connect(server, password=POSTGRES_PASSWORD, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

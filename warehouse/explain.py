@@ -1,6 +1,7 @@
 """What DuckDB's errors mean for a warehouse: one sentence each, with the file or folder and what to do."""
 
 import re
+import shutil
 
 import duckdb
 
@@ -9,11 +10,10 @@ from warehouse.catalog import Catalog
 
 _PASSING = re.compile(r"database is locked|[Cc]onflict|could not serialize|deadlock detected")
 
+_NO_SPACE = "there is no space left for {data} or the catalog: free some and run again, what is stored is kept"
+
 _SENTENCES: tuple[tuple[str, str], ...] = (
-    (
-        r"No space left on device|database or disk is full|Disk quota exceeded",
-        "there is no space left for {data} or the catalog: free some and run again, what is stored is kept",
-    ),
+    (r"No space left on device|database or disk is full|Disk quota exceeded", _NO_SPACE),
     (
         r"DATA_PATH parameter \"(?P<given>.*?)/?\" does not match existing data path in the catalog \"(?P<kept>.*?)/?\"",
         "its data lies in {kept}, and the settings name {given}: set [warehouse] data to the first",
@@ -41,6 +41,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
         r"catalog version is (?P<given>\S+), but the extension requires version (?P<known>[\d.]*\d)",
         "its catalog has the DuckLake format {given}, and this factory reads {known}: use the version that made it",
     ),
+    (r"Failed .*disk I/O error", "the disk with its catalog fails or is not one that SQLite can use"),
     (r"[Uu]nable to open database", "the catalog's file is missing or there is no permission to open it"),
     (r"No snapshot found at version (?P<version>\d+)", "it has no snapshot {version}"),
     (r"(?P<what>database is locked)", "another program has kept its catalog locked for too long"),
@@ -55,8 +56,14 @@ def is_passing(error: duckdb.Error) -> bool:
 def explain(error: duckdb.Error, catalog: Catalog) -> WarehouseError:
     """Turn an error of DuckDB into one sentence that names the warehouse and never a secret."""
     text = catalog.redact(str(error))
+    if "disk I/O error" in text and _is_full(catalog):
+        text = "No space left on device"
     for pattern, sentence in _SENTENCES:
         if match := re.search(pattern, text):
             found = {"data": catalog.data, **match.groupdict()}
             return WarehouseError(f"warehouse {catalog.shown}: {sentence.format_map(found)}")
     return WarehouseError(f"warehouse {catalog.shown}: {text}")
+
+
+def _is_full(catalog: Catalog) -> bool:
+    return catalog.sqlite is not None and shutil.disk_usage(catalog.sqlite.parent).free < 1_000_000
