@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory.stages.recorded import read_recorded
+from factory.stages.rows import Detect, Landed, Lane
+from schemas.errors import InputError
+from schemas.ids import content_id
+from schemas.recipe import Recorded
+from schemas.tables import MESSAGES, Completions, Rejections
+
+PROMPTS = pl.DataFrame(
+    [
+        ("p1", "en", "mine", "1", None, [{"role": "user", "content": "Why?"}]),
+        ("p2", "en", "mine", "2", None, [{"role": "system", "content": "S"}, {"role": "user", "content": "How? "}]),
+        ("p1-ar", "ar", "mine", "1", "p1", [{"role": "user", "content": "لماذا؟"}]),
+        ("p3", "en", "other", "2", None, [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]),
+    ],
+    schema={
+        **dict.fromkeys(["prompt_id", "language", "source", "source_row", "parent_id"], pl.String()),
+        "messages": MESSAGES,
+    },
+    orient="row",
+)
+
+
+def read(path: Path, rows: list[Any], lane: Lane, detect: Detect | None = None, **recorded: Any) -> Landed:
+    path = path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    columns = {"text": "text", "key": "key"} | recorded.pop("columns", {})
+    how = Recorded.model_validate({"path": str(path), "columns": columns} | recorded)
+    landed = list(read_recorded(how, [PROMPTS], lane, detect=detect, config_id="c" * 32, batch_rows=2))
+    joined = Landed(pl.concat([one.rows for one in landed]), pl.concat([one.rejections for one in landed]))
+    Completions.validate(joined.rows)
+    Rejections.validate(joined.rejections)
+    assert len(joined.rows) + len(joined.rejections) == len(rows)
+    return joined
+
+
+def test_answers_join_by_row_id_and_are_numbered_by_prompt(tmp_path: Path, lane: Lane, detect: Detect) -> None:
+    rows = [{"key": 1, "text": "Because."}, {"key": "2", "text": "Thus."}, {"key": 1, "text": "Since."}]
+    landed = read(tmp_path, rows, lane, detect, source="mine")
+    assert landed.rows["prompt_id"].to_list() == ["p1", "p2", "p1"]
+    assert landed.rows["sample_index"].to_list() == [0, 0, 1]
+    assert landed.rows["completion_id"][2] == content_id("completion", [lane.settings_id, "p1", 1])
+    assert set(landed.rows["origin"]) == {"recorded"}
+    assert landed.rows["detected_language"].to_list() == ["en"] * 3
+    assert landed.rows["model"][0] == lane.model
+
+
+def test_a_language_picks_the_translation(tmp_path: Path, lane: Lane) -> None:
+    rows = [
+        {"key": 1, "text": "لأن", "l": "Arabic"},
+        {"key": 1, "text": "Because", "l": "eng_Latn"},
+        {"key": 1, "text": "x", "l": "xx"},
+    ]
+    landed = read(tmp_path, rows, lane, columns={"language": "l"})
+    assert landed.rows["prompt_id"].to_list() == ["p1-ar", "p1"]
+    assert landed.rejections["reason"].to_list() == ["unknown_language"]
+
+
+def test_answers_join_by_the_text_of_the_prompt(tmp_path: Path, lane: Lane) -> None:
+    rows = [
+        {"q": [{"t": " Why?\n"}], "text": "x"},
+        {"q": [{"t": "How?"}], "text": "y"},
+        {"q": [{"t": "b"}], "text": "z"},
+    ]
+    landed = read(tmp_path, rows, lane, join="prompt_text", columns={"key": "q.0.t"})
+    assert landed.rows["prompt_id"].to_list() == ["p1", "p2"]
+    assert landed.rejections["reason"].to_list() == ["no_such_prompt"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "said"),
+    [
+        ({"key": 9, "text": "x"}, "no_such_prompt", "no prompt in scope has the source_row '9'"),
+        ({"key": 2, "text": "x"}, "no_such_prompt", "2 prompts in scope"),
+        ({"key": None, "text": "x"}, "no_such_prompt", "names no prompt"),
+        ({"key": 1, "text": ""}, "empty", "no text"),
+        ({"key": 1, "text": None}, "empty", "no text"),
+        ({"key": 1, "text": 5}, "invalid_row", "must be text"),
+        ({"key": 1}, "invalid_row", "no field 'text'"),
+        ({"key": 1, "text": "\ud800"}, "invalid_text", "U+D800"),
+    ],
+)
+def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Lane, row: Any, reason: str, said: str) -> None:
+    rejection = read(tmp_path, [{"key": 1, "text": "good"}, row], lane).rejections.to_dicts()[0]
+    assert (rejection["reason"], rejection["config_id"], rejection["stage"]) == (reason, "c" * 32, "read")
+    assert said in rejection["detail"]
+    assert "answers.jsonl:2" in rejection["detail"]
+
+
+def test_a_wrong_mapping_is_refused(tmp_path: Path, lane: Lane) -> None:
+    with pytest.raises(InputError, match="no field 'answer'"):
+        read(tmp_path, [{"key": 1, "text": "x"}], lane, columns={"text": "answer"})
+
+
+def test_ids_are_the_same_each_time_and_stay_when_the_file_grows(tmp_path: Path, lane: Lane) -> None:
+    rows = [{"key": 1, "text": str(number)} for number in range(5)]
+    before, after = read(tmp_path, rows, lane), read(tmp_path, [*rows, {"key": 1, "text": "new"}], lane)
+    assert after.rows.head(5).equals(before.rows)
+    assert after.rows["sample_index"].to_list() == list(range(6))
+
+
+ANY = st.text(st.characters(exclude_categories=()), max_size=15)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.fixed_dictionaries({"key": st.one_of(st.integers(0, 3), ANY, st.none()), "text": ANY}), max_size=8))
+def test_every_row_is_joined_or_rejected(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    lane = Lane("s", "m", "f")
+    landed = read(tmp_path_factory.mktemp("any"), [{"key": 1, "text": "good"}, *rows], lane)
+    assert landed.rejections["row_id"].is_unique().all()
+    assert landed.rows["completion_id"].is_unique().all()

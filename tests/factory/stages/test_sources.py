@@ -1,0 +1,295 @@
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory.stages.language_names import find_language
+from factory.stages.sources import RAW_ROWS, read_source
+from schemas.errors import InputError
+from schemas.languages import LANGUAGES
+from schemas.recipe import PromptSource
+
+
+def make_source(path: Path | str, **columns: str) -> PromptSource:
+    chosen = None if "language" in columns else "en"
+    return PromptSource.model_validate({"name": "mine", "path": str(path), "columns": columns, "language": chosen})
+
+
+def read(source: PromptSource) -> list[dict[str, Any]]:
+    return pl.concat([pl.DataFrame(schema=RAW_ROWS), *read_source(source)]).to_dicts()
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def first_texts(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["messages"][-1]["content"] for row in rows]
+
+
+ROWS = [
+    {"id": 7, "text": "What is dew?", "lang": "en", "nested": {"turns": ["سؤال", "b"]}},
+    {"id": 8, "text": 'A "quoted", two-\nline one', "lang": "ja", "nested": {"turns": ["質問", "b"]}},
+]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv", "tsv"])
+def test_reads_every_kind_of_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pl.DataFrame(ROWS).write_parquet(path)
+    elif kind == "jsonl":
+        write_jsonl(path, ROWS)
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",")
+            writer.writerow(["id", "text", "lang"])
+            writer.writerows([row["id"], row["text"], row["lang"]] for row in ROWS)
+    rows = read(make_source(path, prompt="text", id="id", language="lang"))
+    assert [row["source_row"] for row in rows] == ["7", "8"]
+    assert [row["row"] for row in rows] == ["1", "2"]
+    assert [row["language"] for row in rows] == ["en", "ja"]
+    assert first_texts(rows) == [row["text"] for row in ROWS]
+    assert [row["reason"] for row in rows] == [None, None]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_dots_reach_into_fields_and_lists(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pl.DataFrame(ROWS).write_parquet(path)
+    else:
+        write_jsonl(path, ROWS)
+    assert first_texts(read(make_source(path, prompt="nested.turns.0"))) == ["سؤال", "質問"]
+
+
+def test_a_column_whose_name_holds_a_dot_comes_first(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"a.b": "flat", "a": {"b": "deep"}}])
+    assert first_texts(read(make_source(path, prompt="a.b"))) == ["flat"]
+
+
+def test_columns_by_number_mean_no_header(tmp_path: Path) -> None:
+    path = tmp_path / "mgsm.tsv"
+    path.write_text("Wie viel ist 2+2?\t4\nUnd 3+3?\t6\n", encoding="utf-8")
+    assert first_texts(read(make_source(path, prompt="0"))) == ["Wie viel ist 2+2?", "Und 3+3?"]
+
+
+def test_a_glob_reads_all_files_in_order_and_names_rows_by_file(tmp_path: Path) -> None:
+    for name in ("b/x.jsonl", "a/x.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        write_jsonl(tmp_path / name, [{"q": name}, {"q": "again"}])
+    rows = read(make_source(f"{tmp_path}/*/x.jsonl", prompt="q"))
+    assert [row["row"] for row in rows] == ["a/x.jsonl:1", "a/x.jsonl:2", "b/x.jsonl:1", "b/x.jsonl:2"]
+    assert rows[0]["messages"][0]["content"] == "a/x.jsonl"
+
+
+def test_conversations_keep_their_turns_and_lose_a_final_answer(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "Because"},
+    ]
+    path = write_jsonl(tmp_path / "a.jsonl", [{"m": turns, "s": "Be brief."}, {"m": turns[:1], "s": None}])
+    rows = read(make_source(path, messages="m", system="s"))
+    assert rows[0]["messages"] == [{"role": "system", "content": "Be brief."}, *turns[:3]]
+    assert rows[1]["messages"] == turns[:1]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "said"),
+    [
+        ({"q": 3}, "invalid_row", "must be text, got int"),
+        ({"r": "x"}, "invalid_row", "no field 'q'"),
+        ([1], "invalid_row", "a JSON object is needed"),
+        ({"q": "a\0b"}, "invalid_text", "null character at position 1"),
+        ({"q": "a\ud800"}, "invalid_text", "U+D800"),
+        ({"q": "x", "id": "\udfff"}, "invalid_text", "U+DFFF"),
+    ],
+)
+def test_one_bad_row_is_rejected_with_its_place(tmp_path: Path, value: object, reason: str, said: str) -> None:
+    path = write_jsonl(
+        tmp_path / "a.jsonl", [{"q": "fine", "id": 1}, {"id": 2} | value if isinstance(value, dict) else value]
+    )
+    rows = read(make_source(path, prompt="q", id="id"))
+    assert rows[0]["reason"] is None
+    assert rows[1]["reason"] == reason
+    assert said in rows[1]["detail"]
+    assert "a.jsonl:2" in rows[1]["detail"]
+    assert rows[1]["messages"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [(b'{"q": "torn', "invalid_row"), (b'{"q": "\xff"}', "invalid_text"), (b"[" * 9999, "invalid_row")],
+)
+def test_an_unreadable_line_is_rejected(tmp_path: Path, line: bytes, reason: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"q": "one"}\n\n' + line + b'\n{"q": "two"}')
+    rows = read(make_source(path, prompt="q"))
+    assert [(row["row"], row["reason"]) for row in rows] == [("1", None), ("3", reason), ("4", None)]
+
+
+def test_a_csv_row_of_another_width_and_bytes_that_are_no_utf8_are_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"q,n\nfine,1\nshort\n\xff,2\n")
+    assert [row["reason"] for row in read(make_source(path, prompt="q"))] == [None, "invalid_row", "invalid_text"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ("text", "must be a list"),
+        ([{"from": "human"}], "must be {role, content}"),
+        ([{"role": "tool", "content": "x"}], "role 'tool'"),
+        ([{"role": "user", "content": ["x"]}], "must be text, got list"),
+        ([{"role": "user", "content": "x"}, {"role": "system", "content": "x"}], "first only"),
+    ],
+)
+def test_conversations_of_another_shape_are_refused(tmp_path: Path, turns: object, said: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"m": turns}])
+    with pytest.raises(InputError, match=r"a\.jsonl:1") as refused:
+        read(make_source(path, messages="m"))
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_missing_column_names_the_file_the_column_and_what_there_is(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    frame = pl.DataFrame({"prompt": ["x"], "n": [1]})
+    {"parquet": frame.write_parquet, "csv": frame.write_csv, "jsonl": frame.write_ndjson}[kind](path)
+    with pytest.raises(InputError) as refused:
+        read(make_source(path, prompt="promt"))
+    assert f"a.{kind}" in str(refused.value)
+    assert "'promt'" in str(refused.value)
+    assert "'prompt', 'n'" in str(refused.value)
+
+
+def test_missing_and_unknown_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").touch()
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no parquet")
+    with pytest.raises(InputError, match="no file at"):
+        read(make_source(tmp_path / "*.csv", prompt="q"))
+    with pytest.raises(InputError, match=r"allowed are \.parquet"):
+        read(make_source(tmp_path / "a.xlsx", prompt="q"))
+    with pytest.raises(InputError, match=r"a\.parquet cannot be read"):
+        read(make_source(tmp_path / "a.parquet", prompt="q"))
+
+
+def test_reading_is_lazy_and_stops_at_the_limit(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", ({"q": str(number)} for number in range(50)))
+    source = make_source(path, prompt="q")
+    frames = read_source(source, batch_rows=20)
+    assert len(next(frames)) == 20
+    assert [len(frame) for frame in frames] == [20, 10]
+    assert len(read(source.model_copy(update={"limit": 7}))) == 7
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    rows = {"inputs": ["Why?", "Wozu?"], "language": ["English", "German"], "id": ["a", "b"], "extra": [[1], [2]]}
+    datasets.DatasetDict({"test": datasets.Dataset.from_dict(rows)}).save_to_disk(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_reads_a_saved_dataset(saved: Path) -> None:
+    columns = {"prompt": "inputs", "language": "language", "id": "id"}
+    source = PromptSource.model_validate({"name": "s", "dataset": str(saved), "split": "test", "columns": columns})
+    rows = read(source)
+    assert [(row["source_row"], row["language"]) for row in rows] == [("a", "en"), ("b", "de")]
+    with pytest.raises(InputError, match="split 'train'"):
+        read(source.model_copy(update={"split": "train"}))
+    with pytest.raises(InputError, match="no column 'input'"):
+        read(source.model_copy(update={"columns": source.columns.model_copy(update={"prompt": "input"})}))
+
+
+def test_reads_a_folder_of_data_files_as_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "train.jsonl", [{"q": "Why?"}])
+    source = PromptSource.model_validate(
+        {"name": "s", "dataset": str(tmp_path / "data"), "columns": {"prompt": "q"}, "language": "en"}
+    )
+    assert first_texts(read(source)) == ["Why?"]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "language"),
+    [
+        (
+            {"question_id": "q", "category": "c", "subcategory": "s", "prompt": "p", "language": "de"},
+            {"prompt": "prompt", "id": "question_id", "language": "language"},
+            "de",
+        ),
+        (
+            {"inputs": "p", "targets": "t", "language": "Iranian Persian", "language_code": "pes", "user_id": "u"},
+            {"prompt": "inputs", "language": "language_code"},
+            "fa",
+        ),
+        (
+            {"id": 1, "inputs": "p", "targets": "t", "language": "arb", "script": "Arab"},
+            {"prompt": "inputs", "id": "id", "language": "language"},
+            "ar",
+        ),
+        (
+            {"language": "Greek", "country": "Greece", "question": "p", "option_a": "a", "answer": 0},
+            {"prompt": "question", "language": "language"},
+            "el",
+        ),
+    ],
+)
+def test_shapes_that_users_bring(tmp_path: Path, row: dict[str, Any], columns: dict[str, str], language: str) -> None:
+    found = read(make_source(write_jsonl(tmp_path / "a.jsonl", [row]), **columns))[0]
+    assert found["language"] == language
+    assert found["messages"] == [{"role": "user", "content": "p"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        *((language.flores, code) for code, language in LANGUAGES.items()),
+        *((language.name, code) for code, language in LANGUAGES.items()),
+        ("zh-CN", "zh"),
+        ("zh_TW", "zh-Hant"),
+        ("zh-Hant-HK", "zh-Hant"),
+        ("Chinese (Traditional)", "zh-Hant"),
+        ("pt-BR", "pt"),
+        ("EN-us", "en"),
+        ("arb", "ar"),
+        ("fas", "fa"),
+        ("Iranian Persian", "fa"),
+        ("Klingon", None),
+        ("arz", None),
+        ("", None),
+    ],
+)
+def test_language_names(name: str, code: str | None) -> None:
+    assert find_language(name) == code
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=()), max_size=20), max_size=8))
+def test_every_row_comes_back_whatever_its_text(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    path = write_jsonl(tmp_path_factory.mktemp("any") / "a.jsonl", ({"q": text} for text in texts))
+    rows = read(make_source(path, prompt="q"))
+    assert len(rows) == len(texts)
+    for row, text in zip(rows, texts, strict=True):
+        if row["reason"] is None:
+            assert row["messages"][0]["content"] == text
+        else:
+            assert row["reason"] == "invalid_text"
+            assert "\0" in text or any("\ud800" <= character <= "\udfff" for character in text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text())
+def test_any_language_name_is_answered(name: str) -> None:
+    assert find_language(name) in {None, *LANGUAGES}
