@@ -9,6 +9,9 @@ from schemas.recipe import Model
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 
+OVERRIDES = frozenset({"hf_overrides", "convert"})
+"""Engine arguments that make another model of the one that the configuration names."""
+
 
 def is_local(name: str) -> bool:
     """Whether a model's name is a folder's path rather than a hub id."""
@@ -16,10 +19,11 @@ def is_local(name: str) -> bool:
 
 
 def check_model(model: Model, *, is_scoring: bool) -> None:
-    """Check a local model folder, cheaply; a hub id passes.
+    """Check a local model folder for vLLM, cheaply; a hub id passes.
 
     Raises:
-        EngineError: there is no such folder, it has no configuration or no weights, or it does another task.
+        EngineError: there is no such folder, it has no configuration, no weights or no chat template, or its model
+            does another task.
     """
     if not is_local(model.model):
         return
@@ -30,9 +34,10 @@ def check_model(model: Model, *, is_scoring: bool) -> None:
         raise EngineError(f"model folder '{folder}' has no config.json")
     if not any(_glob(folder, WEIGHT_PATTERNS)):
         raise EngineError(f"model folder '{folder}' has no weights; looked for {', '.join(WEIGHT_PATTERNS)}")
-    overrides = {"hf_overrides", "convert"} & set(model.run.engine_args)
-    if not overrides:
+    if not OVERRIDES & set(model.run.engine_args):
         check_architecture(model.model, read_architectures(folder), is_scoring=is_scoring)
+    if model.chat_template is None and model.run.engine_args.get("task") != "score" and not _has_template(folder):
+        raise EngineError(f"the tokenizer of model '{folder}' has no chat template; name a file in 'chat_template'")
 
 
 def check_architecture(name: str, architectures: Sequence[str], *, is_scoring: bool) -> None:
@@ -59,6 +64,16 @@ def read_architectures(folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise EngineError(f"config.json in model folder '{folder}' cannot be read: {error}") from error
     return list(config.get("architectures") or [])
+
+
+def _has_template(folder: Path) -> bool:
+    if any(_glob(folder, ("chat_template.*", "additional_chat_templates/*"))):
+        return True
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True  # a tokenizer of another kind; loading it will tell
+    return bool(config.get("chat_template"))
 
 
 def _glob(folder: Path, patterns: Iterable[str]) -> Iterable[Path]:

@@ -4,7 +4,8 @@ import threading
 from typing import Literal
 
 from factory.engines.base import Engine
-from factory.engines.folders import check_model
+from factory.engines.fingerprint import resolve_commit
+from factory.engines.folders import check_model, is_local
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.recipe import Model
@@ -23,6 +24,7 @@ def open_engine(
     Raises:
         EngineError: the model's folder is missing or incomplete, or the model cannot do the task.
     """
+    model = _pin(model)
     match model.engine:
         case "openai":
             from factory.engines.openai import OpenAIEngine
@@ -46,3 +48,15 @@ def open_engine(
         stall_seconds=model.run.timeout_seconds,
         stop=stop,
     )
+
+
+def _pin(model: Model) -> Model:
+    """Return a model of the hub with its moving revisions resolved to commits, as its fingerprint has them."""
+    if model.engine not in {"vllm", "transformers"}:
+        return model
+    pinned = {}
+    if not is_local(model.model):
+        pinned["revision"] = resolve_commit(model.model, model.revision)
+    if model.adapter is not None and not is_local(model.adapter):
+        pinned["adapter_revision"] = resolve_commit(model.adapter, model.adapter_revision, "adapter_config.json")
+    return model.model_copy(update=pinned)

@@ -66,11 +66,7 @@ class ChildEngine:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.child is not None:
-            if self.is_ready:
-                self.child.close()
-            self.child.kill()
-            self.child = None
+        self.end_child()
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply per request as each finishes.
@@ -89,6 +85,14 @@ class ChildEngine:
         self.is_ready = False
         self.child = ChildProcess(self._core, self._settings, _visible_devices(self._devices))
         return self.child
+
+    def end_child(self) -> None:
+        """End the child, if there is one; one that is at work on its model is given a moment to close it."""
+        if self.child is not None:
+            if self.is_ready:
+                self.child.close()
+            self.child.kill()
+            self.child = None
 
 
 def _visible_devices(devices: tuple[int, ...]) -> dict[str, str]:
@@ -297,6 +301,7 @@ class _Exchange:
         self._last_sign = time.monotonic()
         match event:
             case Refused(sentence):
+                self._engine.end_child()
                 raise EngineError(sentence)
             case Ready():
                 self._engine.is_ready = self._engine.was_ready = True

@@ -12,11 +12,13 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from huggingface_hub import snapshot_download
 from jinja2 import TemplateError
+from pydantic import ValidationError
 from vllm.config import PoolerConfig
+from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
@@ -28,7 +30,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.engines.folders import check_architecture
+from factory.engines.folders import OVERRIDES, check_architecture
 from factory.engines.text import mend_text, split_reasoning
 from schemas.errors import EngineError
 from schemas.reasons import Reason
@@ -112,7 +114,7 @@ class VllmCore:
         """Render and tokenise, in the thread."""
         messages = self._with_system_prompt(request.messages)
         try:
-            if not self._is_scoring and not (messages and messages[-1]["content"].strip()):
+            if not self._is_scoring and not (request.messages and messages[-1]["content"].strip()):
                 return _fail(request, Reason.EMPTY_PROMPT, "the last message is empty")
             for message in messages:
                 message["content"].encode()
@@ -215,7 +217,7 @@ def _load_engine(model: Model, *, is_scoring: bool) -> tuple[LLMEngine, ScoringT
     arguments, task = _engine_arguments(model, is_scoring=is_scoring)
     try:
         config = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
-        if "hf_overrides" not in arguments and "convert" not in arguments:
+        if not OVERRIDES & set(arguments):
             check_architecture(model.model, config.model_config.architectures, is_scoring=is_scoring)
         engine = LLMEngine.from_vllm_config(config, usage_context=UsageContext.LLM_CLASS, disable_log_stats=True)
     except (OSError, ValueError) as error:
@@ -290,11 +292,12 @@ def _adapter_folder(model: Model) -> Path:
 
 
 def _adapter_rank(model: Model) -> int:
+    """Return the smallest rank that vLLM knows and the adapter fits into."""
     try:
         rank: int = json.loads((_adapter_folder(model) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(f"adapter '{model.adapter}' cannot be read: {error}") from error
-    return rank
+    return min(allowed for allowed in get_args(MaxLoRARanks) if allowed >= rank)
 
 
 def _adapter_request(model: Model) -> LoRARequest | None:
@@ -314,6 +317,9 @@ def _fail(request: Request, reason: Reason, detail: str) -> Reply:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of a message that says something: pydantic's own begins with a count."""
+    """Return what an error of vLLM or of its configuration says, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))} {first['msg'].removeprefix('Value error, ')}".strip()
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[min(1, len(lines) - 1)] if "validation error" in lines[0] else lines[0]
+    return lines[0]

@@ -9,7 +9,7 @@ TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-SPECIAL_TOKENS = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+SPECIAL_TOKENS = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
 def make_tokenizer(template: str | None = TEMPLATE) -> Any:
@@ -25,8 +25,8 @@ def make_tokenizer(template: str | None = TEMPLATE) -> Any:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|end|>",
-        pad_token="<|end|>",
-        additional_special_tokens=SPECIAL_TOKENS[1:],
+        pad_token="<|pad|>",
+        additional_special_tokens=SPECIAL_TOKENS[2:],
     )
     fast.chat_template = template
     return fast
@@ -36,7 +36,7 @@ def llama_config(**changes: Any) -> Any:
     from transformers import LlamaConfig
 
     settings = {
-        "vocab_size": 260,
+        "vocab_size": 261,
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
@@ -45,7 +45,7 @@ def llama_config(**changes: Any) -> Any:
         "max_position_embeddings": 256,
         "bos_token_id": None,
         "eos_token_id": 0,
-        "pad_token_id": 0,
+        "pad_token_id": 1,
         "tie_word_embeddings": False,
         "initializer_range": 0.2,
     }
