@@ -1,0 +1,90 @@
+"""Sampling through the factory's engine against bare ``vllm.LLM.generate``, on the same prompts: tokens per second.
+
+``python tests/benchmarks/sampling.py [--model FOLDER] [--prompts 256] [--max-tokens 64] [--pairs 5]``
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from factory.engines.base import Engine, Message, Request
+from factory.engines.open import open_engine
+from schemas.recipe import ModelRun, Sampling, Teacher
+from tests.benchmarks.side_by_side import Bare, compare, make_model, serve_bare, set_environment
+
+TEMPERATURE = 0.7
+
+
+def make_prompts(number: int, num_prompts: int) -> list[str]:
+    """Prompts of 40 to 160 characters, new ones in each round, so that no round finds its own prefixes cached."""
+    rng = random.Random(number)
+    return ["".join(rng.choices("abcdefgh ", k=rng.randint(40, 160))) for _ in range(num_prompts)]
+
+
+def sample(engine: Engine, prompts: list[str]) -> int:
+    requests = (Request(str(at), (Message(role="user", content=prompt),)) for at, prompt in enumerate(prompts))
+    return sum(reply.num_completion_tokens for reply in engine.stream(requests))
+
+
+def run_bare(settings: dict[str, Any]) -> None:
+    set_environment()
+    from vllm import LLM, SamplingParams
+    from vllm.platforms import current_platform
+
+    llm = LLM(settings["model"], max_model_len=settings["max_model_len"], enforce_eager=current_platform.is_cpu())
+    tokenizer = llm.get_tokenizer()
+    params = SamplingParams(temperature=TEMPERATURE, max_tokens=settings["max_tokens"])
+
+    def run(prompts: list[str]) -> int:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+        outputs = llm.generate(texts, params, use_tqdm=False, tokenization_kwargs={"add_special_tokens": False})
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+    serve_bare(run)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    parser.add_argument("--model", help="a model folder; none: a random Llama is made")
+    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--max-model-len", type=int, default=1024)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--hidden-size", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--in-flight", type=int, default=2048)
+    options = parser.parse_args()
+    if options.bare:
+        run_bare(json.loads(options.bare))
+        return
+    set_environment()
+    folder = options.model or str(make_model("generator", options.hidden_size, options.layers))
+    teacher = Teacher(
+        name="benchmark",
+        model=folder,
+        sampling=Sampling(temperature=TEMPERATURE, max_tokens=options.max_tokens),
+        run=ModelRun(max_model_len=options.max_model_len, max_in_flight=options.in_flight),
+    )
+    settings = {"model": folder, "max_tokens": options.max_tokens, "max_model_len": options.max_model_len}
+    with Bare(__file__, settings) as bare, open_engine(teacher, "generate") as engine:
+        compare(
+            "sampling",
+            "tokens",
+            lambda number: bare.run(make_prompts(number, options.prompts)),
+            lambda number: sample(engine, make_prompts(number, options.prompts)),
+            options.pairs,
+        )
+    if options.model is None:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
