@@ -75,7 +75,7 @@ def prompt_translation_jobs(run: Run) -> list[LaneJob]:
     if lane is None or translation is None or not translation.prompts:
         return []
     wanted, _ = pending.pending_prompt_translations(lane.settings_id, lane.languages)
-    return [_translation_job(lane, translation, "prompts", "prompt_id", wanted)]
+    return [_translation_job(lane, translation, "prompts", wanted)]
 
 
 def completion_translation_jobs(run: Run) -> list[LaneJob]:
@@ -84,18 +84,17 @@ def completion_translation_jobs(run: Run) -> list[LaneJob]:
     if lane is None or translation is None or not translation.completions_of:
         return []
     wanted, _ = pending.pending_completion_translations(lane.settings_id, lane.languages, translation.completions_of)
-    return [_translation_job(lane, translation, "completions", "completion_id", wanted)]
+    return [_translation_job(lane, translation, "completions", wanted)]
 
 
 def _translation_job(
-    lane: Lane, translation: Translation, table: Literal["prompts", "completions"], key: str, wanted: str
+    lane: Lane, translation: Translation, table: Literal["prompts", "completions"], wanted: str
 ) -> LaneJob:
-    names = f"* REPLACE (parent_id AS {key}, source_language AS language), {key} AS request_id"
     return LaneJob(
         stage=f"translate_{table}",
         task="translate" if translation.engine == "transformers" else "generate",
         lane=lane,
-        pending=f"SELECT {names}, language AS target_language FROM ({wanted})",
+        pending=wanted,
         table=table,
         work=Translator(_signature(lane), translation, table, detect=detector().detect),
     )
@@ -113,7 +112,7 @@ def _sampling_job(lane: Lane) -> LaneJob:
         stage="sample",
         task="generate",
         lane=lane,
-        pending=f"SELECT *, completion_id AS request_id FROM ({wanted})",
+        pending=wanted,
         table="completions",
         work=Sampler(
             _signature(lane),

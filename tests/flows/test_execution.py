@@ -1,0 +1,116 @@
+"""Whole builds over stand-in engines: what is sent, what is kept, and that a rerun sends the difference alone."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from flows.execution import execute_build
+from flows.plan import make_plan
+from schemas.errors import FactoryError
+from schemas.recipe_file import load_recipe
+from tests.flows.conftest import write_prompts
+from tests.flows.standin import StandInEngines
+from warehouse.lake import Lake
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> StandInEngines:
+    return StandInEngines(tmp_path / "asked.log", batch=32, seconds=0.0, max_in_flight=64)
+
+
+def build(path: Path, engines: StandInEngines, **settings):
+    return execute_build(load_recipe(path), quiet=True, open_engine=engines, **settings)
+
+
+def test_every_row_is_accounted_for(write_recipe, engines):
+    path = write_recipe()
+    planned = make_plan(load_recipe(path))
+    summary = build(path, engines)
+    counts = {row["stage"]: row for row in summary.counts.iter_rows(named=True)}
+    assert all(row["num_in"] == row["num_out"] + row["num_rejected"] + row["num_pending"] for row in counts.values())
+    assert all(row["num_pending"] == 0 for row in counts.values())
+    assert counts["read prompts"]["num_out"] == 40
+    assert counts["translate prompts"]["num_out"] == 3 * 40
+    assert counts["sample"]["num_out"] == 2 * 4 * 40
+    assert counts["translate completions"]["num_out"] == 3 * 40
+    assert counts["score"]["num_in"] == counts["gate completions"]["num_out"]
+    assert summary.num_sent == sum(lane.num_to_send for lane in planned)
+    assert Path(summary.export_path, "manifest.json").is_file()
+
+
+def test_a_rerun_sends_nothing(write_recipe, engines):
+    path = write_recipe()
+    first = build(path, engines)
+    asked = len(engines.asked())
+    again = build(path, engines)
+    assert again.num_sent == 0
+    assert len(engines.asked()) == asked
+    assert again.export_path == first.export_path
+    assert all(lane.num_to_send == 0 for lane in make_plan(load_recipe(path)))
+
+
+def test_a_new_language_costs_only_its_own_requests(write_recipe, engines):
+    build(write_recipe(languages=("en", "fr")), engines)
+    known = {request for _, _, request, _ in engines.asked()}
+    path = write_recipe(languages=("en", "fr", "ja"))
+    planned = make_plan(load_recipe(path))
+    assert {lane.language for lane in planned if lane.num_to_send} == {"ja"}
+    summary = build(path, engines)
+    fresh = [request for _, _, request, _ in engines.asked()[len(known) :]]
+    assert len(fresh) == len(set(fresh) - known) == summary.num_sent
+    # 40 prompt translations, 2 x 40 completions, 40 completion translations, 120 rewards
+    assert summary.num_sent == 40 + 80 + 40 + 120
+
+
+def test_a_new_teacher_costs_only_its_own_requests(write_recipe, engines):
+    build(write_recipe(teachers=("north",)), engines)
+    before = len(engines.asked())
+    build(write_recipe(teachers=("north", "south")), engines)
+    fresh = Counter((task, name) for task, _, _, name in engines.asked()[before:])
+    assert fresh == {("generate", "south"): 160, ("score", "judge"): 160}
+
+
+def test_new_prompts_in_the_source_are_picked_up(write_recipe, engines, tmp_path):
+    path = write_recipe()
+    build(path, engines)
+    before = len(engines.asked())
+    write_prompts(tmp_path / "prompts.jsonl", 42)
+    summary = build(path, engines)
+    assert summary.num_sent == len(engines.asked()) - before == 2 * 3 + 2 * 2 * 4 + 2 * 3 + (2 * 2 * 4 + 2 * 3)
+
+
+def test_another_pair_setting_sends_nothing_and_lives_beside_the_first(write_recipe, engines):
+    first = build(write_recipe(), engines)
+    path = write_recipe()
+    path.write_text(path.read_text().replace('"best_vs_worst"', '"best_vs_worst", min_margin = 4.0'))
+    second = build(path, engines)
+    assert second.num_sent == 0
+    assert second.config_id != first.config_id
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        sizes = dict(
+            lake.query("SELECT config_id, count(*) FROM pairs WHERE strategy = 'best_vs_worst' GROUP BY 1").iter_rows()
+        )
+        dropped = lake.query("SELECT count(*) FROM rejections WHERE stage = 'pair:best_vs_worst' AND config_id = ?", [second.config_id])
+    assert 0 < sizes[second.config_id] < sizes[first.config_id]
+    assert dropped.item() == sizes[first.config_id] - sizes[second.config_id]
+
+
+def test_stages_and_limits(write_recipe, engines):
+    path = write_recipe()
+    summary = build(path, engines, until="sample", limit=3)
+    assert summary.export_path is None
+    assert Counter(task for task, *_ in engines.asked()) == {"translate": 9 + 9, "generate": 24}
+    with pytest.raises(FactoryError, match=r"no stage 'polish'; allowed are read, translate, .*export"):
+        build(path, engines, until="polish")
+
+
+def test_what_identifies_a_build_is_neither_a_path_nor_how_it_runs(write_recipe, engines, tmp_path):
+    first = build(write_recipe(), engines, until="read")
+    moved = write_recipe(name="moved", extra="slots = []")
+    text = moved.read_text().replace("commit_rows = 10", "commit_rows = 77").replace('name = "moved"', 'name = "small"')
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    moved.write_text(text.replace("./models/", "./elsewhere/"))
+    assert build(moved, engines, until="read").config_id == first.config_id
+    (tmp_path / "elsewhere" / "north" / "config.json").write_text('{"name": "another"}')
+    assert build(moved, engines, until="read").config_id != first.config_id
