@@ -15,9 +15,9 @@ MIN_CHARACTERS = 8
 
 # A separator inside a number: , . ' and the Arabic ones, or one space of any width before three digits.
 _NUMBER = re.compile(r"\d+(?:(?:[.,'’٫٬،]|[ \u00a0\u202f\u2009](?=\d{3}(?!\d)))\d+)*")
-_WORD = re.compile(r"[^\W\d_]{2,}")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _MAX_SHOWN = 5
+_KIND_NAMES = {"link_end": "URL", "image": "URL", "url": "URL", "code_block": "code block", "mail": "mail address"}
 
 
 def find_loss(source: str, translation: str) -> str | None:
@@ -99,8 +99,6 @@ def _take_apart(text: str) -> tuple[Counter[tuple[str, str]], str]:
 
 def _is_sentence(text: str) -> bool:
     prose = _take_apart(text)[1]
-    num_words = sum(word.islower() or word.lower() == word.upper() for word in _WORD.findall(prose))
+    words = [word for word in prose.split() if sum(map(str.isalpha, word)) > 1]
+    num_words = sum(word.islower() or word.lower() == word.upper() for word in words)
     return num_words >= MIN_WORDS or len(_UNSPACED.findall(prose)) >= MIN_CHARACTERS
-
-
-_KIND_NAMES = {"link_end": "URL", "image": "URL", "url": "URL", "code_block": "code block", "mail": "mail address"}

@@ -70,8 +70,8 @@ def _is_end(text: str, begin: int, match: re.Match[str], following: int) -> bool
     word = last[0].lower() if last else ""
     if word in _NUMBERED:
         return not text[following].isdigit()
-    # An ordinal ("am 3. Oktober") or an initial ("J. R. R. Tolkien"), not "in 1999." or the Korean "다."
-    is_short = (word.isdigit() and len(word) <= 2) or (len(word) == 1 and last is not None and last[0].isupper())
+    # An ordinal ("am 3. Oktober"), an initial ("J. R. R. Tolkien") or "z. B.", but not "in 1999."
+    is_short = (word.isdigit() and len(word) <= 2) or (len(word) == 1 and word.upper() != word)
     return not is_short and word not in _JOINED
 
 

@@ -177,13 +177,10 @@ def assemble(plan: Plan, replies: Sequence[Reply]) -> tuple[str, ...] | Failure:
         # A final reason comes first: sending the row again would not mend it.
         return min(faults, key=lambda fault: fault.reason in TRANSIENT_REASONS)
     remaining = iter(answers)
-    texts = tuple(
+    return tuple(
         fill_skeleton(skeleton, [next(remaining) for part in skeleton if part.is_segment])
         for skeleton in plan.skeletons
     )
-    losses = (find_loss(before, after) for before, after in zip(plan.texts, texts, strict=True))
-    loss = next(filter(None, losses), None)
-    return texts if loss is None else Failure(Reason.LOST_CONTENT, loss)
 
 
 def _find_fault(text: str, answer: str, reply: Reply, source_language: str, target_language: str) -> Failure | None:
@@ -195,7 +192,10 @@ def _find_fault(text: str, answer: str, reply: Reply, source_language: str, targ
     if reply.finish_reason == "length":
         return Failure(Reason.TRUNCATED, f"the translation of {text[:80]!r} was cut off")
     missing = find_missing_translation(text, answer, source_language, target_language)
-    return None if missing is None else Failure(Reason.UNTRANSLATED, missing)
+    if missing is not None:
+        return Failure(Reason.UNTRANSLATED, missing)
+    loss = find_loss(text, answer)
+    return None if loss is None else Failure(Reason.LOST_CONTENT, loss)
 
 
 def _make_whole(text: str) -> tuple[Part, ...]:

@@ -1,0 +1,235 @@
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory.engines.base import Failure, Message, Reply, Request
+from factory.stages.rows import Detect, Lane
+from factory.stages.translation import Translator, assemble, plan_translation
+from schemas.reasons import Reason
+from schemas.recipe import Translation
+
+NLLB = Translation(model="nllb")
+LLM = Translation(engine="vllm", model="llm", system_prompt="You translate.")
+TEXT = "Say hello to {name}. Then pay 5 euros!\n\n```py\nx = 1\n```\n- See https://a.b/c"
+
+
+def pending_prompt(number: int = 0, text: str = TEXT, **other: Any) -> dict[str, Any]:
+    return {
+        "prompt_id": f"t{number}",
+        "parent_id": f"p{number}",
+        "root_id": f"p{number}",
+        "source_language": "en",
+        "language": "ar",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "What is dew?"},
+            {"role": "assistant", "content": "Water."},
+            {"role": "user", "content": text},
+        ],
+        "source": "mine",
+        "source_row": "7",
+        "split": "eval",
+    } | other
+
+
+def pending_completion(number: int = 0, text: str = TEXT) -> dict[str, Any]:
+    return {
+        "completion_id": f"tc{number}",
+        "parent_id": f"c{number}",
+        "prompt_id": f"t{number}",
+        "root_id": f"p{number}",
+        "source_language": "en",
+        "language": "ar",
+        "text": text,
+        "model": "writer",
+        "model_fingerprint": "w" * 32,
+        "round": 0,
+        "sample_index": 2,
+        "finish_reason": "stop",
+    }
+
+
+def to_arabic(text: str) -> str:
+    """Write every Latin letter as an Arabic one, but for what is in code, braces or links."""
+    return "".join(chr(0x0627 + ord(char) % 20) if char.isascii() and char.isalpha() else char for char in text)
+
+
+def answer(request: Request) -> Reply:
+    return Reply(
+        request.request_id,
+        text=to_arabic(request.messages[-1]["content"]),
+        num_prompt_tokens=3,
+        num_completion_tokens=2,
+    )
+
+
+def test_every_turn_of_a_prompt_is_translated_and_keeps_its_origin(lane: Lane, detect: Detect, run_stage: Any) -> None:
+    translator = Translator(lane, NLLB, "prompts", detect=detect)
+    row = run_stage(translator, [pending_prompt()], answer, "prompts").rows.to_dicts()[0]
+    assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant", "user"]
+    assert [turn["content"] for turn in row["messages"][:3]] == [
+        to_arabic(t) for t in ("Be brief.", "What is dew?", "Water.")
+    ]
+    hello, pay, see = map(to_arabic, ("Say hello to", "Then pay 5 euros!", "See"))
+    assert row["messages"][3]["content"] == f"{hello} {{name}}. {pay}\n\n```py\nx = 1\n```\n- {see} https://a.b/c"
+    assert (row["prompt_id"], row["parent_id"], row["root_id"], row["split"]) == ("t0", "p0", "p0", "eval")
+    assert (row["source"], row["source_row"], row["language"]) == ("mine", "7", "ar")
+    assert (row["translator"], row["settings_id"]) == (lane.model, lane.settings_id)
+    assert row["detected_language"] == "ar"
+
+
+def test_a_translated_completion_names_its_writer_and_its_translator(lane: Lane, run_stage: Any) -> None:
+    translator = Translator(lane, NLLB, "completions", detect=None)
+    row = run_stage(translator, [pending_completion()], answer, "completions").rows.to_dicts()[0]
+    assert (row["completion_id"], row["parent_id"], row["prompt_id"]) == ("tc0", "c0", "t0")
+    assert (row["model"], row["model_fingerprint"], row["translator"]) == ("writer", "w" * 32, lane.model)
+    assert (row["origin"], row["sample_index"], row["finish_reason"]) == ("translated", 2, "stop")
+    assert (row["num_prompt_tokens"], row["num_completion_tokens"]) == (9, 6)
+    assert row["num_chars"] == len(row["text"])
+
+
+def test_a_sentence_translator_gets_sentences_and_both_languages(lane: Lane) -> None:
+    plan = plan_translation(pending_prompt(), "t0", NLLB)
+    assert [request.request_id for request in plan.requests] == [f"t0/{number}" for number in range(6)]
+    assert [request.messages[0]["content"] for request in plan.requests[3:]] == [
+        "Say hello to",
+        "Then pay 5 euros!",
+        "See",
+    ]
+    assert {(request.source_language, request.target_language) for request in plan.requests} == {("en", "ar")}
+
+
+def test_an_llm_gets_whole_messages_and_is_told_what_to_do(lane: Lane) -> None:
+    text = "Keep {target} as it is."
+    plan = plan_translation(pending_prompt(text=text), "t0", LLM)
+    assert [len(request.messages) for request in plan.requests] == [2] * 4
+    assert plan.requests[0].messages[0] == Message(role="system", content="You translate.")
+    told = plan.requests[3].messages[1]["content"]
+    assert "from English into Arabic" in told
+    assert "alone" in told
+    assert told.endswith(text)
+    own = LLM.model_copy(update={"instruction": "To {target}!"})
+    assert (
+        plan_translation(pending_prompt(text=text), "t0", own).requests[3].messages[1]["content"]
+        == f"To Arabic!\n\n{text}"
+    )
+
+
+def test_an_llm_reply_is_unwrapped_and_keeps_the_outer_space() -> None:
+    plan = plan_translation(pending_completion(text="\n Hello to 5 of you. \n"), "tc0", LLM)
+    assert assemble(plan, [Reply("tc0/0", text="Translation: مرحبا 5\n")]) == ("\n مرحبا 5 \n",)
+
+
+@pytest.mark.parametrize("translation", [NLLB, LLM])
+def test_rows_without_words_need_no_request(translation: Translation, lane: Lane, run_stage: Any) -> None:
+    translator = Translator(lane, translation, "completions", detect=None)
+    landed = run_stage(translator, [pending_completion(text="```\nx = 1\n```\n42")], answer, "completions")
+    assert landed.rows["text"].to_list() == ["```\nx = 1\n```\n42"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "said"),
+    [
+        (lambda text: text.replace("5", ""), "lost_content", "number '5'"),
+        (lambda text: "", "empty", "no translation of"),
+        (lambda text: f"{text} <unk>", "untranslated", "<unk>"),
+        (lambda text: f"{text}\ud800", "invalid_reply", "U+D800"),
+    ],
+)
+def test_a_bad_translation_is_rejected(
+    change: Callable[[str], str], reason: str, said: str, lane: Lane, run_stage: Any
+) -> None:
+    def reply(request: Request) -> Reply:
+        return Reply(request.request_id, text=change(answer(request).text or ""))
+
+    landed = run_stage(Translator(lane, NLLB, "prompts", detect=None), [pending_prompt()], reply, "prompts")
+    row = landed.rejections.to_dicts()[0]
+    assert landed.rows.is_empty()
+    assert (row["row_id"], row["stage"], row["config_id"]) == ("t0", "translate_prompts", "")
+    assert (row["reason"], row["language"], row["model"]) == (reason, "ar", lane.model)
+    assert said in row["detail"]
+
+
+def test_one_copied_sentence_makes_a_row_untranslated(lane: Lane, run_stage: Any) -> None:
+    def copy_last(request: Request) -> Reply:
+        text = request.messages[-1]["content"]
+        return Reply(request.request_id, text=text if text.startswith("nobody") else to_arabic(text))
+
+    rows = [
+        pending_completion(0, "This is one. nobody moved it at all"),
+        pending_completion(1, "This is one! nobody moved it at all"),
+    ]
+    rows[0]["text"] = "This is one.\nnobody moved it at all"
+    landed = run_stage(Translator(lane, NLLB, "completions", detect=None), rows[:1], copy_last, "completions")
+    assert landed.rejections["reason"].to_list() == ["untranslated"]
+
+
+@pytest.mark.parametrize(
+    ("failures", "reason"),
+    [
+        ({1: Reason.TIMEOUT}, "timeout"),
+        ({0: Reason.TIMEOUT, 2: Reason.POISON}, "poison"),
+        ({2: Reason.PROMPT_TOO_LONG, 1: Reason.ENGINE_DIED}, "prompt_too_long"),
+    ],
+)
+def test_a_failed_segment_fails_its_row_alone_and_a_final_reason_wins(
+    failures: dict[int, Reason], reason: str, lane: Lane, run_stage: Any
+) -> None:
+    def reply(request: Request) -> Reply:
+        row, _, number = request.request_id.partition("/")
+        if row == "tc0" and int(number) in failures:
+            return Reply(request.request_id, failure=Failure(failures[int(number)], "out of order"))
+        return answer(request)
+
+    translator = Translator(lane, NLLB, "completions", detect=None)
+    landed = run_stage(translator, [pending_completion(0), pending_completion(1)], reply, "completions")
+    assert landed.rows["completion_id"].to_list() == ["tc1"]
+    assert landed.rejections.select("row_id", "reason", "stage").rows() == [("tc0", reason, "translate_completions")]
+
+
+def test_a_cut_off_translation_is_rejected(lane: Lane, run_stage: Any) -> None:
+    def cut(request: Request) -> Reply:
+        return Reply(request.request_id, text="مرحبا", finish_reason="length")
+
+    landed = run_stage(Translator(lane, LLM, "completions", detect=None), [pending_completion()], cut, "completions")
+    assert landed.rejections["reason"].to_list() == ["truncated"]
+
+
+def test_pending_rows_are_taken_as_needed_and_left_when_finished(lane: Lane) -> None:
+    translator, taken = Translator(lane, NLLB, "completions", detect=None), list[int]()
+
+    def frames() -> Any:
+        for number in range(100):
+            taken.append(number)
+            yield pl.DataFrame([pending_completion(number)])
+
+    waiting: list[Request] = []
+    for request in translator.requests(frames()):
+        waiting.append(request)
+        if len(waiting) == 10:
+            translator.add(answer(waiting.pop(0)))
+        assert len(translator._in_flight) <= 5
+        assert len(taken) * 3 >= len(waiting)
+    assert sum(translator.add(answer(request)) for request in waiting) > 0
+    assert len(translator.take().rows) == 100
+    assert not translator._in_flight
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=50)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(TEXTS, max_size=6), st.sampled_from([NLLB, LLM]), st.randoms(use_true_random=False))
+def test_every_row_is_translated_or_rejected_in_whatever_order(texts: list[str], how: Translation, order: Any) -> None:
+    translator = Translator(Lane("s", "m", "f"), how, "completions", detect=None)
+    requests = list(translator.requests([pl.DataFrame([pending_completion(n, t)]) for n, t in enumerate(texts)]))
+    order.shuffle(requests)
+    for request in requests:
+        translator.add(Reply(request.request_id, text="تم"))
+    landed = translator.take()
+    ids = [*landed.rows["completion_id"], *landed.rejections["row_id"]]
+    assert sorted(ids) == sorted(f"tc{number}" for number in range(len(texts)))
