@@ -34,6 +34,9 @@ _Result = TypeVar("_Result")
 _PATIENCE = 60.0
 """Seconds for which a write is tried again while other programs keep the catalog busy."""
 
+_SMALL_FILE = 64 * 2**20
+"""Bytes from which a file is left alone by compaction, so that its cost goes with what is new."""
+
 _SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL)
 """What every cursor starts with: the tables first, then what was made beside them on this connection."""
 
@@ -173,7 +176,7 @@ class Lake:
 
         def change(cursor: duckdb.DuckDBPyConnection) -> None:
             cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
-            cursor.execute("CALL ducklake_merge_adjacent_files('lake')")
+            cursor.execute(f"CALL ducklake_merge_adjacent_files('lake', max_file_size => {_SMALL_FILE})")
 
         self.transact(change)
         # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
