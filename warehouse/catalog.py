@@ -97,10 +97,8 @@ def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only
         _refuse_other_database(connection, catalog.sqlite)
     if as_of is not None:
         options.append(f"SNAPSHOT_VERSION {as_of:d}")
-    elif read_only:
-        options.append("READ_ONLY")
     if read_only:
-        options.append("CREATE_IF_NOT_EXISTS false")
+        options += ["READ_ONLY", "CREATE_IF_NOT_EXISTS false"]
     connection.execute(f"ATTACH {literal(address)} AS lake ({', '.join(options)})")
 
 
