@@ -1,0 +1,91 @@
+"""The floor plan: imports point one way, heavy packages stay in the modules that own them, the command starts at once."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ALLOWED = {
+    "schemas": {"schemas"},
+    "warehouse": {"schemas", "warehouse"},
+    "factory": {"schemas", "factory"},
+    "flows": {"schemas", "warehouse", "factory", "flows"},
+}
+
+OWNERS = {
+    "vllm": {"factory/engines/vllm.py"},
+    "fasttext": {"factory/engines/langid.py"},
+    "prefect": {"flows/build.py", "flows/deployments.py", "flows/progress.py"},
+    "datasets": {"factory/stages/files.py"},
+    "torch": {"factory/engines/translator.py", "factory/microworld/"},
+    "transformers": {"factory/engines/translator.py", "factory/engines/vllm.py", "factory/microworld/"},
+}
+"""The modules (or folders) that may import a heavy package at all."""
+
+
+def modules():
+    for package in ALLOWED:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield package, path
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_point_one_way(package):
+    ours = set(ALLOWED)
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for owner, path in modules()
+        if owner == package
+        for name in imports(path)
+        if name in ours - ALLOWED[package]
+    ]
+    assert not wrong
+
+
+def test_heavy_packages_are_imported_by_their_owners_alone():
+    wrong = []
+    for _, path in modules():
+        name = path.relative_to(ROOT).as_posix()
+        for heavy in set(imports(path)) & set(OWNERS):
+            if not any(name == owner or (owner.endswith("/") and name.startswith(owner)) for owner in OWNERS[heavy]):
+                wrong.append(f"{name} imports {heavy}")
+    assert not wrong
+
+
+def test_the_plant_can_be_used_without_prefect_vllm_and_torch():
+    code = (
+        "import sys, flows.execution, flows.plan\n"
+        "print(sorted({'prefect', 'vllm', 'torch', 'transformers', 'datasets', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "[]"
+
+
+def test_help_answers_at_once():
+    """In processor time, so that a busy machine does not decide."""
+    code = "import flows.cli, sys, time; sys.argv = ['factory', '--help']\ntry:\n flows.cli.main()\nfinally:\n print(time.process_time())"
+    times = []
+    for _ in range(3):
+        printed = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+        times.append(float(printed.splitlines()[-1]))
+    assert min(times) < 0.5
+
+
+def test_no_file_has_grown_too_long():
+    long = {
+        str(path.relative_to(ROOT)): count
+        for _, path in modules()
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 500
+    }
+    assert not long
