@@ -6,8 +6,10 @@ URLs, folders) live in different models: everything under ``run`` and ``warehous
 lie under the working directory.
 """
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -31,6 +33,14 @@ def _check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
     if repeated:
         raise ValueError(f"language {', '.join(map(repr, repeated))} is named twice")
     return codes
+
+
+def _refuse_password(value: str) -> str:
+    if "://" in value and urlsplit(value).password is not None:
+        raise PydanticCustomError(
+            "password", "the URL holds a password; leave it out, secrets come from the environment"
+        )
+    return value
 
 
 def _resolve(path: str, info: ValidationInfo) -> str:
@@ -127,6 +137,19 @@ class ModelRun(_Section):
     api_key_env: str | None = None
     timeout_seconds: float = Field(default=600.0, gt=0)
     engine_args: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("urls")
+    @classmethod
+    def _have_no_password(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_refuse_password, value))
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            message = "this is the name of an environment variable that holds the key, never the key itself"
+            raise PydanticCustomError("password", message)
+        return value
 
 
 class Model(_Section):
@@ -357,12 +380,10 @@ class WarehouseSettings(_Section):
     catalog: str = "lake/catalog.sqlite"
     data: str = "lake/data"
 
-    @field_validator("catalog")
+    @field_validator("catalog", "data")
     @classmethod
-    def _refuse_password(cls, value: str) -> str:
-        if "://" in value and urlsplit(value).password is not None:
-            raise PydanticCustomError("password", "the URL holds a password; leave it out and set PGPASSWORD instead")
-        return value
+    def _has_no_password(cls, value: str) -> str:
+        return _refuse_password(value)
 
 
 class RunSettings(_Section):
@@ -380,7 +401,7 @@ class Recipe(_Section):
     """One build. ``name`` labels it; two recipes that differ in ``run`` and ``warehouse`` alone are the same build."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
-    languages: tuple[str, ...] = CORE_LANGUAGES
+    languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
     prompts: tuple[PromptSource, ...] = Field(min_length=1)
     prompt_gates: PromptGates = PromptGates()
     translation: Translation | None = None
@@ -401,32 +422,50 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
-        for what, names in (
-            ("prompt source", [source.name for source in self.prompts]),
-            ("teacher", [teacher.name for teacher in self.teachers]),
-            ("reward model", [model.name for model in self.reward_models]),
-            ("pair strategy", [pair.label for pair in self.pairs]),
-        ):
-            repeated = sorted({name for name in names if names.count(name) > 1})
-            if repeated:
-                raise ValueError(f"{what} {', '.join(map(repr, repeated))} is named twice; names must differ")
-        teachers = {teacher.name for teacher in self.teachers}
-        named = [*self.routing.teachers.values(), *(self.translation.completions_of if self.translation else ())]
-        named += [name for pair in self.pairs for name in (pair.strong, pair.weak) if name is not None]
-        unknown = sorted(set(named) - teachers)
-        if unknown:
-            raise ValueError(
-                f"unknown teacher {', '.join(map(repr, unknown))}; the pool has {', '.join(sorted(teachers))}"
-            )
+        self._refuse_repeated("prompts", "prompt source", [source.name for source in self.prompts])
+        self._refuse_repeated("teachers", "teacher", [teacher.name for teacher in self.teachers])
+        self._refuse_repeated("reward_models", "reward model", [model.name for model in self.reward_models])
+        self._refuse_repeated("pairs", "pair strategy", [pair.label for pair in self.pairs])
+        teachers = [teacher.name for teacher in self.teachers]
+        for location, name in self._named_teachers():
+            if name not in teachers:
+                _refuse_reference(f"unknown teacher {name!r}; the pool has {', '.join(teachers)}", *location)
         return self
+
+    @staticmethod
+    def _refuse_repeated(section: str, what: str, names: list[str]) -> None:
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                _refuse_reference(f"{what} {name!r} is named twice; names must differ", section, at, "name")
+
+    def _named_teachers(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Yield every teacher's name that the recipe refers to, after the place where it does."""
+        for language, name in self.routing.teachers.items():
+            yield ("routing", "teachers", language), name
+        for name in self.translation.completions_of if self.translation else ():
+            yield ("translation", "completions_of"), name
+        for at, pair in enumerate(self.pairs):
+            for side in ("strong", "weak"):
+                if (named := getattr(pair, side)) is not None:
+                    yield ("pairs", at, side), named
 
     def identity(self) -> dict[str, Any]:
         """Return what makes this build this build, as JSON-able data: everything but execution."""
-        data: dict[str, Any] = _strip(self.model_dump(mode="json"))
-        return data
+        return _identify(self)
 
 
-def _strip(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _strip(item) for key, item in value.items() if key not in EXECUTION_FIELDS}
-    return [_strip(item) for item in value] if isinstance(value, list) else value
+def _refuse_reference(message: str, *location: str | int) -> NoReturn:
+    """Refuse a name at a place that is not the section being checked."""
+    raise PydanticCustomError("reference", "{message}", {"message": message, "location": location})
+
+
+def _identify(section: BaseModel) -> dict[str, Any]:
+    """Return a section's identity; the keys of free tables, such as a JSON schema's, are data and stay."""
+    data: dict[str, Any] = section.model_dump(mode="json", exclude=set(EXECUTION_FIELDS))
+    for name in data:
+        match getattr(section, name):
+            case BaseModel() as inner:
+                data[name] = _identify(inner)
+            case (BaseModel(), *_) as inners:
+                data[name] = [_identify(inner) for inner in inners]
+    return data

@@ -1,13 +1,23 @@
 """Reading a recipe file: TOML in, a ``Recipe`` out, or one sentence per mistake with its line, key and value."""
 
+import difflib
 import re
 import tomllib
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from schemas.errors import RecipeError
 from schemas.recipe import Recipe
+
+Location = tuple[str | int, ...]
+"""The way to a value: names of keys, and numbers in lists, from 0."""
+
+MAX_SHOWN_CHARS = 80
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -19,6 +29,8 @@ def load_recipe(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no recipe {path}; `factory init {path}` writes one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
@@ -26,47 +38,125 @@ def load_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(data, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        raise RecipeError("\n".join(_sentence(path, text, item) for item in error.errors())) from error
+        mistakes = _leave_out_echoes(error.errors(include_url=False))
+        raise RecipeError("\n".join(_sentences(path, text, mistakes))) from error
 
 
-def _sentence(path: Path, text: str, error: object) -> str:
-    assert isinstance(error, dict)
-    location: tuple[str | int, ...] = error["loc"]
-    key = ".".join(map(str, location)) or "the recipe"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    given = error["input"]
-    is_secret = error["type"] == "password"
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) and not is_secret else ""
-    return f"{path}:{find_line(text, location)}: {key}: {message}{shown}"
-
-
-def find_line(text: str, location: tuple[str | int, ...]) -> int:
-    """Return the line, from 1, on which the value at ``location`` stands, or that of the nearest table above it."""
-    names = [str(part) for part in location if isinstance(part, str)]
-    wanted = {".".join(names[:depth]): depth for depth in range(1, len(names) + 1)}
-    index_of = {
-        ".".join(str(part) for part in location[:at] if isinstance(part, str)): part
-        for at, part in enumerate(location)
-        if isinstance(part, int)
-    }
-    best, best_depth, table, seen = 1, 0, "", dict[str, int]()
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line)
-        assignment = re.match(r"\s*([A-Za-z0-9_.\"-]+)\s*=", line)
-        if header:
-            table = header[2]
-            if header[1] == "[[":
-                seen[table] = seen.get(table, -1) + 1
+def find_line(text: str, location: Location) -> int:
+    """Return the line, from 1, on which the value at ``location`` is set, or the nearest key or table around it."""
+    best, depth = 1, 0
+    table: Location = ()
+    num_elements: dict[Location, int] = {}
+    for number, statement in _statements(text):
+        names = _names(tomllib.loads(statement))
+        if statement.lstrip().startswith("["):
+            table = (*_with_indices(names[:-1], num_elements), names[-1])
+            if statement.lstrip().startswith("[["):
+                num_elements[table] = num_elements.get(table, 0) + 1
+                table = (*table, num_elements[table] - 1)
             found = table
-        elif assignment:
-            found = f"{table}.{assignment[1]}".lstrip(".").replace('"', "")
         else:
-            continue
-        in_element = all(
-            seen.get(array, -1) == index
-            for array, index in index_of.items()
-            if array in seen and found.startswith(array)
-        )
-        if in_element and wanted.get(found, 0) > best_depth:
-            best, best_depth = number, wanted[found]
+            found = (*table, *names)
+        shared = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(found, location, strict=False))))
+        if shared > depth:
+            best, depth = number, shared
     return best
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the headers and assignments of a TOML text, each with its first line's number; values may span lines."""
+    statement, start = "", 1
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not statement:
+            start = number
+        statement += line + "\n"
+        try:
+            is_empty = not tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue  # the rest of the value is on the next lines
+        if not is_empty:
+            yield start, statement
+        statement = ""
+
+
+def _names(parsed: dict[str, Any]) -> list[str]:
+    """Return the keys that one parsed header or assignment is made of."""
+    names: list[str] = []
+    value: Any = parsed
+    while isinstance(value, dict) and len(value) == 1:
+        ((name, value),) = value.items()
+        names.append(name)
+        value = value[0] if value == [{}] else value
+    return names
+
+
+def _with_indices(names: Sequence[str], num_elements: dict[Location, int]) -> Location:
+    """Return the way to a table, with the number of the newest element after each name of a list of tables."""
+    found: Location = ()
+    for name in names:
+        found = (*found, name)
+        if found in num_elements:
+            found = (*found, num_elements[found] - 1)
+    return found
+
+
+def _leave_out_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop the complaint that a list is too short where that is only because its elements have mistakes."""
+    inner = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    return [error for error in errors if error["type"] != "too_short" or error["loc"] not in inner]
+
+
+def _sentences(path: Path, text: str, errors: list[ErrorDetails]) -> list[str]:
+    """Return one sentence per mistake, in the order of their lines."""
+    placed = []
+    for error in errors:
+        location: Location = error.get("ctx", {}).get("location", error["loc"])
+        key = ".".join(map(str, location)) or "the recipe"
+        placed.append((find_line(text, location), f"{key}: {_message(error)}{_shown(error)}"))
+    return [f"{path}:{line}: {sentence}" for line, sentence in sorted(placed)]
+
+
+def _message(error: ErrorDetails) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return _unknown_key(error["loc"])
+        case "missing":
+            return "is missing"
+        case _:
+            return error["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("valid tuple", "list")
+
+
+def _unknown_key(location: Location) -> str:
+    allowed = _fields_at(location[:-1])
+    similar = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+    meant = f"; did you mean {similar[0]!r}?" if similar else ";"
+    return f"there is no such key{meant} allowed are {', '.join(allowed)}"
+
+
+def _fields_at(location: Location) -> list[str]:
+    """Return the names of the keys that the section at a location may have."""
+    section: type[BaseModel] = Recipe
+    for name in location:
+        if isinstance(name, str):
+            section = next(_sections_in(section.model_fields[name].annotation))
+    return list(section.model_fields)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections_in(argument)
+
+
+def _shown(error: ErrorDetails) -> str:
+    """Return what was given; the value of an unknown key may be a secret at the wrong place, so it is not shown."""
+    given = error["input"]
+    if error["type"] in {"password", "extra_forbidden", "missing", "reference"}:
+        return ""
+    if isinstance(given, dict):
+        return "" if error["type"] == "value_error" else " (given: a table)"
+    if isinstance(given, str) and len(given) > MAX_SHOWN_CHARS:
+        return f" (given: {given[:MAX_SHOWN_CHARS]!r} ...)"
+    shown = re.sub(r"\s+", " ", repr(list(given) if isinstance(given, tuple) else given))
+    return f" (given: {shown})" if len(shown) <= 2 * MAX_SHOWN_CHARS else ""
