@@ -1,17 +1,19 @@
 """The small commands: forgetting failures, exporting, querying."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast, get_args
 
 from flows.identity import resolve_build
 from schemas.errors import FactoryError
 from schemas.reasons import Reason
 from schemas.recipe import Recipe, WarehouseSettings
-from warehouse.build_views import latest_build, use_build
 from warehouse.export import export_build
 from warehouse.hub import push_export
 from warehouse.lake import Lake
-from warehouse.sql_shell import run_shell
+from warehouse.sql_output import Form
+from warehouse.sql_shell import open_for_reading, run_query, run_shell
 
 
 def forget_failures(recipe: Recipe, reasons: Sequence[str]) -> int:
@@ -48,7 +50,24 @@ def answer(
     build: str | None,
     as_of: int | None,
 ) -> None:
-    """Answer one query, or many interactively, about the tables and the views of one build."""
-    with Lake.open(settings, read_only=True, as_of=as_of) as lake:
-        use_build(lake, latest_build(lake, build))
-        run_shell(lake, query, output_format, output)
+    """Answer one query, from the argument or from a pipe, or many interactively, about tables and views of one build."""
+    form = parse_form(output_format)
+    if query == "-" or (query is None and not sys.stdin.isatty()):
+        query = sys.stdin.read()
+    with open_for_reading(settings, as_of=as_of, build=build) as lake:
+        if query is None:
+            run_shell(lake, form, sys.stdout)
+        else:
+            run_query(lake, query, form, output or sys.stdout)
+
+
+def parse_form(name: str) -> Form:
+    """Return the output format of a name.
+
+    Raises:
+        FactoryError: there is none of that name.
+    """
+    for form in get_args(Form):
+        if form == name:
+            return cast("Form", form)
+    raise FactoryError(f"there is no output format {name!r}; allowed are {', '.join(get_args(Form))}")
