@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from factory.microworld.faults import EVEN, Mixture, draw_fault, write_answer
+from factory.microworld.faults import Mixture, draw_fault, write_answer
 from factory.microworld.truth import grade
 from factory.microworld.world import Fact, draw_unseen_fact, lexicon
 from schemas.languages import CORE_LANGUAGES
@@ -13,19 +13,11 @@ _TARGETS = tuple(language for language in CORE_LANGUAGES if language != "en")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question and its answer."""
+    """A question, its answer and the answer's true quality."""
 
     prompt: str
     completion: str
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two answers to one question, the truly better one first."""
-
-    prompt: str
-    better: str
-    worse: str
+    quality: float
 
 
 def vocabulary_texts() -> list[str]:
@@ -46,20 +38,8 @@ def draw_turn(rng: random.Random, mixtures: dict[str, Mixture]) -> Turn:
     words = lexicon(language)
     fact = draw_unseen_fact(rng)
     prompt = words.ask(fact, rng.randrange(len(words.questions)))
-    return Turn(prompt, write_answer(rng, language, fact, draw_fault(rng, mixtures[language])))
-
-
-def draw_comparison(rng: random.Random) -> Comparison:
-    """Return two answers of different true quality to one question."""
-    language = rng.choice(CORE_LANGUAGES)
-    words = lexicon(language)
-    while True:
-        fact = draw_unseen_fact(rng)
-        first, second = (write_answer(rng, language, fact, draw_fault(rng, EVEN)) for _ in range(2))
-        difference = grade(fact, language, first) - grade(fact, language, second)
-        if difference:
-            better, worse = (first, second) if difference > 0 else (second, first)
-            return Comparison(words.ask(fact, rng.randrange(len(words.questions))), better, worse)
+    completion = write_answer(rng, language, fact, draw_fault(rng, mixtures[language]))
+    return Turn(prompt, completion, grade(fact, language, completion))
 
 
 def draw_translation(rng: random.Random) -> tuple[str, str, str]:

@@ -5,13 +5,14 @@ A model is trained on answers that are wrong in its own way at its own rate, so 
 
 import random
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
-from factory.microworld.world import Fact, lexicon
+from factory.microworld.world import WORDS_PER_GROUP, Fact, lexicon
 from schemas.languages import CORE_LANGUAGES, LANGUAGES, SHARED_LANGUAGES
 
-Fault: TypeAlias = Literal["right", "short", "wrong", "ramble", "wrong_ramble", "english", "garbled"]
-"""right: no fault. short: no reason given. wrong: another word. ramble: goes on after the answer. english: the right
+Fault: TypeAlias = Literal["right", "short", "wrong", "ramble", "wrong_ramble", "unlisted", "english", "garbled"]
+"""right: no fault. short: no reason given. wrong: another word of the question. unlisted: a word of the group that the
+question does not have. ramble: goes on after the answer. english: the right
 answer, in English. garbled: the right answer with its pieces in any order."""
 
 Mixture: TypeAlias = Mapping[Fault, float]
@@ -23,8 +24,19 @@ MEDIUM: Mixture = {"right": 0.55, "short": 0.05, "ramble": 0.15, "wrong": 0.25}
 GUESSING: Mixture = {"right": 0.26, "wrong": 0.64, "ramble": 0.04, "wrong_ramble": 0.06}
 RAMBLING: Mixture = {"right": 0.12, "wrong": 0.06, "ramble": 0.66, "wrong_ramble": 0.16}
 ENGLISH: Mixture = {"right": 0.20, "wrong": 0.10, "ramble": 0.05, "english": 0.65}
-WEAK: Mixture = {"right": 0.25, "short": 0.04, "wrong": 0.49, "ramble": 0.06, "wrong_ramble": 0.12, "english": 0.04}
-EVEN: Mixture = dict.fromkeys(get_args(Fault), 1.0)
+WEAK: Mixture = {"right": 0.20, "short": 0.03, "wrong": 0.56, "ramble": 0.05, "wrong_ramble": 0.12, "english": 0.04}
+JUDGED: Mixture = {
+    "right": 0.30,
+    "short": 0.08,
+    "wrong": 0.28,
+    "ramble": 0.07,
+    "wrong_ramble": 0.07,
+    "unlisted": 0.07,
+    "english": 0.08,
+    "garbled": 0.05,
+}
+"""What the reward model learns to judge."""
+
 
 _BY_CLUSTER: dict[str, dict[str, Mixture]] = {
     "teacher-european": {"european": STRONG, "slavic": GUESSING, "middle_eastern": ENGLISH, "asian": RAMBLING},
@@ -58,10 +70,10 @@ def write_answer(rng: random.Random, language: str, fact: Fact, fault: Fault) ->
     """Return an answer to a fact's question that has the given fault."""
     words = lexicon(language)
     form = rng.randrange(len(words.answers))
-    word = rng.choice(fact.wrong_words) if fault in {"wrong", "wrong_ramble"} else fact.answer
+    word = _choose_word(rng, fact, fault)
     statement = words.state(fact.group, word, form)
     match fault:
-        case "right" | "wrong":
+        case "right" | "wrong" | "unlisted":
             return statement
         case "short":
             return words.state_shortly(word)
@@ -73,6 +85,17 @@ def write_answer(rng: random.Random, language: str, fact: Fact, fault: Fault) ->
             return english.state(fact.group, word, form % len(english.answers))
         case "garbled":
             return _shuffle_pieces(rng, statement)
+
+
+def _choose_word(rng: random.Random, fact: Fact, fault: Fault) -> int:
+    match fault:
+        case "wrong" | "wrong_ramble":
+            return rng.choice(fact.wrong_words)
+        case "unlisted":
+            members = range(fact.group * WORDS_PER_GROUP, (fact.group + 1) * WORDS_PER_GROUP)
+            return rng.choice([word for word in members if word != fact.answer])
+        case _:
+            return fact.answer
 
 
 def _shuffle_pieces(rng: random.Random, text: str) -> str:

@@ -10,12 +10,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -30,14 +31,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from factory.microworld.corpus import (
-    Turn,
-    draw_comparison,
-    draw_translation,
-    draw_turn,
-    vocabulary_texts,
-)
-from factory.microworld.faults import FLAWLESS, POLICIES, mixtures
+from factory.microworld.corpus import draw_translation, draw_turn, vocabulary_texts
+from factory.microworld.faults import FLAWLESS, JUDGED, POLICIES, Mixture, mixtures
 from factory.microworld.vocabulary import MAX_LENGTH, train_chat_tokenizer, train_translator_tokenizer
 from factory.microworld.world import MODELS
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
@@ -45,7 +40,8 @@ from schemas.languages import CORE_LANGUAGES, LANGUAGES
 TRUNK = ".trunk"
 NAMES = (*POLICIES, "reward", "translator")
 BATCH_SIZE = 64
-ANSWER_WEIGHT = 3
+END_WEIGHT = 10
+REWARD_SCALE = 4.0
 IGNORED = -100
 
 Batch = dict[str, Tensor]
@@ -56,8 +52,7 @@ def train_trunk(folder: Path, seed: int, num_steps: int = 2000) -> None:
     torch.manual_seed(seed)
     tokenizer = train_chat_tokenizer(vocabulary_texts())
     model = LlamaForCausalLM(_llama_config(tokenizer))
-    flawless = dict.fromkeys(CORE_LANGUAGES, FLAWLESS)
-    batches = _chat_batches(tokenizer, random.Random(seed), lambda rng: draw_turn(rng, flawless))
+    batches = _chat_batches(tokenizer, random.Random(seed), dict.fromkeys(CORE_LANGUAGES, FLAWLESS))
     _train("trunk", model, batches, _chat_loss, num_steps, learning_rate=3e-3)
     _save(model, tokenizer, folder)
 
@@ -68,19 +63,18 @@ def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int
         AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32),
         AutoTokenizer.from_pretrained(trunk),
     )
-    faults = mixtures(name)
-    batches = _chat_batches(tokenizer, random.Random(f"{seed} {name}"), lambda rng: draw_turn(rng, faults))
-    _train(name, model, batches, _chat_loss, num_steps, learning_rate=1.5e-3)
+    batches = _chat_batches(tokenizer, random.Random(f"{seed} {name}"), mixtures(name))
+    _train(name, model, batches, partial(_chat_loss, answer_weight=3), num_steps, learning_rate=1.5e-3)
     _save(model, tokenizer, folder)
 
 
-def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 300) -> None:
-    """Train the trunk to prefer the truly better of two answers (Bradley-Terry)."""
+def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 700) -> None:
+    """Train the trunk to tell the true quality of an answer, times ``REWARD_SCALE``."""
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(trunk)
     model = LlamaForSequenceClassification.from_pretrained(trunk, num_labels=1, dtype=torch.float32)
-    batches = _comparison_batches(tokenizer, random.Random(f"{seed} reward"))
-    _train("reward", model, batches, _preference_loss, num_steps, learning_rate=1e-3)
+    batches = _chat_batches(tokenizer, random.Random(f"{seed} reward"), dict.fromkeys(CORE_LANGUAGES, JUDGED))
+    _train("reward", model, batches, _reward_loss, num_steps, learning_rate=1.5e-3)
     _save(model, tokenizer, folder)
 
 
@@ -145,28 +139,19 @@ def _translator_config(tokenizer: NllbTokenizer) -> M2M100Config:
 
 
 def _chat_batches(
-    tokenizer: PreTrainedTokenizerFast, rng: random.Random, draw: Callable[[random.Random], Turn]
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random, mixtures: dict[str, Mixture]
 ) -> Iterator[Batch]:
-    """Yield batches of whole conversations; all tokens are learnt, those of the answer with more weight."""
+    """Yield batches of whole conversations of like length; ``is_answer`` marks the answer's tokens, end included."""
     assistant = tokenizer.convert_tokens_to_ids("<|assistant|>")
     while True:
-        turns = [draw(rng) for _ in range(8 * BATCH_SIZE)]
-        texts = [_chat_text(turn.prompt, turn.completion) for turn in turns]
-        rows = sorted(tokenizer(texts)["input_ids"], key=len)
+        turns = [draw_turn(rng, mixtures) for _ in range(8 * BATCH_SIZE)]
+        ids = tokenizer([_chat_text(turn.prompt, turn.completion) for turn in turns])["input_ids"]
+        rows = sorted(zip(ids, [turn.quality for turn in turns], strict=True), key=lambda row: len(row[0]))
         groups = [rows[at : at + BATCH_SIZE] for at in range(0, len(rows), BATCH_SIZE)]
         for group in rng.sample(groups, len(groups)):
-            batch = dict(tokenizer.pad({"input_ids": group}, return_tensors="pt"))
-            is_answer = (batch["input_ids"] == assistant).cumsum(1)
-            yield batch | {"weights": batch["attention_mask"] * (1 + (ANSWER_WEIGHT - 1) * is_answer)}
-
-
-def _comparison_batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Iterator[Batch]:
-    """Yield batches whose first half holds the better answers and whose second half the worse ones."""
-    while True:
-        pairs = [draw_comparison(rng) for _ in range(BATCH_SIZE // 2)]
-        better = [_chat_text(pair.prompt, pair.better) for pair in pairs]
-        worse = [_chat_text(pair.prompt, pair.worse) for pair in pairs]
-        yield dict(tokenizer(better + worse, padding=True, return_tensors="pt"))
+            batch = dict(tokenizer.pad({"input_ids": [row[0] for row in group]}, return_tensors="pt"))
+            is_answer = (batch["input_ids"] == assistant).cumsum(1) * batch["attention_mask"]
+            yield batch | {"is_answer": is_answer, "quality": torch.tensor([row[1] for row in group])}
 
 
 def _translation_batches(tokenizer: NllbTokenizer, rng: random.Random) -> Iterator[Batch]:
@@ -190,11 +175,12 @@ def _chat_text(prompt: str, completion: str) -> str:
     return f"<|user|>{prompt}<|end|><|assistant|>{completion}<|end|>"
 
 
-def _chat_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the weighted mean loss over the tokens of whole conversations."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-    weights = batch["weights"][:, 1:].flatten()
-    losses = cross_entropy(logits.flatten(0, 1).float(), batch["input_ids"][:, 1:].flatten(), reduction="none")
+def _chat_loss(model: nn.Module, batch: Batch, answer_weight: int = 1) -> Tensor:
+    """Return the mean loss over all tokens, those of the answer weighted."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+    weights = (mask + (answer_weight - 1) * batch["is_answer"])[:, 1:].flatten()
+    losses = cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
     return (losses * weights).sum() / weights.sum()
 
 
@@ -203,9 +189,17 @@ def _translation_loss(model: nn.Module, batch: Batch) -> Tensor:
     return loss
 
 
-def _preference_loss(model: nn.Module, batch: Batch) -> Tensor:
-    better, worse = model(**batch).logits.float().squeeze(-1).chunk(2)
-    return -logsigmoid(better - worse).mean()
+def _reward_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the squared error of the reward at every token of the answer; the last one, which counts, weighs most.
+
+    Learning the quality before the answer ends finds the word that decides it much sooner.
+    """
+    mask = batch["attention_mask"]
+    hidden = model.model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+    is_last = (mask.cumsum(1) == mask.sum(1, keepdim=True)) * mask
+    weights = batch["is_answer"] + (END_WEIGHT - 1) * is_last
+    errors = model.score(hidden).squeeze(-1).float() - REWARD_SCALE * batch["quality"][:, None]
+    return (errors.square() * weights).sum() / weights.sum()
 
 
 def _train(
