@@ -2,7 +2,31 @@ import pytest
 
 from schemas.languages import CLUSTERS, CORE_LANGUAGES, LANGUAGES, SHARED_LANGUAGES
 
-PAPER = "ar zh cs nl en fr de el he hi id it ja ko fa pl pt ro ru es tr uk vi".split()
+PAPER = [
+    "ar",
+    "zh",
+    "cs",
+    "nl",
+    "en",
+    "fr",
+    "de",
+    "el",
+    "he",
+    "hi",
+    "id",
+    "it",
+    "ja",
+    "ko",
+    "fa",
+    "pl",
+    "pt",
+    "ro",
+    "ru",
+    "es",
+    "tr",
+    "uk",
+    "vi",
+]
 """The languages of Aya Expanse."""
 
 
