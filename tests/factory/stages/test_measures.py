@@ -63,6 +63,11 @@ def test_code_tables_and_lists_are_below_the_gate() -> None:
     assert max(map(repetition, (table, code, steps))) < 0.5
 
 
+def test_chinese_phrases_count_at_half_the_length() -> None:
+    assert repetition("".join(f"{mark}我对此感到非常抱歉但是无能为力" for mark in "甲乙丙丁戊己庚辛壬癸")) > 0.7
+    assert repetition("".join(f"{mark} sorry I cannot. " for mark in "abcdefghij")) < 0.1
+
+
 def test_it_is_the_share_that_came_before() -> None:
     assert repetition(PROSE["en"] + PROSE["en"]) == pytest.approx(0.5, abs=0.02)
     assert repetition(PROSE["en"] + PROSE["el"]) < 0.05
