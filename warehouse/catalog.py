@@ -111,7 +111,9 @@ def _refuse_other_database(connection: duckdb.DuckDBPyConnection, path: Path) ->
     # Through DuckDB's own SQLite: a second SQLite library in a process would drop the first one's file locks.
     if not path.exists():
         return
-    connection.execute(f"ATTACH {literal(str(path))} AS probe (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)")
+    connection.execute(
+        f"ATTACH IF NOT EXISTS {literal(str(path))} AS probe (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)"
+    )
     found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'probe'").fetchall()
     connection.execute("DETACH probe")
     names = sorted(name for (name,) in found)
@@ -133,7 +135,7 @@ def _s3_secret() -> str:
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         url = urlsplit(endpoint)
         parts += [f"ENDPOINT {literal(url.netloc)}", "URL_STYLE 'path'", f"USE_SSL {url.scheme == 'https'}"]
-    return f"CREATE SECRET data ({', '.join(parts)})"
+    return f"CREATE OR REPLACE SECRET data ({', '.join(parts)})"
 
 
 def _quote_libpq(value: str) -> str:

@@ -43,6 +43,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ),
     (r"Failed .*disk I/O error", "the disk with its catalog fails or is not one that SQLite can use"),
     (r"[Uu]nable to open database", "the catalog's file is missing or there is no permission to open it"),
+    (r"creating a new DuckLake is explicitly disabled", "there is no warehouse yet; a build makes one"),
     (r"No snapshot found at version (?P<version>\d+)", "it has no snapshot {version}"),
     (r"(?P<what>database is locked)", "another program has kept its catalog locked for too long"),
 )

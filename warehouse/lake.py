@@ -22,12 +22,11 @@ import polars as pl
 from schemas.errors import WarehouseError
 from schemas.ids import CONTENT_ID_SQL
 from schemas.recipe import WarehouseSettings
-from schemas.tables import KEYS, TABLES
 from warehouse import migrations
 from warehouse.catalog import Catalog, attach, find_catalog, literal, load_extensions
 from warehouse.explain import explain, is_passing
 from warehouse.locks import WRITE, Locks, open_locks
-from warehouse.rows import conform
+from warehouse.rows import conform, count_changed, in_utc, insert_new
 
 _Result = TypeVar("_Result")
 
@@ -39,9 +38,6 @@ _SMALL_FILE = 64 * 2**20
 
 _SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL)
 """What every cursor starts with: the tables first, then what was made beside them on this connection."""
-
-_PRUNING = {table: (*keys, *(("settings_id",) if table == "completions" else ())) for table, keys in KEYS.items()}
-"""Columns whose few values tell which files can hold a key. Equal completion ids have equal settings, being made of them."""
 
 
 class Lake:
@@ -99,7 +95,7 @@ class Lake:
         self.close()
 
     def close(self) -> None:
-        """Close the warehouse; open streams end with an error."""
+        """Close the warehouse. A stream that is being read goes on to its end."""
         self._connection.close()
         self._locks.close()
 
@@ -115,7 +111,7 @@ class Lake:
 
         def change(cursor: duckdb.DuckDBPyConnection) -> int:
             cursor.register("incoming", rows)
-            return _insert_new(cursor, table)
+            return insert_new(cursor, table)
 
         return self.transact(change)
 
@@ -127,7 +123,7 @@ class Lake:
         """
 
         def change(cursor: duckdb.DuckDBPyConnection) -> int:
-            return _insert_new(cursor, table)
+            return insert_new(cursor, table)
 
         return self.transact(change, before=f"CREATE TEMP TABLE incoming AS {select}")
 
@@ -135,7 +131,7 @@ class Lake:
         """Delete the rows for which ``where`` holds; return how many there were. Older snapshots keep them."""
 
         def change(cursor: duckdb.DuckDBPyConnection) -> int:
-            return _count(cursor.execute(f'DELETE FROM "{table}" WHERE {where}', list(parameters)))
+            return count_changed(cursor.execute(f'DELETE FROM "{table}" WHERE {where}', list(parameters)))
 
         return self.transact(change)
 
@@ -153,7 +149,7 @@ class Lake:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
         """Return the rows of a query. Times are in UTC."""
         with _explained(self._catalog), self._cursor() as cursor:
-            return _in_utc(cursor.execute(sql, list(parameters)).pl())
+            return in_utc(cursor.execute(sql, list(parameters)).pl())
 
     def stream(
         self, sql: str, parameters: Sequence[object] = (), *, batch_rows: int = 10_000
@@ -161,7 +157,7 @@ class Lake:
         """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory."""
         with _explained(self._catalog), self._cursor() as cursor:
             for batch in cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows):
-                yield _in_utc(pl.DataFrame(batch))
+                yield in_utc(pl.DataFrame(batch))
 
     def snapshot(self) -> int:
         """Return the id of the snapshot that a query reads now."""
@@ -270,34 +266,3 @@ def _explained(catalog: Catalog) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise explain(error, catalog) from None
-
-
-def _insert_new(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
-    columns = ", ".join(f'"{name}"' for name in TABLES[table].column_names())
-    keys = ", ".join(f'"{name}"' for name in KEYS[table])
-    return _count(
-        cursor.execute(
-            f'INSERT INTO "{table}" ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM temp.incoming '
-            f'ANTI JOIN (SELECT {keys} FROM "{table}" WHERE {_pruning(cursor, table)}) USING ({keys})'
-        )
-    )
-
-
-def _pruning(cursor: duckdb.DuckDBPyConnection, table: str) -> str:
-    """Return a condition that holds for every row with an incoming key; its few constants let files be skipped."""
-    conditions = ["true"]
-    for column in _PRUNING[table]:
-        found = cursor.execute(f'SELECT DISTINCT "{column}" FROM temp.incoming LIMIT 9').fetchall()
-        if len(found) <= 8 and all(isinstance(value, str) and "\0" not in value for (value,) in found):
-            conditions.append(f'"{column}" IN ({", ".join(literal(value) for (value,) in found) or "NULL"})')
-    return " AND ".join(conditions)
-
-
-def _count(result: duckdb.DuckDBPyConnection) -> int:
-    row = result.fetchone()
-    return int(row[0]) if row else 0
-
-
-def _in_utc(frame: pl.DataFrame) -> pl.DataFrame:
-    zoned = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
-    return frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC")) if zoned else frame

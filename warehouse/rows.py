@@ -1,10 +1,15 @@
-"""Making rows fit a table before they are written, and telling what does not fit."""
+"""Rows on their way into a table: made to fit, told what does not, and inserted where their keys are new."""
 
 import dataframely as dy
+import duckdb
 import polars as pl
 
 from schemas.errors import WarehouseError
 from schemas.tables import KEYS, TABLES
+from warehouse.catalog import literal
+
+_PRUNING = {table: (*keys, *(("settings_id",) if table == "completions" else ())) for table, keys in KEYS.items()}
+"""Columns whose few values tell which files can hold a key. Equal completion ids have equal settings, being made of them."""
 
 
 def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -31,6 +36,30 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(good)
 
 
+def insert_new(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
+    """Insert the rows of ``temp.incoming`` whose keys a table does not have, one for each key; return how many."""
+    columns = ", ".join(f'"{name}"' for name in TABLES[table].column_names())
+    keys = ", ".join(f'"{name}"' for name in KEYS[table])
+    return count_changed(
+        cursor.execute(
+            f'INSERT INTO "{table}" ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM temp.incoming '
+            f'ANTI JOIN (SELECT {keys} FROM "{table}" WHERE {_pruning(cursor, table)}) USING ({keys})'
+        )
+    )
+
+
+def count_changed(result: duckdb.DuckDBPyConnection) -> int:
+    """Return how many rows an INSERT, UPDATE or DELETE has changed."""
+    row = result.fetchone()
+    return int(row[0]) if row else 0
+
+
+def in_utc(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame with its times in UTC; DuckDB gives them in the machine's time zone."""
+    zoned = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
+    return frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC")) if zoned else frame
+
+
 def _cast(table: str, column: pl.Series, dtype: pl.DataType) -> pl.Series:
     if column.dtype == dtype:
         return column
@@ -52,3 +81,13 @@ def _refusal(table: str, failed: dy.FailureInfo) -> WarehouseError:
     key = failed.invalid().select(KEYS[table]).row(0)
     broken = f"column {column!r} breaks the rule {check!r}" if column else f"the rule {rule!r} is broken"
     return WarehouseError(f"{count} rows do not fit the table {table!r}: {broken}; the first one's key is {key}")
+
+
+def _pruning(cursor: duckdb.DuckDBPyConnection, table: str) -> str:
+    """Return a condition that holds for every row with an incoming key; its few constants let files be skipped."""
+    conditions = ["true"]
+    for column in _PRUNING[table]:
+        found = cursor.execute(f'SELECT DISTINCT "{column}" FROM temp.incoming LIMIT 9').fetchall()
+        if len(found) <= 8 and all(isinstance(value, str) and "\0" not in value for (value,) in found):
+            conditions.append(f'"{column}" IN ({", ".join(literal(value) for (value,) in found) or "NULL"})')
+    return " AND ".join(conditions)

@@ -120,11 +120,11 @@ def test_times_are_utc_wherever_they_come_from(settings: WarehouseSettings, monk
     row = {"run_id": "r", "config_id": "c", "name": "n", "recipe": "{}", "status": "running", "detail": None}
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     with Lake.open(settings) as lake:
-        lake.append("builds", pl.DataFrame([row]).with_columns(at=pl.lit(moment)))
-        assert lake.query('SELECT recorded_at FROM builds').item() == moment
+        lake.append("builds", pl.DataFrame([row]).with_columns(recorded_at=pl.lit(moment)))
+        assert lake.query("SELECT recorded_at FROM builds").item() == moment
         assert lake.query("FROM builds").schema["recorded_at"] == pl.Datetime("us", "UTC")
         assert next(lake.stream("FROM builds"))["recorded_at"].dtype == pl.Datetime("us", "UTC")
-        assert lake.query('SELECT count(*) FROM builds WHERE recorded_at = ?', [moment.astimezone(UTC)]).item() == 1
+        assert lake.query("SELECT count(*) FROM builds WHERE recorded_at = ?", [moment.astimezone(UTC)]).item() == 1
 
 
 def test_insert_select_makes_ids_and_keeps_keys(settings: WarehouseSettings) -> None:
