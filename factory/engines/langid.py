@@ -90,7 +90,7 @@ def _bundled_model() -> Path:
 
 def _split(text: str) -> list[str]:
     """Return the telling part of a text as one-line pieces, none if there is too little of it."""
-    line = " ".join(_strip(text).replace("\0", " ").split())
+    line = " ".join(_strip(text).split())
     if not _ENOUGH_LETTERS.search(line) and len("".join(filter(str.isalpha, line)).encode()) < MIN_LETTER_BYTES:
         return []
     starts: Sequence[int] = range(0, len(line), PIECE_CHARS)

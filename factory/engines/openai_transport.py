@@ -41,6 +41,9 @@ CONNECT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 2.0
 """Shorter than the servers' own (5 s for vLLM), so that no request goes out on a connection that is being closed."""
 
+MAX_REFUSED = 32
+"""Requests that may be refused before any is answered; refusals are final, so a wrong setting must not refuse all."""
+
 _RETRIED = {408, 409, 425, 429}
 _MISSING = {404, 405, 501}
 _LOCKED = {401, 402, 403}
@@ -158,6 +161,8 @@ class _Sender:
         self._stopping = asyncio.Event()
         self._scoring_tasks: dict[str, ScoringTask] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._has_answered = False
+        self._num_refused = 0
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -239,7 +244,7 @@ class _Sender:
                             f"the server at {server.url} cannot give raw scores: it does not know 'use_activation'; "
                             "serve the reward model with vLLM 0.12 or later"
                         )
-                    if response.status_code not in {400, 422}:
+                    if not response.is_client_error or response.status_code in _RETRIED | _LOCKED:
                         return self._read_error(response)
                     self._scoring_tasks[server.url] = task
                     break
@@ -254,18 +259,29 @@ class _Sender:
     def _read(self, response: httpx.Response, request: Request, task: ScoringTask | None) -> Reply | _Trouble:
         if not response.is_success:
             if response.is_client_error and response.status_code not in _RETRIED | _MISSING | _LOCKED:
-                failure = read_refusal(response.status_code, read_error_message(response.content))
-                return Reply(request.request_id, failure=self._hide_key(failure))
+                failure = self._hide_key(read_refusal(response.status_code, read_error_message(response.content)))
+                self._count_refusal(failure)
+                return Reply(request.request_id, failure=failure)
             return self._read_error(response)
         try:
             data = json.loads(response.content)
-            if task is None:
-                return read_completion(request, data, self._connection.model)
-            return read_score(request, data, task)
+            reply = (
+                read_completion(request, data, self._connection.model)
+                if task is None
+                else read_score(request, data, task)
+            )
         except InvalidReplyError as error:
             return _Trouble(Failure(Reason.INVALID_REPLY, str(error)), Outcome.UNKNOWN)
         except ValueError as error:
             return _Trouble(Failure(Reason.INVALID_REPLY, f"the reply is no JSON: {error}"), Outcome.UNKNOWN)
+        self._has_answered = True
+        return reply
+
+    def _count_refusal(self, failure: Failure) -> None:
+        """Raise EngineError if it is the settings and not the requests that the servers refuse."""
+        self._num_refused += failure.reason is Reason.REFUSED_BY_ENGINE
+        if self._num_refused >= MAX_REFUSED and not self._has_answered:
+            raise EngineError(f"every one of {self._num_refused} requests was refused; {failure.detail}")
 
     def _read_error(self, response: httpx.Response) -> _Trouble:
         """Return why to try again.

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from factory.engines.base import Failure, Reply, Request
+from factory.engines.text import mend_text
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
 from schemas.reasons import Reason
@@ -109,8 +110,10 @@ class TranslatorCore:
             known = ", ".join(self._languages)
             return Failure(Reason.REFUSED_BY_ENGINE, f"the translator has no language {unknown[0]!r}; it has {known}")
         self._tokenizer.src_lang = self._languages[str(request.source_language)]
-        # Tokenizers refuse lone surrogates, and the spelling of a special token must not act as one.
-        text = request.messages[-1]["content"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = mend_text(request.messages[-1]["content"])
+        if not text.strip():
+            return Failure(Reason.EMPTY_PROMPT, "the text to translate is empty")
+        # The spelling of a special token must not act as one.
         source_ids = self._tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
         if len(source_ids) > self._max_positions:
             detail = f"the text has {len(source_ids)} tokens; the translator takes {self._max_positions}"

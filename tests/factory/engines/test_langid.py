@@ -95,10 +95,20 @@ def test_a_change_of_language_lowers_the_score(detector):
     assert 0.5 < mixed < 0.8
 
 
+def _fill(code: str, num_pieces: int) -> str:
+    return (SENTENCES[code] * PIECE_CHARS)[: num_pieces * PIECE_CHARS].replace("  ", " ")
+
+
 def test_a_long_text_is_judged_all_over(detector):
-    head = SENTENCES["en"] * 20
-    tail = SENTENCES["tr"] * (3 * MAX_PIECES * PIECE_CHARS // len(SENTENCES["tr"]))
-    assert detector.detect([head + tail])[0][0] == "tr"
+    assert detector.detect([_fill("en", MAX_PIECES) + _fill("tr", 3 * MAX_PIECES)])[0][0] == "tr"
+
+
+def test_a_long_text_is_judged_by_samples(detector):
+    assert detector.detect([(_fill("fr", 1) + _fill("en", 9)) * MAX_PIECES])[0][0] == "fr"
+
+
+def test_varieties_count_as_their_language(detector):
+    assert detector.detect(["呢個係我嘅書，佢哋話今日天氣好靚。"])[0][0] == "zh"
 
 
 def test_a_batch_answers_as_single_texts_do(detector):

@@ -11,7 +11,6 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from tests.factory.engines.scripted_server import DROP, Call, ScriptedServer, completion, echo
 
 from factory.engines.base import Message, Reply, Request
 from factory.engines.openai import OpenAIEngine
@@ -20,6 +19,7 @@ from factory.engines.servers import Outcome, Patience, ServerPool
 from schemas.errors import EngineError
 from schemas.reasons import Reason
 from schemas.recipe import Model, RewardModel, Teacher
+from tests.factory.engines.scripted_server import DROP, Call, ScriptedServer, completion, echo
 
 KEY = "sk-very-secret-0123456789"
 QUICK = Patience(num_tries=4, first_seconds=0.01, max_seconds=0.05, down_seconds=0.3)
@@ -424,6 +424,24 @@ def test_a_refused_request_fails_alone_and_at_once(serve, status, message, reaso
     assert replies["id bad"].failure.detail == f"the server answers {status}: {message}"
     assert replies["id good"].failure is None
     assert len(server.calls) == 2
+
+
+def test_settings_that_every_request_is_refused_for_end_the_lane(serve):
+    async def script(call: Call) -> Any:
+        return 400, {"error": {"message": "max_tokens is too large"}}
+
+    server = serve(script)
+    with pytest.raises(EngineError, match=r"every one of 32 requests was refused; .*max_tokens is too large"):
+        ask(make_teacher(server.url), make_requests(*map(str, range(1000))))
+    assert len(server.calls) <= 40
+
+
+def test_many_refused_requests_among_good_ones_end_nothing(serve):
+    async def script(call: Call) -> Any:
+        return await echo(call) if call.text in {"0", "99"} else (400, {"error": "no"})
+
+    replies = ask(make_teacher(serve(script).url, run={"max_in_flight": 1}), make_requests(*map(str, range(100))))
+    assert sum(reply.failure is None for reply in replies.values()) == 2
 
 
 @pytest.mark.parametrize("refused", [completion(None, refusal="I will not."), completion("", "content_filter")])

@@ -32,7 +32,6 @@ TEXTS = [
     "आज मौसम बहुत अच्छा है।",
     "Cafe\u0301 cre\u0300me",
     "a",
-    "",
     "The weather is nice today, and tomorrow, and the day after, and so on for ever and ever, as far as we know.",
 ]
 
@@ -118,11 +117,11 @@ def answer(core: TranslatorCore, requests: list[Request]) -> dict[str, Reply]:
     return {reply.request_id: reply for reply in replies}
 
 
-def generate_alone(folder: Path, texts: list[str], target: str, **options: Any) -> list[Reply]:
+def generate_alone(folder: Path, texts: list[str], target: str, *, source: str = "en", **options: Any) -> list[Reply]:
     """Return what transformers makes of one text after the other, told the target language in its own way."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)
     is_nllb = isinstance(tokenizer, NllbTokenizer)
-    tokenizer.src_lang = "eng_Latn" if is_nllb else "en"
+    tokenizer.src_lang = LANGUAGES[source].flores if is_nllb else source
     language = tokenizer.convert_tokens_to_ids(LANGUAGES[target].flores if is_nllb else f"__{target}__")
     replies = []
     for text in texts:
@@ -145,11 +144,13 @@ def generate_alone(folder: Path, texts: list[str], target: str, **options: Any) 
 @pytest.mark.parametrize("family", ["nllb", "m2m100"])
 def test_a_mixed_batch_translates_as_single_texts_do(family, request):
     folder = request.getfixturevalue(family)
-    targets = ["fr", "ar", "he", "ja", "zh", "hi"]
-    requests = [make_request(text, target) for text in TEXTS for target in targets]
+    sources = {"fr": "en", "ar": "ru", "he": "en", "ja": "ko", "zh": "vi", "hi": "el"}
+    requests = [make_request(text, target, source=sources[target]) for text in TEXTS for target in sources]
     replies = answer(open_translator(folder), requests)
     expected = {
-        reply.request_id: reply for target in targets for reply in generate_alone(folder, TEXTS, target, num_beams=1)
+        reply.request_id: reply
+        for target, source in sources.items()
+        for reply in generate_alone(folder, TEXTS, target, source=source, num_beams=1)
     }
     assert replies == expected
     assert {reply.finish_reason for reply in replies.values()} == {"stop", "length"}
@@ -205,13 +206,20 @@ def _fields(request: Request) -> tuple[Any, ...]:
 
 
 def test_too_long_a_text_fails_alone(nllb):
-    replies = answer(open_translator(nllb, run={"max_model_len": 9}), [make_request(text, "ru") for text in TEXTS])
-    failed = {request_id for request_id, reply in replies.items() if reply.failure is not None}
-    assert failed == {f"ru: {TEXTS[-1]}"}
-    failure = replies[f"ru: {TEXTS[-1]}"].failure
-    assert failure.reason is Reason.PROMPT_TOO_LONG
-    assert failure.detail == "the text has 25 tokens; the translator takes 9"
-    assert max(reply.num_prompt_tokens for reply in replies.values()) == 9
+    requests = [make_request(text, "ru", request_id=text) for text in TEXTS]
+    replies = answer(open_translator(nllb, run={"max_model_len": 8}), requests)
+    failures = {text: reply.failure for text, reply in replies.items() if reply.failure is not None}
+    assert set(failures) == {TEXTS[1], TEXTS[-1]}
+    assert {failure.reason for failure in failures.values()} == {Reason.PROMPT_TOO_LONG}
+    assert failures[TEXTS[1]].detail == "the text has 9 tokens; the translator takes 8"
+    translated = open_translator(nllb, run={"max_model_len": 9})
+    assert answer(translated, requests)[TEXTS[1]].failure is None
+
+
+@pytest.mark.parametrize("text", ["", " \n\u3000"])
+def test_nothing_is_not_translated(nllb, text):
+    reply = answer(open_translator(nllb), [make_request(text, "fr", request_id="none")])["none"]
+    assert reply.failure.reason is Reason.EMPTY_PROMPT
 
 
 def test_languages_that_the_model_lacks_are_refused_one_by_one(m2m100):
