@@ -1,0 +1,83 @@
+"""Scheduled builds: a recipe as a deployment on a Prefect server, served from this process.
+
+The deployment's parameter is the recipe as it was read, with the places of its warehouse and exports made absolute, so
+that a run finds them wherever it is started. A recipe that changes on disk changes nothing on the server: scheduling it
+again updates the deployment of that name. Secrets are no part of a recipe; runs read them from the environment of the
+serving process.
+"""
+
+from pathlib import Path
+from zoneinfo import available_timezones
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.schedules import Cron, Schedule
+from prefect.settings import PREFECT_API_URL
+from prefect.types.entrypoint import EntrypointType
+
+from flows.build import build
+from schemas.errors import FactoryError
+from schemas.recipe import Recipe
+
+START_A_SERVER = (
+    "start one with `prefect server start --host 127.0.0.1` and set PREFECT_API_URL=http://127.0.0.1:4200/api"
+)
+
+_ON_OVERLAP = {"skip": ConcurrencyLimitStrategy.CANCEL_NEW, "wait": ConcurrencyLimitStrategy.ENQUEUE}
+
+
+def serve(recipe: Recipe, path: Path, *, cron: str, timezone: str) -> None:
+    """Deploy a recipe under its name, run it when ``cron`` says, and serve its runs until this process is stopped.
+
+    A run that is due while another one works is skipped (state Cancelled) or waits, as ``run.overlap`` says. The schedule
+    is paused when serving ends.
+
+    Raises:
+        FactoryError: the cron or the time zone is wrong, or there is no Prefect server.
+    """
+    schedule = _make_schedule(cron, timezone)
+    _find_server()
+    build.serve(
+        name=recipe.name,
+        schedule=schedule,
+        paused=False,
+        parameters={"recipe": _place(recipe).model_dump(mode="json")},
+        description=f"The recipe {path} as it was when it was scheduled.",
+        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=_ON_OVERLAP[recipe.run.overlap]),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def _make_schedule(cron: str, timezone: str) -> Schedule:
+    if timezone not in available_timezones():
+        raise FactoryError(f"there is no time zone {timezone!r}; allowed are names such as UTC or Europe/Paris")
+    try:
+        return Cron(cron, timezone=timezone)
+    except ValueError as error:
+        raise FactoryError(
+            f"{cron!r} is no cron expression; five fields are needed: minute, hour, day of month, month, day of week, "
+            'such as "0 2 * * *" for every night at two'
+        ) from error
+
+
+def _find_server() -> None:
+    """Raise unless a real Prefect server answers: a temporary one would end, and its schedule with it."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise FactoryError(f"a schedule needs a Prefect server, and PREFECT_API_URL names none; {START_A_SERVER}")
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise FactoryError(f"the Prefect server of PREFECT_API_URL does not answer ({error}); {START_A_SERVER}")
+
+
+def _place(recipe: Recipe) -> Recipe:
+    """Return a recipe whose warehouse and exports do not depend on the working directory."""
+    catalog, data = (_absolute(place) for place in (recipe.warehouse.catalog, recipe.warehouse.data))
+    warehouse = recipe.warehouse.model_copy(update={"catalog": catalog, "data": data})
+    run = recipe.run.model_copy(update={"exports": _absolute(recipe.run.exports)})
+    return recipe.model_copy(update={"warehouse": warehouse, "run": run})
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str(Path(place).expanduser().resolve())
