@@ -159,7 +159,7 @@ def test_base_urls_are_understood(serve, url):
     assert ask_one(make_teacher(url.format(port=port))).text == "echo: hello"
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://host/v1?key=1", "http://[::bad"])
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://host/v1?key=1", "http://host:port"])
 def test_what_is_no_url_is_refused(url):
     with pytest.raises(EngineError, match=r"run\.urls"):
         OpenAIEngine(make_teacher(url), "generate")
@@ -503,9 +503,9 @@ def test_a_missing_or_odd_key_names_its_variable(monkeypatch, value):
     assert not (value and value.strip() and value in str(caught.value))
 
 
-def test_a_password_in_a_url_is_refused_and_not_repeated():
+def test_a_key_in_a_url_is_refused_and_not_repeated():
     with pytest.raises(EngineError, match="user name or password") as caught:
-        OpenAIEngine(make_teacher(f"http://me:{KEY}@host/v1"), "generate")
+        OpenAIEngine(make_teacher(f"http://{KEY}@host/v1"), "generate")
     assert KEY not in str(caught.value)
 
 
