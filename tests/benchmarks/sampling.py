@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from factory.engines.base import Engine, Message, Request
 from factory.engines.open import open_engine
 from schemas.recipe import ModelRun, Sampling, Teacher
-from tests.benchmarks.side_by_side import Bare, compare, make_model, serve_bare, set_environment
+from tests.benchmarks.side_by_side import Bare, Side, compare, engine_pid, make_model, serve_bare, set_environment
 
 TEMPERATURE = 0.7
 
@@ -78,8 +78,8 @@ def main() -> None:
         compare(
             "sampling",
             "tokens",
-            lambda number: bare.run(make_prompts(number, options.prompts)),
-            lambda number: sample(engine, make_prompts(number, options.prompts)),
+            Side(lambda number: bare.run(make_prompts(number, options.prompts)), lambda: bare.pid),
+            Side(lambda number: sample(engine, make_prompts(number, options.prompts)), lambda: engine_pid(engine)),
             options.pairs,
         )
     if options.model is None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from factory.engines.base import Engine, Message, Request
 from factory.engines.open import open_engine
 from schemas.recipe import ModelRun, RewardModel
-from tests.benchmarks.side_by_side import Bare, compare, make_model, serve_bare, set_environment
+from tests.benchmarks.side_by_side import Bare, Side, compare, engine_pid, make_model, serve_bare, set_environment
 
 
 def make_turns(number: int, num_completions: int) -> list[str]:
@@ -82,8 +82,8 @@ def main() -> None:
         compare(
             "scoring",
             "rewards",
-            lambda number: bare.run(make_turns(number, options.completions)),
-            lambda number: score(engine, make_turns(number, options.completions)),
+            Side(lambda number: bare.run(make_turns(number, options.completions)), lambda: bare.pid),
+            Side(lambda number: score(engine, make_turns(number, options.completions)), lambda: engine_pid(engine)),
             options.pairs,
         )
     if options.model is None:

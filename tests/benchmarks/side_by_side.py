@@ -8,8 +8,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
+
+from factory.engines.base import Engine
+from factory.engines.supervisor import ChildEngine
 
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2"}
@@ -33,6 +39,10 @@ class Bare:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def __enter__(self) -> Self:
         return self
 
@@ -52,30 +62,57 @@ class Bare:
         raise SystemExit("bare vLLM has died")
 
 
+def engine_pid(engine: Engine) -> int:
+    """Return the id of the engine's child process."""
+    assert isinstance(engine, ChildEngine)
+    assert engine.child is not None
+    return engine.child.pid
+
+
 def serve_bare(run: Callable[[list[str]], int]) -> None:
     """Answer rounds until the input ends."""
     for line in sys.stdin:
         print("units", run(json.loads(line)), flush=True)
 
 
-def compare(name: str, unit: str, bare: Callable[[int], int], ours: Callable[[int], int], num_pairs: int) -> float:
-    """Time pairs in alternating order, after one round each to warm up; print a table and return the median ratio."""
-    rates: dict[str, list[float]] = {"bare": [], "ours": []}
-    sides = {"bare": bare, "ours": ours}
-    for number in range(num_pairs + 1):
-        for side in ("bare", "ours") if number % 2 else ("ours", "bare"):
-            start = time.perf_counter()
-            rate = sides[side](number) / (time.perf_counter() - start)
-            if number:
-                rates[side].append(rate)
-    ratios = [ours_rate / bare_rate for ours_rate, bare_rate in zip(rates["ours"], rates["bare"], strict=True)]
-    print(f"\n{name}: {num_pairs} alternating pairs, {unit}/s")
-    print("pair      bare      ours   ours/bare")
-    for number, ratio in enumerate(ratios, start=1):
-        print(f"{number:4}{rates['bare'][number - 1]:10.1f}{rates['ours'][number - 1]:10.1f}{ratio:12.3f}")
-    medians = [statistics.median(values) for values in (rates["bare"], rates["ours"], ratios)]
-    print(f" med{medians[0]:10.1f}{medians[1]:10.1f}{medians[2]:12.3f}")
-    return medians[2]
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two: a round by its number, which returns the units made, and the root of its processes."""
+
+    run: Callable[[int], int]
+    process_id: Callable[[], int]
+
+    def measure(self, number: int) -> tuple[float, float]:
+        """Return units per second of a round, by the clock and by processor time."""
+        started, cpu_started = time.perf_counter(), self._cpu_seconds()
+        num_units = self.run(number)
+        return num_units / (time.perf_counter() - started), num_units / (self._cpu_seconds() - cpu_started)
+
+    def _cpu_seconds(self) -> float:
+        """Return the processor time of the side's processes and of this one, which feeds both."""
+        root = psutil.Process(self.process_id())
+        processes = [root, *root.children(recursive=True)]
+        return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def compare(name: str, unit: str, bare: Side, ours: Side, num_pairs: int) -> float:
+    """Time pairs in alternating order, after a round each to warm up; print a table, return the median ratio.
+
+    The ratio by processor time is the steadier one on a machine that does other work; idle gaps show in the other.
+    """
+    bare.run(-1)
+    ours.run(-1)
+    rows = []
+    for number in range(num_pairs):
+        sides = (bare, ours) if number % 2 else (ours, bare)
+        rates = {id(side): side.measure(number) for side in sides}
+        (bare_rate, bare_cpu), (ours_rate, ours_cpu) = rates[id(bare)], rates[id(ours)]
+        rows.append((bare_rate, ours_rate, ours_rate / bare_rate, ours_cpu / bare_cpu))
+    print(f"\n{name}: {num_pairs} alternating pairs, {unit} per second")
+    print("  pair      bare      ours ours/bare by CPU time")
+    for label, row in [*enumerate(rows, start=1), ("median", tuple(map(statistics.median, zip(*rows, strict=True))))]:
+        print(f"{label:>6}{row[0]:10.1f}{row[1]:10.1f}{row[2]:10.3f}{row[3]:12.3f}")
+    return statistics.median(row[2] for row in rows)
 
 
 def make_model(kind: str, hidden_size: int, num_layers: int) -> Path:
