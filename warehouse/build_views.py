@@ -11,11 +11,19 @@ VIEWS = (
     "build_teachers",
     "build_translators",
     "build_prompt_scope",
+    "kept_prompt_ids",
     "kept_prompts",
     "build_completions",
     "kept_completions",
     "build_rewards",
+    "scored_completions",
     "candidates",
+    "arbitrage",
+    "rewards_by_language",
+    "lineage",
+    "stages",
+    "rejections_by_reason",
+    "usage_by_stage",
 )
 """Every view, each after those that it reads."""
 

@@ -89,7 +89,8 @@ def make_pairs(lake: Lake, config_id: str, recipe: Recipe) -> dict[str, Change]:
 
 def _make_pairs(lake: Lake, config_id: str, strategy: PairStrategy) -> Change:
     build, label, stage_name = map(to_literal, (config_id, strategy.label, f"pair:{strategy.label}"))
-    with _stage_proposals(lake, strategy) as proposals, stage(lake, _guards(config_id, strategy, proposals)) as judged:
+    with _stage_proposals(lake, strategy) as proposals:
+        judged = f"({_guards(config_id, strategy, proposals)})"
         pairs = f"""
             SELECT {build} AS config_id, {label} AS strategy,
                 pair_id, prompt_id, language, chosen_id, rejected_id, margin, round
@@ -105,7 +106,8 @@ def _make_pairs(lake: Lake, config_id: str, strategy: PairStrategy) -> Change:
                 "rejections": Derived(f"config_id = {build} AND stage = {stage_name}", drops),
             },
         )
-        return Change(_count(lake, judged, "reason IS NULL"), _count(lake, judged, "reason IS NOT NULL"), added, removed)
+        num_dropped = _count(lake, judged, "reason IS NOT NULL")
+        return Change(_count(lake, proposals) - num_dropped, num_dropped, added, removed)
 
 
 def _stage_routed(lake: Lake, routing: Routing) -> AbstractContextManager[TableName]:
@@ -140,7 +142,7 @@ def _guards(config_id: str, strategy: PairStrategy, proposals: TableName) -> str
     )
 
 
-def _count(lake: Lake, table: TableName, where: str = "true") -> int:
+def _count(lake: Lake, table: str, where: str = "true") -> int:
     return int(lake.query(f"SELECT count(*) FROM {table} WHERE {where}").item())
 
 

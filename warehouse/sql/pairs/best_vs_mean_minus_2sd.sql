@@ -8,7 +8,7 @@ WITH pool AS (
         any_value(language) AS language,
         avg(reward) - 2 * stddev_pop(reward) AS target,
         list({'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}) AS answers
-    FROM candidates
+    FROM scored_completions
     WHERE origin <> 'translated'
     GROUP BY prompt_id
     HAVING count(*) > 1
@@ -28,12 +28,8 @@ ranked AS (
                 'num_chars': answer.num_chars,
                 'round': answer.round
             }
-        ))[:$pairs_per_prompt] AS nearest
+        )) AS nearest
     FROM best
-),
-proposed AS (
-    SELECT *, unnest(range(1, 1 + len(nearest))) AS position
-    FROM ranked
 )
 SELECT
     prompt_id,
@@ -46,4 +42,5 @@ SELECT
     best.num_chars AS chosen_chars,
     nearest[position].num_chars AS rejected_chars,
     greatest(best.round, nearest[position].round) AS round
-FROM proposed
+FROM ranked, range(1, 1 + $pairs_per_prompt) AS positions(position)
+WHERE position <= len(nearest)

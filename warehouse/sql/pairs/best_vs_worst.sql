@@ -8,14 +8,9 @@ WITH ranked AS (
         count(*) AS num_candidates,
         min({'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}, $pairs_per_prompt) AS best,
         max({'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}, $pairs_per_prompt) AS worst
-    FROM candidates
+    FROM scored_completions
     WHERE origin <> 'translated'
     GROUP BY prompt_id
-    HAVING num_candidates > 1
-),
-proposed AS (
-    SELECT *, unnest(range(1, 1 + least($pairs_per_prompt, num_candidates // 2))) AS position
-    FROM ranked
 )
 SELECT
     prompt_id,
@@ -28,4 +23,5 @@ SELECT
     best[position].num_chars AS chosen_chars,
     worst[position].num_chars AS rejected_chars,
     greatest(best[position].round, worst[position].round) AS round
-FROM proposed
+FROM ranked, range(1, 1 + $pairs_per_prompt) AS positions(position)
+WHERE position <= num_candidates // 2

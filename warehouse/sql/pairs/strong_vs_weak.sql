@@ -11,13 +11,9 @@ WITH ranked AS (
         max(
             {'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}, $pairs_per_prompt
         ) FILTER (teacher = $weak) AS weak
-    FROM candidates
+    FROM scored_completions
     WHERE origin <> 'translated' AND teacher IN ($strong, $weak)
     GROUP BY prompt_id
-),
-proposed AS (
-    SELECT *, unnest(range(1, 1 + least(len(strong), len(weak)))) AS position
-    FROM ranked
 )
 SELECT
     prompt_id,
@@ -30,4 +26,5 @@ SELECT
     strong[position].num_chars AS chosen_chars,
     weak[position].num_chars AS rejected_chars,
     greatest(strong[position].round, weak[position].round) AS round
-FROM proposed
+FROM ranked, range(1, 1 + $pairs_per_prompt) AS positions(position)
+WHERE position <= len(strong) AND position <= len(weak)

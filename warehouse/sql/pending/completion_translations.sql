@@ -20,7 +20,8 @@ FROM (
             answers.sample_index,
             answers.finish_reason
         FROM kept_completions AS answers
-        JOIN kept_prompts AS siblings ON siblings.root_id = answers.root_id
+        JOIN prompts AS origins ON origins.prompt_id = answers.prompt_id
+        JOIN kept_prompts AS siblings ON siblings.root_id = origins.root_id
         WHERE answers.language = 'en'
             AND answers.origin <> 'translated'
             AND list_contains($teachers, answers.teacher)

@@ -10,6 +10,6 @@ SELECT
             'sample': content_id('route', json_array($seed, completion_id))
         }
     ) AS completion_id
-FROM candidates
+FROM scored_completions
 WHERE origin <> 'translated'
 GROUP BY prompt_id

@@ -2,11 +2,11 @@
 --          Translated completions are the rejected side of a pair at most.
 -- Grain: one row per kept completion that every reward model of the build has scored.
 SELECT
-    completion_id,
+    completions.completion_id,
     completions.prompt_id,
-    completions.root_id,
+    prompts.root_id,
     completions.language,
-    completions.split,
+    prompts.split,
     completions.teacher,
     completions.model_fingerprint,
     completions.origin,
@@ -15,10 +15,10 @@ SELECT
     completions.round,
     completions.sample_index,
     completions.text,
-    build_rewards.reward,
+    completions.reward,
     completions.num_chars,
     completions.num_completion_tokens,
     completions.detected_language,
     completions.language_score
-FROM kept_completions AS completions
-JOIN build_rewards USING (completion_id)
+FROM scored_completions AS completions
+JOIN prompts ON prompts.prompt_id = completions.prompt_id

@@ -1,0 +1,102 @@
+-- Purpose: the bookkeeping of one build: at every stage, what went in came out, was rejected, or is still to be done.
+-- Grain: one row per stage, in order.
+WITH lanes AS (
+    SELECT * FROM build_models WHERE config_id = $config_id
+),
+failures AS (
+    SELECT stage, row_id FROM rejections
+    WHERE config_id = '' AND settings_id IN (SELECT settings_id FROM lanes)
+),
+verdicts AS (
+    SELECT stage, count(*) AS num FROM rejections WHERE config_id = $config_id GROUP BY stage
+),
+unread AS (
+    SELECT count(*) AS num
+    FROM rejections AS rejected
+    ANTI JOIN build_prompt_scope AS scope ON scope.prompt_id = rejected.row_id
+    WHERE rejected.config_id = $config_id AND rejected.stage IN ('read', 'prompt_gate')
+),
+wanted_prompts AS (
+    SELECT content_id('translation', [lane.settings_id, prompt_id, lane.language]) AS row_id
+    FROM kept_prompts JOIN build_translators AS lane ON lane.language <> kept_prompts.language
+    WHERE parent_id IS NULL
+),
+wanted_samples AS (
+    SELECT content_id('completion', json_array(settings_id, prompt_id, sample_index)) AS row_id
+    FROM (
+        SELECT build_teachers.settings_id, prompt_id, unnest(range(num_samples))::INTEGER AS sample_index
+        FROM kept_prompts JOIN build_teachers USING (language)
+    )
+),
+wanted_translations AS (
+    SELECT content_id('translation', [lane.settings_id, answers.completion_id, lane.language]) AS row_id
+    FROM kept_completions AS answers
+    JOIN prompts AS origins ON origins.prompt_id = answers.prompt_id
+    JOIN kept_prompts AS siblings ON siblings.root_id = origins.root_id
+    JOIN build_translators AS lane ON lane.language = siblings.language
+    WHERE answers.language = 'en' AND siblings.language <> 'en' AND answers.origin <> 'translated'
+        AND answers.teacher IN (SELECT unnest((recipe -> '$.translation.completions_of')::VARCHAR[]) FROM build_recipe)
+),
+wanted_rewards AS (
+    SELECT completion_id AS row_id FROM kept_completions
+),
+stages AS (
+    SELECT 1 AS place, 'read prompts' AS stage,
+        (SELECT count(*) FROM build_prompts WHERE config_id = $config_id) + (SELECT num FROM unread) AS num_in,
+        (SELECT count(*) FROM build_prompts WHERE config_id = $config_id) AS num_out,
+        (SELECT num FROM unread) AS num_rejected
+    UNION ALL
+    SELECT 2, 'translate prompts',
+        (SELECT count(*) FROM wanted_prompts),
+        (SELECT count(*) FROM wanted_prompts SEMI JOIN prompts ON prompts.prompt_id = row_id),
+        (SELECT count(*) FROM wanted_prompts SEMI JOIN failures USING (row_id))
+    UNION ALL
+    SELECT 3, 'gate prompts',
+        (SELECT count(*) FROM build_prompt_scope),
+        (SELECT count(*) FROM kept_prompts),
+        (SELECT count(*) FROM build_prompt_scope) - (SELECT count(*) FROM kept_prompts)
+    UNION ALL
+    SELECT 4, 'sample',
+        (SELECT count(*) FROM wanted_samples),
+        (SELECT count(*) FROM wanted_samples SEMI JOIN completions ON completions.completion_id = row_id),
+        (SELECT count(*) FROM wanted_samples SEMI JOIN failures USING (row_id))
+    UNION ALL
+    SELECT 5, 'join recorded',
+        (SELECT count(*) FROM build_completions WHERE origin = 'recorded'),
+        (SELECT count(*) FROM build_completions WHERE origin = 'recorded'),
+        0
+    UNION ALL
+    SELECT 6, 'translate completions',
+        (SELECT count(*) FROM wanted_translations),
+        (SELECT count(*) FROM wanted_translations SEMI JOIN completions ON completions.completion_id = row_id),
+        (SELECT count(*) FROM wanted_translations SEMI JOIN failures USING (row_id))
+    UNION ALL
+    SELECT 7, 'gate completions',
+        (SELECT count(*) FROM build_completions),
+        (SELECT count(*) FROM kept_completions),
+        (SELECT count(*) FROM build_completions) - (SELECT count(*) FROM kept_completions)
+    UNION ALL
+    SELECT 8, 'score',
+        (SELECT count(*) FROM wanted_rewards),
+        (SELECT count(*) FROM candidates),
+        (SELECT count(*) FROM wanted_rewards SEMI JOIN (FROM failures WHERE stage = 'score') AS failed USING (row_id))
+    UNION ALL
+    SELECT 9, 'route',
+        (SELECT count(DISTINCT prompt_id) FROM candidates WHERE origin <> 'translated'),
+        (SELECT count(*) FROM selections WHERE config_id = $config_id),
+        0
+    UNION ALL
+    SELECT 10, 'pair',
+        (SELECT count(*) FROM pairs WHERE config_id = $config_id)
+            + (SELECT coalesce(sum(num), 0) FROM verdicts WHERE starts_with(stage, 'pair:')),
+        (SELECT count(*) FROM pairs WHERE config_id = $config_id),
+        (SELECT coalesce(sum(num), 0) FROM verdicts WHERE starts_with(stage, 'pair:'))
+)
+SELECT
+    stage,
+    num_in::BIGINT AS num_in,
+    num_out::BIGINT AS num_out,
+    num_rejected::BIGINT AS num_rejected,
+    (num_in - num_out - num_rejected)::BIGINT AS num_pending
+FROM stages
+ORDER BY place
