@@ -99,7 +99,9 @@ def test_full_disk_of_the_catalog(small_disk: Path, tmp_path: Path) -> None:
         assert lake.query("SELECT count(*), count(DISTINCT prompt_id) FROM selections").row(0) == (written + 1,) * 2
 
 
-def test_folder_without_permission(settings: WarehouseSettings, tmp_path: Path, stranger: list[str]) -> None:
+def test_folder_without_permission(
+    settings: WarehouseSettings, tmp_path: Path, stranger: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with Lake.open(settings) as lake:
         lake.append("selections", make_selections(["p"]))
     body = """
@@ -110,8 +112,9 @@ try:
 except WarehouseError as error:
     print(error)
 """
+    shared = tmp_path_factory.getbasetemp().parent
     for folder in [tmp_path, *tmp_path.parents]:
-        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to("/tmp/pytest-of-root"):
+        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to(shared):
             folder.chmod(0o755)
     modes = {Path(settings.catalog).with_name("catalog.sqlite.locks"): 0o555, tmp_path: 0o555}
     for path, mode in modes.items():
