@@ -193,6 +193,7 @@ def _calm_prefect() -> None:
     """Leave the terminal to the factory's own progress; set before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
 if __name__ == "__main__":

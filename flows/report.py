@@ -30,13 +30,13 @@ def print_status(settings: WarehouseSettings, name: str | None) -> None:
             console.print("no build has run on this warehouse yet")
             return
         use_build(lake, config_id)
-        for report, title in (
-            ("builds", "builds"),
+        console.print(make_table(lake.query(read_sql("reports/builds")), "builds"))
+        for view, title in (
             ("stages", f"stages of {name or config_id}"),
-            ("rejections", "rejections by reason"),
-            ("usage", "cost by stage and model"),
+            ("rejections_by_reason", "rejections by reason"),
+            ("usage_by_stage", "cost by stage and model"),
         ):
-            console.print(make_table(lake.query(read_sql(f"reports/{report}", config_id=config_id)), title))
+            console.print(make_table(lake.query(f"FROM {view}"), title))
 
 
 def make_table(frame: pl.DataFrame, title: str) -> Table:

@@ -18,9 +18,9 @@ from flows.identity import Lane
 from flows.lanes import LaneJob, Run
 from schemas.recipe import PromptSource, Teacher, Translation
 from warehouse import curate, pending
+from warehouse.audits import run_audits
 from warehouse.build_views import use_build
 from warehouse.export import export_build
-from warehouse.statements import read_sql
 
 
 @cache
@@ -196,8 +196,6 @@ def audit(run: Run) -> None:
     Raises:
         AuditError: an audit found offending rows.
     """
-    from warehouse.audits import run_audits
-
     run_audits(run.lake, run.build.config_id)
 
 
@@ -211,7 +209,7 @@ def export(run: Run) -> str:
 
 def count_stages(run: Run) -> pl.DataFrame:
     """Return one row per stage: how many rows came in, went out, and were rejected."""
-    return run.lake.query(read_sql("reports/stages", config_id=run.build.config_id))
+    return run.lake.query("FROM stages")
 
 
 def _signature(lane: Lane) -> rows.Lane:

@@ -15,7 +15,7 @@ ranked AS (
         max(reward) OVER prompt AS best,
         rank() OVER (PARTITION BY prompt_id ORDER BY reward DESC) = 1 AS is_best,
         max(reward) OVER (
-            PARTITION BY prompt_id ORDER BY reward DESC, teacher ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+            PARTITION BY prompt_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING EXCLUDE CURRENT ROW
         ) AS runner_up
     FROM answers
     WINDOW prompt AS (PARTITION BY prompt_id)
