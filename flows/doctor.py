@@ -1,0 +1,81 @@
+"""The check-up of ``factory doctor``: is all here that a build needs, and what is to be done about the rest?"""
+
+import os
+from collections.abc import Iterator
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows import machine_checks, recipe_checks, storage_checks
+from flows.findings import Finding, Findings, note, ok, problem
+from schemas.recipe import Recipe, WarehouseSettings
+
+STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+LOG_COLUMNS = 160
+"""The width of the table where it does not go to a terminal."""
+
+
+def print_checkup(recipe: Recipe | None) -> bool:
+    """Check the machine and, if one is given, what a recipe needs; print a table; return whether there is no problem."""
+    console = Console()
+    findings = []
+    with console.status("checking; importing vLLM takes a moment") as status:
+        for finding in check_up(recipe):
+            findings.append(finding)
+            status.update(f"checked {finding.check}; importing vLLM takes a moment")
+    if not console.is_terminal:
+        console.width = LOG_COLUMNS
+    console.print(_as_table(findings))
+    num_problems = sum(finding.state == "problem" for finding in findings)
+    console.print(f"problems: {num_problems or 'none'}")
+    return not num_problems
+
+
+def _as_table(findings: list[Finding]) -> Table:
+    table = Table(title="check-up", title_justify="left")
+    for column in ("check", "state", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        state = Text(finding.state, style=STYLES[finding.state])
+        table.add_row(Text(finding.check), state, Text(finding.found), Text(finding.to_do))
+    return table
+
+
+def check_up(recipe: Recipe | None) -> Iterator[Finding]:
+    """Yield the findings as they are made."""
+    gpus = machine_checks.find_gpus()
+    needs_vllm = recipe is None or any(model.engine == "vllm" for _, model in recipe_checks.named_models(recipe))
+    warehouse = recipe.warehouse if recipe else None
+    with machine_checks.HeavyImports() as imports:
+        yield from machine_checks.check_platform()
+        yield from machine_checks.check_gpus(gpus)
+        yield from machine_checks.check_language_model()
+        yield from machine_checks.check_extensions(warehouse)
+        yield from _check_prefect()
+        if recipe is None:
+            yield from storage_checks.check_warehouse(WarehouseSettings(), "exports")
+        else:
+            yield from storage_checks.check_warehouse(recipe.warehouse, recipe.run.exports)
+            yield from recipe_checks.check_files(recipe)
+            yield from recipe_checks.check_models(recipe)
+            yield from recipe_checks.check_keys(recipe)
+            yield from recipe_checks.check_fit(recipe, gpus)
+        yield from imports.check(len(gpus), needs_vllm=needs_vllm)
+
+
+def _check_prefect() -> Findings:
+    """Check the Prefect server that the environment names; without one a run starts its own."""
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        yield note("Prefect server", "PREFECT_API_URL names none; only `factory schedule` needs one")
+        return
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=recipe_checks.SERVER_SECONDS).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        to_do = "start it with `prefect server start --host 127.0.0.1`, or unset PREFECT_API_URL"
+        yield problem("Prefect server", f"does not answer ({type(error).__name__})", to_do)
+    else:
+        yield ok("Prefect server", "answers")
