@@ -190,8 +190,8 @@ def _run(recipe: "Recipe", *, until: str, limit: int | None, quiet: bool) -> "Bu
 
 
 def _calm_prefect() -> None:
-    """Leave the terminal to the factory's own progress; set before Prefect is imported."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    """Leave the terminal to the factory: its progress, and the one report of an error. Set before Prefect is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 

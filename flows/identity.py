@@ -11,6 +11,7 @@ from factory.engines.fingerprint import fingerprint_model, template_digest
 from schemas.ids import Json, content_id, file_digest
 from schemas.recipe import EXECUTION_FIELDS, Model, Recipe, RewardModel, Teacher, Translation
 from schemas.tables import BuildModels
+from warehouse.user_sql import check_sql
 
 Role = Literal["teacher", "translator", "reward"]
 
@@ -78,7 +79,9 @@ def resolve_build(recipe: Recipe) -> Build:
 
     Raises:
         EngineError: a model that is not there, or a moving revision that cannot be resolved.
+        RecipeError: an SQL file that is not there or not one SELECT, or a refusal pattern that is none.
     """
+    check_sql(recipe)
     teachers = tuple(_teacher_lane(teacher, recipe) for teacher in recipe.teachers)
     translator = _translator_lane(recipe.translation, recipe) if recipe.translation else None
     rewards = tuple(_reward_lane(model, recipe) for model in recipe.reward_models)
@@ -128,7 +131,7 @@ def _config_id(recipe: Recipe, lanes: tuple[Lane, ...]) -> str:
         source.pop("path")
     for section in (identity["routing"], *identity["pairs"]):
         if section["sql"]:
-            section["sql"] = file_digest(Path(section["sql"])) if Path(section["sql"]).is_file() else section["sql"]
+            section["sql"] = file_digest(Path(section["sql"]))
     return content_id("config", identity)
 
 

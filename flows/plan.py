@@ -12,7 +12,6 @@ from rich.console import Console
 
 from factory.engines.langid import LanguageDetector
 from factory.stages.prompts import SeenPrompts, build_prompts
-from factory.stages.rows import Detect
 from factory.stages.sources import read_source
 from flows.identity import Build, Lane, resolve_build
 from flows.report import make_table
@@ -50,8 +49,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None) -> list[PlannedLane]:
     build = resolve_build(recipe)
     with _open_scratch(recipe) as lake:
         use_build(lake, build.config_id)
-        planner = _Planner(build, lake, limit)
-        return planner.lanes()
+        return _Planner(build, lake, limit).lanes()
 
 
 def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
@@ -100,78 +98,92 @@ def _open_scratch(recipe: Recipe) -> Iterator[Lake]:
 
 
 class _Planner:
+    """Goes through the stages in order; what an earlier stage would send is input of the later ones."""
+
     def __init__(self, build: Build, lake: Lake, limit: int | None) -> None:
         self._build = build
         self._lake = lake
         self._limit = limit
         self._chars = 0
-        self._sources = self._count_sources()
-        self._answered = {
-            tuple(row[:3]): row[3]
-            for row in lake.query(
-                read_sql("reports/answered", config_id=build.config_id, transient=sorted(TRANSIENT_REASONS))
-            ).iter_rows()
-        }
-        self._costs = {
-            tuple(row[:2]): row[2]
-            for row in lake.query(read_sql("reports/token_costs", config_id=build.config_id)).iter_rows()
-        }
+        self._roots: dict[str, str] = {}
+        self._read_sources()
+        self._facts = self._query_facts()
+        costs = lake.query(read_sql("reports/token_costs", lanes=[lane.settings_id for lane in build.lanes]))
+        self._costs = {(stage, settings_id): cost for stage, settings_id, cost in costs.iter_rows()}
+        self._planned: list[PlannedLane] = []
 
     def lanes(self) -> list[PlannedLane]:
-        planned: list[PlannedLane] = []
-        prompts = self._translate_prompts(planned)
-        completions = self._sample(planned, prompts)
-        self._translate_completions(planned, completions)
+        """Return what is planned, in the order of the stages."""
+        sources = Counter(self._roots.values())
+        prompts = sources + self._kept("prompts") + self._translate_prompts(sources)
+        sampled = self._sample(prompts)
+        translated = self._translate_completions()
+        completions = self._kept("completions") + sampled + translated
         for lane in self._build.rewards:
-            self._add(planned, "score", lane, completions)
-        return planned
+            self._plan("score", lane, completions)
+        return self._planned
 
-    def _translate_prompts(self, planned: list[PlannedLane]) -> Counter[str]:
+    def _translate_prompts(self, sources: Counter[str]) -> Counter[str]:
         lane, translation = self._build.translator, self._build.recipe.translation
-        prompts = Counter(self._sources)
-        if lane is not None and translation is not None and translation.prompts:
-            total = sum(self._sources.values())
-            wanted = Counter({language: total - self._sources[language] for language in lane.languages})
-            self._add(planned, "translate_prompts", lane, wanted)
-            prompts += wanted
-        return prompts
+        if lane is None or translation is None or not translation.prompts:
+            return Counter()
+        total = sum(sources.values())
+        return self._plan("translate_prompts", lane, Counter({code: total - sources[code] for code in lane.languages}))
 
-    def _sample(self, planned: list[PlannedLane], prompts: Counter[str]) -> Counter[str]:
-        completions: Counter[str] = Counter()
+    def _sample(self, prompts: Counter[str]) -> Counter[str]:
+        sent: Counter[str] = Counter()
         for lane in self._build.teachers:
-            if isinstance(lane.model, Teacher) and lane.model.recorded:
-                continue
-            wanted = Counter({language: prompts[language] * lane.num_samples for language in lane.languages})
-            self._add(planned, "sample", lane, wanted)
-            completions += wanted
-        return completions
+            if isinstance(lane.model, Teacher) and not lane.model.recorded:
+                wanted = Counter({code: prompts[code] * lane.num_samples for code in lane.languages})
+                sent += self._plan("sample", lane, wanted)
+        return sent
 
-    def _translate_completions(self, planned: list[PlannedLane], completions: Counter[str]) -> None:
+    def _translate_completions(self) -> Counter[str]:
         lane, translation = self._build.translator, self._build.recipe.translation
         if lane is None or translation is None or not translation.completions_of:
-            return
-        samples = sum(
-            teacher.num_samples
-            for teacher in self._build.teachers
-            if teacher.name in translation.completions_of and "en" in teacher.languages
+            return Counter()
+        new_answers = sum(
+            planned.num_to_send
+            for planned in self._planned
+            if planned.stage == "sample" and planned.language == "en" and planned.model in translation.completions_of
         )
-        wanted = Counter({language: self._sources["en"] * samples for language in lane.languages if language != "en"})
-        self._add(planned, "translate_completions", lane, wanted)
-        completions += wanted
+        targets = [code for code in lane.languages if code != "en"]
+        return self._plan(
+            "translate_completions", lane, self._kept("siblings") + Counter(dict.fromkeys(targets, new_answers))
+        )
 
-    def _add(self, planned: list[PlannedLane], stage: str, lane: Lane, wanted: Counter[str]) -> None:
+    def _plan(self, stage: str, lane: Lane, wanted: Counter[str]) -> Counter[str]:
+        """Plan one lane in every language; return what it would send."""
+        sent: Counter[str] = Counter()
         for language in lane.languages:
             if wanted[language]:
-                answered = min(self._answered.get((stage, lane.settings_id, language), 0), wanted[language])
-                tokens = round((wanted[language] - answered) * self._cost(stage, lane))
-                planned.append(PlannedLane(stage, lane.name, language, wanted[language], answered, tokens))
+                answered = min(self._facts.get(("settled", stage, lane.settings_id, language), 0), wanted[language])
+                sent[language] = wanted[language] - answered
+                tokens = round(sent[language] * self._cost(stage, lane))
+                self._planned.append(PlannedLane(stage, lane.name, language, wanted[language], answered, tokens))
+        return sent
+
+    def _kept(self, what: str) -> Counter[str]:
+        return Counter({key[3]: num for key, num in self._facts.items() if key[:2] == ("kept", what)})
+
+    def _query_facts(self) -> dict[tuple[str, str, str, str], int]:
+        translation = self._build.recipe.translation
+        sql = read_sql(
+            "reports/plan",
+            config_id=self._build.config_id,
+            lanes=[lane.settings_id for lane in self._build.lanes],
+            transient=sorted(TRANSIENT_REASONS),
+            translated_teachers=translation.completions_of if translation else (),
+        )
+        rows = self._lake.query(sql, [list(self._roots)]).iter_rows()
+        return {(kind, stage, settings_id, language): num for kind, stage, settings_id, language, num in rows}
 
     def _cost(self, stage: str, lane: Lane) -> float:
         """Return the tokens that one request is expected to take."""
         known = self._costs.get((stage, lane.settings_id))
         if known is not None:
             return float(known)
-        prompt = self._chars / max(sum(self._sources.values()), 1) / CHARS_PER_TOKEN
+        prompt = self._chars / max(len(self._roots), 1) / CHARS_PER_TOKEN
         sampling = getattr(lane.model, "sampling", None)
         if stage == "translate_prompts":
             return 2 * prompt
@@ -179,26 +191,22 @@ class _Planner:
         completion = SHARE_OF_MAX_TOKENS * (sampling.max_tokens if stage == "sample" and sampling else longest)
         return 2 * completion if stage == "translate_completions" else prompt + completion
 
-    def _count_sources(self) -> Counter[str]:
-        """Count the prompts that the sources hold now, by language, as reading them would."""
-        counts: Counter[str] = Counter()
+    def _read_sources(self) -> None:
+        """Read what the sources hold now, as a run would."""
         recipe = self._build.recipe
         seen = SeenPrompts(recipe.prompt_gates)
         detect = LanguageDetector().detect
         known = self._lake.query("SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL")
         seen.remember(known)
-        ids: set[str] = set()
-        for frame in (known, *self._read_sources(seen, detect)):
-            fresh = frame.filter(~pl.col("prompt_id").is_in(ids))
-            counts.update(fresh["language"])
-            ids.update(fresh["prompt_id"])
-            contents = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars())
-            self._chars += int(fresh.select(contents.list.sum().sum()).item())
-        return counts
-
-    def _read_sources(self, seen: SeenPrompts, detect: Detect) -> Iterator[pl.DataFrame]:
-        gates = self._build.recipe.prompt_gates
-        for source in self._build.recipe.prompts:
+        self._count(known)
+        for source in recipe.prompts:
             limited = source if self._limit is None else source.model_copy(update={"limit": self._limit})
             for raw in read_source(limited):
-                yield build_prompts(raw, source=source, gates=gates, config_id="", seen=seen, detect=detect).rows
+                gates = recipe.prompt_gates
+                self._count(build_prompts(raw, source=source, gates=gates, config_id="", seen=seen, detect=detect).rows)
+
+    def _count(self, prompts: pl.DataFrame) -> None:
+        fresh = prompts.filter(~pl.col("prompt_id").is_in(list(self._roots)))
+        self._roots |= dict(zip(fresh["prompt_id"], fresh["language"], strict=True))
+        contents = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars())
+        self._chars += int(fresh.select(contents.list.sum().sum()).item())

@@ -8,7 +8,20 @@ import pytest
 TEACHERS = ("north", "south")
 LANGUAGES = ("en", "fr", "ar", "ja")
 
-WORDS = "river stone lamp copper violin garden winter pepper anchor ribbon falcon marble".split()
+WORDS = [
+    "river",
+    "stone",
+    "lamp",
+    "copper",
+    "violin",
+    "garden",
+    "winter",
+    "pepper",
+    "anchor",
+    "ribbon",
+    "falcon",
+    "marble",
+]
 
 
 def write_prompts(path: Path, count: int, *, start: int = 0) -> None:
@@ -25,7 +38,12 @@ def write_recipe(tmp_path: Path) -> Callable[..., Path]:
     """Write a small recipe whose models are empty folders: stand-ins answer for them."""
 
     def write(
-        *, name: str = "small", languages: tuple[str, ...] = LANGUAGES, teachers: tuple[str, ...] = TEACHERS, extra: str = ""
+        *,
+        name: str = "small",
+        languages: tuple[str, ...] = LANGUAGES,
+        teachers: tuple[str, ...] = TEACHERS,
+        extra: str = "",
+        commit_rows: int = 500,
     ) -> Path:
         for model in (*teachers, "translator", "reward"):
             folder = tmp_path / "models" / model
@@ -60,8 +78,8 @@ catalog = "{tmp_path}/lake/catalog.sqlite"
 data = "{tmp_path}/lake/data"
 [run]
 exports = "{tmp_path}/exports"
-commit_rows = 10
-commit_seconds = 0.2
+commit_rows = {commit_rows}
+commit_seconds = 0.5
 {extra}
 """
         path = tmp_path / f"{name}.toml"

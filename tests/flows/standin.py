@@ -10,6 +10,7 @@ from typing import Any
 from factory.engines.base import Reply, Request
 from factory.engines.open import Task
 from factory.engines.supervisor import ChildEngine
+from schemas.ids import content_id
 from schemas.recipe import Model
 
 CORE = "tests.flows.standin:open_core"
@@ -27,7 +28,8 @@ class StandIn:
         self.waiting: list[Request] = []
 
     def submit(self, request: Request) -> None:
-        self.log.write(f"{self.task} {os.getpid()} {request.request_id} {self.name}\n")
+        asked = [request.target_language, *(message["content"] for message in request.messages)]
+        self.log.write(f"{self.task} {os.getpid()} {content_id('asked', asked)} {self.name}\n")
         self.log.flush()
         self.waiting.append(request)
 
@@ -45,9 +47,7 @@ class StandIn:
             words = f"{request.target_language} {text[::-1] if text.isalpha() else f'« {text} »'}"
         else:
             words = f"{self.name} says {digest.hex()[: 4 + digest[0] % 40]} to {text}"
-        return Reply(
-            request.request_id, text=words, finish_reason="stop", num_prompt_tokens=9, num_completion_tokens=5
-        )
+        return Reply(request.request_id, text=words, finish_reason="stop", num_prompt_tokens=9, num_completion_tokens=5)
 
     def close(self) -> None:
         self.log.close()
@@ -79,7 +79,7 @@ class StandInEngines:
         return ChildEngine(CORE, settings, max_in_flight=self.max_in_flight, devices=devices, stop=stop)
 
     def asked(self) -> list[tuple[str, int, str, str]]:
-        """Return (task, pid, request id, model) of every request that a stand-in was given."""
+        """Return (task, pid, content id of what was asked, model) of every request that a stand-in was given."""
         if not self.log.exists():
             return []
         lines = self.log.read_text(encoding="utf-8").splitlines()

@@ -223,7 +223,7 @@ def count_answers(recipe: Path) -> int:
 
 
 def _run(prefect: httpx.Client, deployment: dict[str, Any]) -> str:
-    response = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": {"until": "route"}})
+    response = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json={})
     response.raise_for_status()
     return str(response.json()["id"])
 

@@ -91,7 +91,9 @@ def test_another_pair_setting_sends_nothing_and_lives_beside_the_first(write_rec
         sizes = dict(
             lake.query("SELECT config_id, count(*) FROM pairs WHERE strategy = 'best_vs_worst' GROUP BY 1").iter_rows()
         )
-        dropped = lake.query("SELECT count(*) FROM rejections WHERE stage = 'pair:best_vs_worst' AND config_id = ?", [second.config_id])
+        dropped = lake.query(
+            "SELECT count(*) FROM rejections WHERE stage = 'pair:best_vs_worst' AND config_id = ?", [second.config_id]
+        )
     assert 0 < sizes[second.config_id] < sizes[first.config_id]
     assert dropped.item() == sizes[first.config_id] - sizes[second.config_id]
 
@@ -108,7 +110,9 @@ def test_stages_and_limits(write_recipe, engines):
 def test_what_identifies_a_build_is_neither_a_path_nor_how_it_runs(write_recipe, engines, tmp_path):
     first = build(write_recipe(), engines, until="read")
     moved = write_recipe(name="moved", extra="slots = []")
-    text = moved.read_text().replace("commit_rows = 10", "commit_rows = 77").replace('name = "moved"', 'name = "small"')
+    text = (
+        moved.read_text().replace("commit_rows = 500", "commit_rows = 77").replace('name = "moved"', 'name = "small"')
+    )
     (tmp_path / "models").rename(tmp_path / "elsewhere")
     moved.write_text(text.replace("./models/", "./elsewhere/"))
     assert build(moved, engines, until="read").config_id == first.config_id

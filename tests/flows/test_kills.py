@@ -10,8 +10,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from factory.engines.open import open_engine
 from flows.committer import MAX_WAITING_COMMITS
 from flows.execution import execute_build
@@ -61,7 +59,7 @@ def start_build(recipe: Path, log: Path) -> "subprocess.Popen[bytes]":
 
 def test_stand_in_kills(write_recipe, ids, tmp_path):
     rng = random.Random(os.environ.get("FACTORY_TEST_SEED", "20"))
-    path = write_recipe(extra="overlap = 'wait'")
+    path = write_recipe(extra="overlap = 'wait'", commit_rows=COMMIT_ROWS)
     log = tmp_path / "asked.log"
     engines = StandInEngines(log)
     kills = Counter()
@@ -72,7 +70,9 @@ def test_stand_in_kills(write_recipe, ids, tmp_path):
             after = already + rng.randint(1, 18)
 
             def reached(after: int = after, stage: str = stage, process: "subprocess.Popen[bytes]" = process) -> bool:
-                return process.poll() is not None or sum(name == stage for name, _ in stage_of(engines.asked())) >= after
+                return (
+                    process.poll() is not None or sum(name == stage for name, _ in stage_of(engines.asked())) >= after
+                )
 
             assert wait_until(reached)
             assert process.poll() is None, process.stderr.read().decode()
@@ -186,8 +186,7 @@ def children_of(pid: int) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("signals", [1])
-def test_an_interrupt_drains_and_commits(write_recipe, tmp_path, signals):
+def test_an_interrupt_drains_and_commits(write_recipe, tmp_path):
     path = write_recipe()
     log = tmp_path / "asked.log"
     process = start_build(path, log)
@@ -200,5 +199,5 @@ def test_an_interrupt_drains_and_commits(write_recipe, tmp_path, signals):
     assert "waiting for what is in flight" in message
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
         assert lake.query("SELECT status FROM builds ORDER BY recorded_at DESC LIMIT 1").item() == "stopped"
-        answered = set(lake.query("SELECT completion_id FROM completions")["completion_id"])
-    assert {request for task, _, request, _ in engines.asked() if task == "generate"} == answered
+        num_answered = lake.query("SELECT count(*) FROM completions").item()
+    assert num_answered == len({(request, name) for task, _, request, name in engines.asked() if task == "generate"})

@@ -2,6 +2,6 @@
 -- Grain: one row per stage and lane that has run.
 SELECT stage, settings_id, (sum(num_prompt_tokens) + sum(num_completion_tokens)) / sum(num_requests) AS num_tokens
 FROM usage
-WHERE settings_id IN (SELECT settings_id FROM build_models WHERE config_id = $config_id)
+WHERE list_contains($lanes, settings_id)
 GROUP BY stage, settings_id
 HAVING sum(num_requests) > 0

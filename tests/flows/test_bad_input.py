@@ -1,0 +1,548 @@
+"""Bad input of every kind through a whole build: one clear sentence, or a rejection with its reason."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from factory.engines.base import Failure
+from factory.engines.open import open_engine
+from factory.engines.openai import OpenAIEngine
+from factory.engines.servers import Patience
+from flows.cli import main
+from flows.execution import execute_build
+from schemas.errors import EngineError, FactoryError, InputError, RecipeError, WarehouseError
+from schemas.reasons import Reason
+from schemas.recipe_file import load_recipe
+from tests.factory.engines.scripted_server import ScriptedServer, completion
+from tests.flows.direct import DirectEngines
+from warehouse.lake import Lake
+
+ROOT = Path(__file__).parents[2]
+
+RECIPE = """
+name = "small"
+languages = ["en", "fr"]
+[[prompts]]
+name = "questions"
+path = "prompts.jsonl"
+columns = { prompt = "q", id = "id", language = "lang" }
+[prompt_gates]
+language = false
+near_duplicate_similarity = 0
+[[teachers]]
+name = "north"
+model = "./models/north"
+[gates]
+language = false
+[[reward_models]]
+name = "judge"
+model = "./models/judge"
+[warehouse]
+catalog = "FOLDER/lake/catalog.sqlite"
+data = "FOLDER/lake/data"
+[run]
+exports = "FOLDER/exports"
+"""
+
+PROMPTS = [{"id": str(number), "q": f"What is {number} and why?", "lang": "en"} for number in range(4)]
+
+
+def write_lines(path: Path, rows: list[Any]) -> None:
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+
+
+def write_model(folder: Path, architecture: str = "LlamaForCausalLM", weights: bytes = b"weights") -> None:
+    """Write what a check of a model folder looks at."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    (folder / "chat_template.jinja").write_text("")
+    if weights:
+        (folder / "model.safetensors").write_bytes(weights)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write the recipe with some of its text replaced, its prompts and its models."""
+    write_lines(tmp_path / "prompts.jsonl", PROMPTS)
+    write_model(tmp_path / "models" / "north")
+    write_model(tmp_path / "models" / "judge", "LlamaForSequenceClassification")
+
+    def make(*changes: tuple[str, str]) -> Path:
+        text = RECIPE.replace("FOLDER", str(tmp_path))
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        path = tmp_path / "small.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must fail with one sentence; return the sentence."""
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["factory", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: "), said
+        assert said.count("\n") == 1, said
+        return said.removeprefix("error: ").rstrip("\n")
+
+    return run
+
+
+def build(path: Path, engines: Any = None, until: str = "route", **settings: Any) -> Any:
+    return execute_build(load_recipe(path), until=until, quiet=True, open_engine=engines or DirectEngines(), **settings)
+
+
+def reasons(path: Path, stage: str) -> dict[str, int]:
+    """Return how many rows of a stage were rejected, by reason."""
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        found = lake.query("SELECT reason, count(*) FROM rejections WHERE stage = ? GROUP BY 1", [stage])
+    return dict(found.iter_rows())
+
+
+def texts_of(path: Path, table: str = "completions") -> list[str]:
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        return lake.query(f"SELECT text FROM {table} ORDER BY text")["text"].to_list()
+
+
+# Recipes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("[warehouse]", "[warehouse", r"small\.toml is not TOML: .*line 19"),
+        ('"en", "fr"', '"en", "xx"', r"small\.toml:3: languages: unknown language 'xx'; allowed are ar, cs"),
+        ("[gates]", '[[teachers]]\nname = "north"\nmodel = "org/b"\n[gates]', r"teacher 'north' is named twice"),
+        ("[gates]", '[routing]\nmethod = "fixed"\nteachers = { en = "east" }\n[gates]', r"unknown teacher 'east'; the"),
+        (
+            "[gates]",
+            '[[pairs]]\nstrategy = "strong_vs_weak"\nstrong = "north"\nweak = "west"\n[gates]',
+            r"small\.toml:19: pairs\.0\.weak: unknown teacher 'west'; the pool has north",
+        ),
+        ('"prompts.jsonl"', '"nowhere.jsonl"', r"no file at .*/nowhere\.jsonl"),
+        ('"prompts.jsonl"', '"small.toml"', r"small\.toml is no kind of file that can be read; allowed are \.parquet"),
+        (
+            'prompt = "q"',
+            'prompt = "question"',
+            r"no row of 'questions' can be read; the first: prompts\.jsonl:1: no fie",
+        ),
+        ('"./models/north"', '"./models/nowhere"', r"there is no model folder '.*/models/nowhere'"),
+        (
+            '"./models/north"',
+            '"./models/north"\nchat_template = "no.jinja"',
+            r"there is no chat template '.*/no\.jinja'",
+        ),
+        ("[gates]", '[routing]\nmethod = "sql"\nsql = "no.sql"\n[gates]', r"the SQL file .*/no\.sql cannot be read"),
+        ("[gates]", '[gates]\nrefusal_patterns = ["("]', r"gates\.refusal_patterns: '\(' is no regular expression"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_one_sentence_before_anything_is_sent(write, refused, old, new, sentence):
+    path = write((old, new))
+    engines = DirectEngines()
+    with pytest.raises(FactoryError, match=sentence) as caught:
+        build(path, engines)
+    assert engines.opened == []
+    assert refused("plan", path) == str(caught.value)
+
+
+def test_a_failed_run_says_one_sentence(write, tmp_path):
+    path = write(('"prompts.jsonl"', '"nowhere.jsonl"'))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", "--quiet", str(path)],
+        cwd=ROOT,
+        env=environment | {"PREFECT_HOME": str(tmp_path / "prefect")},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: no file at {tmp_path}/nowhere.jsonl\n"
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        status, detail = lake.query("SELECT status, detail FROM builds WHERE status <> 'running'").row(0)
+    assert (status, detail) == ("failed", f"InputError: no file at {tmp_path}/nowhere.jsonl")
+
+
+def test_a_recipe_that_is_not_there(refused, tmp_path):
+    assert refused("run", tmp_path / "no.toml").startswith(f"there is no recipe {tmp_path}/no.toml; `factory init")
+    assert "cannot be read: " in refused("plan", tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_without_the_column(write, tmp_path, suffix):
+    frame = pl.DataFrame({"id": ["1"], "text": ["Why?"], "lang": ["en"]})
+    frame.write_csv(tmp_path / "p.csv")
+    frame.write_parquet(tmp_path / "p.parquet")
+    path = write(('"prompts.jsonl"', f'"p.{suffix}"'))
+    with pytest.raises(InputError, match=rf"p\.{suffix} has no column 'q'; there are 'id', 'text', 'lang'$"):
+        build(path, until="read")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"[1, 2", b"PAR1\0\0"])
+def test_files_without_any_row(write, tmp_path, content):
+    (tmp_path / "prompts.jsonl").write_bytes(content)
+    path = write()
+    if content.strip():
+        with pytest.raises(InputError, match=r"no row of 'questions' can be read; the first: prompts\.jsonl:1: no "):
+            build(path, until="read")
+    else:
+        assert build(path, until="route").counts["num_in"].sum() == 0
+
+
+# Rows
+
+
+def test_good_and_bad_rows_are_all_accounted_for(write, tmp_path):
+    long = "long " * 200_000
+    rows = [
+        *PROMPTS,
+        {"id": "e", "q": "", "lang": "en"},
+        {"id": "w", "q": " \n\t ", "lang": "en"},
+        {"id": "n", "q": None, "lang": "en"},
+        {"id": "nul", "q": "a\0b", "lang": "en"},
+        b'{"id": "half", "q": "a\\ud800b", "lang": "en"}',
+        b'{"id": "latin", "q": "caf\xe9", "lang": "fr"}',
+        {"id": "long", "q": long, "lang": "en"},
+        {"id": "kl", "q": "nuqneH", "lang": "klingon"},
+        {"id": "d", "q": PROMPTS[0]["q"], "lang": "en"},
+        {"id": "t", "q": 7, "lang": "en"},
+        {"id": "m", "lang": "en"},
+        b'{"id": "cut", "q": "Wh',
+        b"[1]",
+        {"id": "fr", "q": "Pourquoi ?", "lang": "French"},
+        {"id": "pair", "q": "A whole pair \U0001f600", "lang": "en"},
+    ]
+    write_lines(tmp_path / "prompts.jsonl", rows)
+    path = write()
+    summary = build(path)
+    stages = {row["stage"]: row for row in summary.counts.iter_rows(named=True)}
+    assert stages["read prompts"] == {
+        "stage": "read prompts", "num_in": len(rows), "num_out": 6, "num_rejected": len(rows) - 6, "num_pending": 0,
+    }  # fmt: skip
+    assert all(row["num_in"] == row["num_out"] + row["num_rejected"] for row in stages.values())
+    assert stages["route"]["num_out"] == 6
+    assert reasons(path, "read") == {
+        "empty_prompt": 3, "invalid_text": 3, "unknown_language": 1, "duplicate": 1, "invalid_row": 4,
+    }  # fmt: skip
+    assert reasons(path, "prompt_gate") == {"too_long": 1}
+    assert any("A whole pair \U0001f600" in text for text in texts_of(path))
+
+
+def test_a_prompt_longer_than_the_context_is_set_aside_for_good(write, tmp_path):
+    long = "all work and no play " * 50_000
+    write_lines(tmp_path / "prompts.jsonl", [*PROMPTS, {"id": "long", "q": long, "lang": "en"}])
+    path = write(("[prompt_gates]", "[prompt_gates]\nmax_chars = 2_000_000"))
+
+    def fault(request):
+        is_long = len(request.messages[-1]["content"]) > 100_000
+        return Failure(Reason.PROMPT_TOO_LONG, "1,050,000 tokens, the context has 4,096") if is_long else None
+
+    summary = build(path, DirectEngines(fault=fault))
+    assert summary.num_sent == 5 + 4
+    assert reasons(path, "sample") == {"prompt_too_long": 1}
+    assert build(path, again := DirectEngines()).num_sent == 0
+    assert again.opened == []
+    # another model with room for it answers it, and 1 MB of text goes through every table
+    write_model(tmp_path / "models" / "north", weights=b"larger")
+    assert build(path).num_sent == 5 + 5
+    assert any(long in text for text in texts_of(path, "candidates"))
+
+
+# Engines
+
+
+def fail_once(reason: Reason) -> Callable[[Any], Failure | None]:
+    return lambda request: Failure(reason, "as told") if "2" in request.messages[-1]["content"] else None
+
+
+def test_transient_failures_are_tried_again_and_poison_waits_for_a_retry(write, refused, monkeypatch, capsys):
+    path = write()
+    for reason in (Reason.TIMEOUT, Reason.SERVER_ERROR, Reason.ENGINE_DIED):
+        build(path, DirectEngines(fault=fail_once(reason)), until="sample")
+        assert reasons(path, "sample") == {reason: 1}
+    assert build(path, until="sample").num_sent == 1
+    assert reasons(path, "sample") == {}
+    assert build(path, DirectEngines(fault=fail_once(Reason.POISON))).num_sent == 4
+    assert reasons(path, "score") == {"poison": 1}
+    assert build(path).num_sent == 0
+    assert refused("retry", path, "--reason", "bad luck").startswith("there is no reason 'bad luck'; allowed are empty")
+    monkeypatch.setattr(sys, "argv", ["factory", "retry", str(path), "--reason", "poison"])
+    main()
+    assert capsys.readouterr().out == "1 requests will be sent again by the next run\n"
+    assert build(path).num_sent == 1
+    assert reasons(path, "score") == {}
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (
+            lambda models: (models / "north" / "model.safetensors").unlink(),
+            r"/north' has no weights; looked for \*\.saf",
+        ),
+        (lambda models: (models / "north" / "config.json").write_text("{"), r"config\.json .*/north' cannot be read"),
+        (
+            lambda models: write_model(models / "north", "LlamaForSequenceClassification"),
+            r"/north' is a classifier .*gene",
+        ),
+        (
+            lambda models: write_model(models / "judge"),
+            r"/judge' is a generator \(LlamaForCausalLM\); a reward model is",
+        ),
+        (lambda models: (models / "judge" / "model.safetensors").unlink(), r"/judge' has no weights"),
+    ],
+)
+def test_a_model_that_cannot_do_its_task_is_refused_before_anything_is_sent(write, tmp_path, damage, sentence):
+    path = write()
+    damage(tmp_path / "models")
+    with pytest.raises(EngineError, match=sentence):
+        build(path, open_engine)
+
+
+class Patient:
+    """Opens servers with little patience, and stand-ins for the rest."""
+
+    def __new__(cls) -> DirectEngines:
+        patience = Patience(num_tries=2, first_seconds=0.01, max_seconds=0.02, down_seconds=0.05)
+        return DirectEngines(
+            open_other=lambda model, task, stop: OpenAIEngine(model, task, stop=stop, patience=patience)
+        )
+
+
+async def hang(call):
+    await asyncio.sleep(60)
+
+
+async def stumble(call, *, answer):
+    """Answer the question about 2 as told, all others as they should be."""
+    return answer if "2" in call.text else completion(f"an answer to {call.text}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "is_final"),
+    [
+        ((500, {"error": {"message": "out of memory"}}), "server_error", False),
+        (hang, "timeout", False),
+        (b"<html>it works</html>", "invalid_reply", True),
+        ({"choices": []}, "invalid_reply", True),
+        (completion("half a pair: \ud83d"), None, False),
+    ],
+)
+def test_a_server_that_stumbles_over_one_request(write, answer, reason, is_final):
+    async def script(call):
+        if answer is hang and "2" in call.text:
+            await hang(call)
+        return await stumble(call, answer=answer)
+
+    with ScriptedServer(script) as server:
+        path = write(
+            (
+                'model = "./models/north"',
+                f'engine = "openai"\nmodel = "north"\nrun = {{ urls = ["{server.url}"], timeout_seconds = 0.5 }}',
+            )
+        )
+        build(path, Patient(), until="sample")
+        assert reasons(path, "sample") == ({reason: 1} if reason else {})
+        num_calls = len(server.calls)
+        server.script = partial(stumble, answer=completion("mended"))
+        assert build(path, Patient(), until="sample").num_sent == (1 if reason and not is_final else 0)
+        assert len(server.calls) == num_calls + (1 if reason and not is_final else 0)
+        assert reasons(path, "sample") == ({reason: 1} if is_final else {})
+    assert len(texts_of(path)) == (3 if is_final else 4)
+
+
+def test_a_server_that_is_gone_ends_the_run_with_a_sentence(write):
+    with ScriptedServer() as server:
+        url = server.url
+    path = write(('model = "./models/north"', f'engine = "openai"\nmodel = "north"\nrun = {{ urls = ["{url}"] }}'))
+    with pytest.raises(
+        EngineError, match=rf"no server can be reached at {url} for \d+ s; start one, or mend 'run.urls'"
+    ):
+        build(path, Patient())
+
+
+# SQL of the user's own
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a recipe whose completions are scored."""
+    folder = tmp_path_factory.mktemp("scored")
+    write_lines(folder / "prompts.jsonl", PROMPTS)
+    for model in ("north", "judge"):
+        write_model(folder / "models" / model)
+    path = folder / "small.toml"
+    path.write_text(RECIPE.replace("FOLDER", str(folder)).replace('north"\n[gates]', 'north"\nsamples = 2\n[gates]'))
+    build(path, until="score")
+    return folder
+
+
+ROUTE = "SELECT prompt_id, any_value(completion_id) AS completion_id FROM candidates GROUP BY 1"
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        (f"{ROUTE}; {ROUTE}", "must hold exactly one SELECT, but holds SELECT, SELECT"),
+        ("DELETE FROM completions", "must hold exactly one SELECT, but holds DELETE"),
+        ("DROP TABLE prompts", "must hold exactly one SELECT, but holds DROP"),
+        ("-- nothing", "must hold exactly one SELECT, but holds nothing"),
+        ("SELEC 1", "is not SQL: .*syntax error"),
+        ("SELECT prompt_id FROM candidates", "must return the columns prompt_id, completion_id; it returns prompt_id"),
+        ("SELECT prompt_id, completion_id FROM candidate", "cannot be run: .*candidate does not exist"),
+        (
+            "SELECT 'p' AS prompt_id, 'c' AS completion_id",
+            "returns a row for prompt p whose completion_id c is no cand",
+        ),
+        (
+            "SELECT prompt_id, completion_id FROM candidates",
+            "whose completion_id is one of 2; a prompt has one selection",
+        ),
+        ("SELECT prompt_id, error('no') AS completion_id FROM candidates", "cannot be run: .*no"),
+    ],
+)
+def test_a_router_that_is_none_is_refused(scored, tmp_path, sql, sentence):
+    (tmp_path / "own.sql").write_text(sql)
+    recipe = scored / f"{tmp_path.name}.toml"
+    routing = f'[routing]\nmethod = "sql"\nsql = "{tmp_path}/own.sql"\n[warehouse]'
+    recipe.write_text((scored / "small.toml").read_text().replace("[warehouse]", routing))
+    with pytest.raises(RecipeError, match=rf"own\.sql .*{sentence}") as caught:
+        build(recipe)
+    assert "\n" not in str(caught.value)
+
+
+PAIR = "FROM candidates AS a JOIN candidates AS b USING (prompt_id) WHERE a.reward > b.reward"
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        ("UPDATE prompts SET language = 'xx'", "must hold exactly one SELECT, but holds UPDATE"),
+        (
+            f"SELECT prompt_id, a.completion_id AS chosen_id {PAIR}",
+            "must return the columns prompt_id, chosen_id, reject",
+        ),
+        (
+            f"SELECT prompt_id, a.completion_id AS chosen_id, 'x' AS rejected_id {PAIR}",
+            "whose rejected_id x is no cand",
+        ),
+        (
+            "SELECT prompt_id, completion_id AS chosen_id, completion_id AS rejected_id FROM candidates",
+            "whose chosen_id and rejected_id are the same completion",
+        ),
+        (f"SELECT prompt_id, a.completion_id AS chosen_id, NULL AS rejected_id {PAIR}", "whose rejected_id NULL is no"),
+    ],
+)
+def test_a_pair_strategy_that_is_none_is_refused(scored, tmp_path, sql, sentence):
+    (tmp_path / "own.sql").write_text(sql)
+    recipe = scored / f"{tmp_path.name}.toml"
+    pairs = f'[[pairs]]\nstrategy = "sql"\nname = "own"\nsql = "{tmp_path}/own.sql"\n[warehouse]'
+    recipe.write_text((scored / "small.toml").read_text().replace("[warehouse]", pairs))
+    with pytest.raises(RecipeError, match=rf"own\.sql .*{sentence}"):
+        build(recipe, until="pair")
+
+
+# Warehouses
+
+
+def make_folder(lake: Path) -> None:
+    (lake / "catalog.sqlite").mkdir(parents=True)
+
+
+def make_garbage(lake: Path) -> None:
+    lake.mkdir()
+    (lake / "catalog.sqlite").write_bytes(b"garbage" * 1000)
+
+
+def make_file_for_data(lake: Path) -> None:
+    lake.mkdir()
+    (lake / "data").write_text("a file")
+
+
+def make_file_for_all(lake: Path) -> None:
+    lake.write_text("a file")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (make_folder, r"catalog\.sqlite: the catalog's file is missing or there is no permission to open it"),
+        (make_garbage, r"catalog\.sqlite: the file is not a SQLite database; name another file, or restore it"),
+        (make_file_for_data, r"the warehouse .*lake/data"),
+        (make_file_for_all, r"the warehouse cannot be written: Not a directory|File exists"),
+    ],
+)
+def test_a_warehouse_that_is_none(write, refused, tmp_path, make, sentence):
+    make(tmp_path / "lake")
+    path = write()
+    with pytest.raises(WarehouseError, match=sentence) as caught:
+        build(path)
+    assert "\n" not in str(caught.value)
+    if make is not make_file_for_data:
+        refused("status", "--recipe", path)
+        refused("plan", path)
+
+
+def test_a_warehouse_that_was_damaged(write, refused, tmp_path):
+    path = write()
+    build(path, until="read")
+    catalog = tmp_path / "lake" / "catalog.sqlite"
+    catalog.write_bytes(catalog.read_bytes()[:20_000])
+    with pytest.raises(WarehouseError, match="catalog's file is damaged: restore it from a copy"):
+        build(path)
+    assert "damaged" in refused("status", "--recipe", path)
+    assert "damaged" in refused("export", path)
+
+
+# Scripts
+
+
+TEXTS = {
+    "ar": "ما هي عاصمة مصر؟ «القاهرة» \u200f(أجب بجملة)\u200f",
+    "he": "מהי בירת ישראל? \u202bשָׁלוֹם\u202c",
+    "fa": "پایتخت ایران کجاست؟ می\u200cخواهم بدانم",
+    "ja": "日本の首都はどこですか？「東京」で合ってる？　葛\U000e0100城",
+    "zh": "中国的首都在哪里？𠮷野家",
+    "ko": "한국의 수도는 어디인가요? \u1112\u1161\u11ab",
+    "hi": "भारत की राजधानी क्या है? क\u094dष \u200d",
+    "vi": "Thủ đô Việt Nam ở đâu? Tie\u0302\u0301ng Vie\u0323\u0302t",
+    "el": "Ποια είναι η πρωτεύουσα; \u03b1\u0301",
+    "tr": "İstanbul mu, Iğdır mı? \r\nikinci satır\u2028üçüncü",
+    "en": 'e\u0301 is not é; 👩\u200d👩\u200d👧, z͑ͫ̓a̴l̷g̸o "quoted" \\n \t tab \ufeff \x7f \x1b[0m',
+}
+
+
+def test_every_script_comes_out_of_the_shards_as_it_went_in(write, tmp_path):
+    write_lines(tmp_path / "prompts.jsonl", [{"id": code, "q": text, "lang": code} for code, text in TEXTS.items()])
+    path = write(
+        ('["en", "fr"]', json.dumps(list(TEXTS))),
+        ("[gates]", "samples = 2\n[gates]")
+        if False
+        else ("[warehouse]", '[export]\nformats = ["parquet", "jsonl"]\n[warehouse]'),
+    )
+    summary = build(path, until="export")
+    folder = Path(summary.export_path)
+    for read, suffix in ((pl.read_parquet, "parquet"), (pl.read_ndjson, "jsonl")):
+        frames = [read(file) for file in sorted((folder / "sft").glob(f"*.{suffix}")) if file.stat().st_size]
+        rows = [row for frame in frames for row in frame.iter_rows(named=True)]
+        found = {row["language"]: [turn["content"] for turn in row["messages"]] for row in rows}
+        assert {code: turns[0] for code, turns in found.items()} == TEXTS
+        assert all(turns[1].endswith(f" to {TEXTS[code]}") for code, turns in found.items())
