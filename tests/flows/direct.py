@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 from factory.engines.base import Engine, Failure, Reply, Request
 from factory.engines.open import Task
@@ -16,35 +16,40 @@ Fault = Callable[[Request], Failure | None]
 class DirectEngine:
     """Answers as a stand-in does, unless ``fault`` has something against a request."""
 
-    def __init__(self, core: StandIn, fault: Fault) -> None:
-        self._core = core
+    def __init__(self, settings: dict[str, Any], fault: Fault) -> None:
+        self._settings = settings
         self._fault = fault
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        for request in requests:
-            self._core.submit(request)
-            failure = self._fault(request)
-            yield Reply(request.request_id, failure=failure) if failure else self._core.step()[0]
-            self._core.waiting.clear()
+        core = StandIn(self._settings)
+        try:
+            for request in requests:
+                failure = self._fault(request)
+                core.submit(request)
+                yield Reply(request.request_id, failure=failure) if failure else core.answer(request)
+        finally:
+            core.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._core.close()
+        return
 
 
 class DirectEngines:
-    """Opens them; ``asked`` counts the requests by task and model, ``open_other`` opens what is no folder."""
+    """Opens them. ``open_server`` opens the openai engines, ``log`` is where stand-ins note what they were asked."""
 
     def __init__(
         self,
         *,
         fault: Fault = lambda request: None,
-        open_other: Callable[[Model, Task, threading.Event | None], Engine] | None = None,
+        open_server: Callable[[Model, Task, threading.Event | None], Engine] | None = None,
+        log: str | os.PathLike[str] = os.devnull,
     ) -> None:
         self.fault = fault
-        self.open_other = open_other
+        self.open_server = open_server
+        self.log = log
         self.opened: list[str] = []
 
     def __call__(
@@ -52,7 +57,7 @@ class DirectEngines:
     ) -> Engine:
         name = str(getattr(model, "name", "translator"))
         self.opened.append(name)
-        if model.engine == "openai" and self.open_other is not None:
-            return self.open_other(model, task, stop)
-        settings = {"task": task, "name": name, "batch": 1, "seconds": 0, "log": os.devnull}
-        return DirectEngine(StandIn(settings), self.fault)
+        if model.engine == "openai" and self.open_server is not None:
+            return self.open_server(model, task, stop)
+        settings = {"task": task, "name": name, "batch": 1, "seconds": 0, "log": str(self.log)}
+        return DirectEngine(settings, self.fault)

@@ -135,7 +135,7 @@ def texts_of(path: Path, table: str = "completions") -> list[str]:
         (
             "[gates]",
             '[[pairs]]\nstrategy = "strong_vs_weak"\nstrong = "north"\nweak = "west"\n[gates]',
-            r"small\.toml:19: pairs\.0\.weak: unknown teacher 'west'; the pool has north",
+            r"small\.toml:17: pairs\.0\.weak: unknown teacher 'west'; the pool has north",
         ),
         ('"prompts.jsonl"', '"nowhere.jsonl"', r"no file at .*/nowhere\.jsonl"),
         ('"prompts.jsonl"', '"small.toml"', r"small\.toml is no kind of file that can be read; allowed are \.parquet"),
@@ -317,14 +317,10 @@ def test_a_model_that_cannot_do_its_task_is_refused_before_anything_is_sent(writ
         build(path, open_engine)
 
 
-class Patient:
-    """Opens servers with little patience, and stand-ins for the rest."""
-
-    def __new__(cls) -> DirectEngines:
-        patience = Patience(num_tries=2, first_seconds=0.01, max_seconds=0.02, down_seconds=0.05)
-        return DirectEngines(
-            open_other=lambda model, task, stop: OpenAIEngine(model, task, stop=stop, patience=patience)
-        )
+def impatient() -> DirectEngines:
+    """Return what opens servers with little patience, and stand-ins for the rest."""
+    patience = Patience(num_tries=2, first_seconds=0.01, max_seconds=0.02, down_seconds=0.05)
+    return DirectEngines(open_server=lambda model, task, stop: OpenAIEngine(model, task, stop=stop, patience=patience))
 
 
 async def hang(call):
@@ -359,11 +355,11 @@ def test_a_server_that_stumbles_over_one_request(write, answer, reason, is_final
                 f'engine = "openai"\nmodel = "north"\nrun = {{ urls = ["{server.url}"], timeout_seconds = 0.5 }}',
             )
         )
-        build(path, Patient(), until="sample")
+        build(path, impatient(), until="sample")
         assert reasons(path, "sample") == ({reason: 1} if reason else {})
         num_calls = len(server.calls)
         server.script = partial(stumble, answer=completion("mended"))
-        assert build(path, Patient(), until="sample").num_sent == (1 if reason and not is_final else 0)
+        assert build(path, impatient(), until="sample").num_sent == (1 if reason and not is_final else 0)
         assert len(server.calls) == num_calls + (1 if reason and not is_final else 0)
         assert reasons(path, "sample") == ({reason: 1} if is_final else {})
     assert len(texts_of(path)) == (3 if is_final else 4)
@@ -376,7 +372,7 @@ def test_a_server_that_is_gone_ends_the_run_with_a_sentence(write):
     with pytest.raises(
         EngineError, match=rf"no server can be reached at {url} for \d+ s; start one, or mend 'run.urls'"
     ):
-        build(path, Patient())
+        build(path, impatient())
 
 
 # SQL of the user's own
