@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass
 
 from factory.microworld.faults import Mixture, draw_fault, write_answer
-from factory.microworld.truth import grade
-from factory.microworld.world import Fact, draw_unseen_fact, lexicon
+from factory.microworld.truth import find_named_word, grade
+from factory.microworld.world import NUM_CHOICES, NUM_GROUPS, WORDS_PER_GROUP, Fact, draw_unseen_fact, lexicon
 from schemas.languages import CORE_LANGUAGES
 
 _TARGETS = tuple(language for language in CORE_LANGUAGES if language != "en")
@@ -13,11 +13,14 @@ _TARGETS = tuple(language for language in CORE_LANGUAGES if language != "en")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question, its answer and the answer's true quality."""
+    """A question, its answer, the answer's true quality and what a judge has to find out on the way to it."""
 
     prompt: str
     completion: str
     quality: float
+    group: int
+    named_group: int
+    named_place: int
 
 
 def vocabulary_texts() -> list[str]:
@@ -39,7 +42,15 @@ def draw_turn(rng: random.Random, mixtures: dict[str, Mixture]) -> Turn:
     fact = draw_unseen_fact(rng)
     prompt = words.ask(fact, rng.randrange(len(words.questions)))
     completion = write_answer(rng, language, fact, draw_fault(rng, mixtures[language]))
-    return Turn(prompt, completion, grade(fact, language, completion))
+    named = find_named_word(completion, language)
+    return Turn(
+        prompt,
+        completion,
+        grade(fact, language, completion),
+        group=fact.group,
+        named_group=NUM_GROUPS if named is None else named // WORDS_PER_GROUP,
+        named_place=fact.words.index(named) if named in fact.words else NUM_CHOICES,
+    )
 
 
 def draw_translation(rng: random.Random) -> tuple[str, str, str]:

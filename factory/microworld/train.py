@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, rms_norm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -34,14 +34,17 @@ from transformers import (
 from factory.microworld.corpus import draw_translation, draw_turn, vocabulary_texts
 from factory.microworld.faults import FLAWLESS, JUDGED, POLICIES, Mixture, mixtures
 from factory.microworld.vocabulary import MAX_LENGTH, train_chat_tokenizer, train_translator_tokenizer
-from factory.microworld.world import MODELS
+from factory.microworld.world import MODELS, NUM_CHOICES, NUM_GROUPS
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 
 TRUNK = ".trunk"
 NAMES = (*POLICIES, "reward", "translator")
 BATCH_SIZE = 64
+NUM_LAYERS = 2
 END_WEIGHT = 10
 REWARD_SCALE = 4.0
+HINTS = {"group": NUM_GROUPS, "named_group": NUM_GROUPS + 1, "named_place": NUM_CHOICES + 1}
+"""What the reward model is told while it learns: number of classes by name."""
 IGNORED = -100
 
 Batch = dict[str, Tensor]
@@ -57,7 +60,7 @@ def train_trunk(folder: Path, seed: int, num_steps: int = 2000) -> None:
     _save(model, tokenizer, folder)
 
 
-def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 200) -> None:
+def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 300) -> None:
     """Teach the trunk the faults of one teacher or of the base policy."""
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32),
@@ -69,12 +72,20 @@ def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int
 
 
 def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 700) -> None:
-    """Train the trunk to tell the true quality of an answer, times ``REWARD_SCALE``."""
+    """Train the trunk and one layer more to tell the true quality of an answer, times ``REWARD_SCALE``.
+
+    On the way the trunk's layers learn to tell which group is asked for and which word is named: that a word does not
+    belong to a group is all but invisible to a model that has not found either.
+    """
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(trunk)
-    model = LlamaForSequenceClassification.from_pretrained(trunk, num_labels=1, dtype=torch.float32)
+    model = LlamaForSequenceClassification.from_pretrained(
+        trunk, num_labels=1, num_hidden_layers=NUM_LAYERS + 1, dtype=torch.float32
+    )
+    model.hints = nn.Linear(model.config.hidden_size, sum(HINTS.values()))
     batches = _chat_batches(tokenizer, random.Random(f"{seed} reward"), dict.fromkeys(CORE_LANGUAGES, JUDGED))
     _train("reward", model, batches, _reward_loss, num_steps, learning_rate=1.5e-3)
+    del model.hints
     _save(model, tokenizer, folder)
 
 
@@ -100,7 +111,7 @@ def _llama_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=2,
+        num_hidden_layers=NUM_LAYERS,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=32,
@@ -146,12 +157,14 @@ def _chat_batches(
     while True:
         turns = [draw_turn(rng, mixtures) for _ in range(8 * BATCH_SIZE)]
         ids = tokenizer([_chat_text(turn.prompt, turn.completion) for turn in turns])["input_ids"]
-        rows = sorted(zip(ids, [turn.quality for turn in turns], strict=True), key=lambda row: len(row[0]))
+        rows = sorted(zip(ids, turns, strict=True), key=lambda row: len(row[0]))
         groups = [rows[at : at + BATCH_SIZE] for at in range(0, len(rows), BATCH_SIZE)]
         for group in rng.sample(groups, len(groups)):
             batch = dict(tokenizer.pad({"input_ids": [row[0] for row in group]}, return_tensors="pt"))
-            is_answer = (batch["input_ids"] == assistant).cumsum(1) * batch["attention_mask"]
-            yield batch | {"is_answer": is_answer, "quality": torch.tensor([row[1] for row in group])}
+            batch["is_answer"] = (batch["input_ids"] == assistant).cumsum(1) * batch["attention_mask"]
+            for name in ("quality", *HINTS):
+                batch[name] = torch.tensor([getattr(turn, name) for _, turn in group])
+            yield batch
 
 
 def _translation_batches(tokenizer: NllbTokenizer, rng: random.Random) -> Iterator[Batch]:
@@ -190,16 +203,21 @@ def _translation_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _reward_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the squared error of the reward at every token of the answer; the last one, which counts, weighs most.
+    """Return the squared error of the reward plus the loss of the hints, at every token of the answer.
 
-    Learning the quality before the answer ends finds the word that decides it much sooner.
+    The last token weighs most, for it is the one that counts; the others find the word that decides much sooner.
     """
     mask = batch["attention_mask"]
-    hidden = model.model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-    is_last = (mask.cumsum(1) == mask.sum(1, keepdim=True)) * mask
-    weights = batch["is_answer"] + (END_WEIGHT - 1) * is_last
-    errors = model.score(hidden).squeeze(-1).float() - REWARD_SCALE * batch["quality"][:, None]
-    return (errors.square() * weights).sum() / weights.sum()
+    states = model.model(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True).hidden_states
+    rows, positions = batch["is_answer"].nonzero(as_tuple=True)
+    is_last = positions == mask.sum(1)[rows] - 1
+    weights = (1 + (END_WEIGHT - 1) * is_last).float()
+    rewards = model.score(states[-1][rows, positions]).squeeze(-1).float()
+    losses = (rewards - REWARD_SCALE * batch["quality"][rows]).square()
+    hints = model.hints(rms_norm(states[NUM_LAYERS][rows, positions], (model.config.hidden_size,))).float()
+    for name, logits in zip(HINTS, hints.split(tuple(HINTS.values()), 1), strict=True):
+        losses = losses + cross_entropy(logits, batch[name][rows], reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
 def _train(

@@ -61,6 +61,12 @@ def grade(fact: Fact, language: str, completion: str) -> float:
     return _grade_fragment(fact, language, text)
 
 
+def find_named_word(completion: str, language: str) -> int | None:
+    """Return the number of the first word that an answer names in its language, None where there is none."""
+    _, words = _mentions(completion, language)
+    return words[0] if words else None
+
+
 class _Statement:
     """A sentence of the world found in a text; ``group`` is None where it gives no reason."""
 
