@@ -3,13 +3,12 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from schemas.errors import RecipeError, WarehouseError
 from schemas.recipe import PairStrategy, Recipe, Routing
 from warehouse.build_views import use_build
 from warehouse.lake import Lake
 from warehouse.staging import Derived, replace_rows, stage
 from warehouse.statements import TableName, read_sql, to_literal
-from warehouse.user_sql import stage_proposals, stage_selections
+from warehouse.user_sql import check_pattern, stage_proposals, stage_selections
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ def gate(lake: Lake, config_id: str, recipe: Recipe) -> int:
     use_build(lake, config_id)
     gates = recipe.gates
     for pattern in gates.refusal_patterns:
-        _check_pattern(lake, pattern)
+        check_pattern(pattern)
     select = read_sql(
         "gates/completions",
         config_id=config_id,
@@ -144,10 +143,3 @@ def _guards(config_id: str, strategy: PairStrategy, proposals: TableName) -> str
 
 def _count(lake: Lake, table: str, where: str = "true") -> int:
     return int(lake.query(f"SELECT count(*) FROM {table} WHERE {where}").item())
-
-
-def _check_pattern(lake: Lake, pattern: str) -> None:
-    try:
-        lake.query("SELECT regexp_matches('', ?)", [pattern])
-    except WarehouseError as error:
-        raise RecipeError(f"gates.refusal_patterns: {pattern!r} is no regular expression of RE2: {error}") from None

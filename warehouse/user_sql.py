@@ -1,4 +1,4 @@
-"""Routers and pair strategies of a user's own: one SELECT in a file that the recipe names."""
+"""SQL of the user's own: routers and pair strategies, one SELECT in a file that the recipe names; refusal patterns."""
 
 import contextlib
 import uuid
@@ -8,9 +8,35 @@ from pathlib import Path
 import duckdb
 
 from schemas.errors import RecipeError, WarehouseError
+from schemas.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.staging import stage
 from warehouse.statements import TableName, read_sql
+
+
+def check_sql(recipe: Recipe) -> None:
+    """Check what can be checked without a row, before anything is spent on making rows.
+
+    Raises:
+        RecipeError: an SQL file is not exactly one SELECT, or a refusal pattern is no regular expression of RE2.
+    """
+    for section in (recipe.routing, *recipe.pairs):
+        if section.sql is not None:
+            read_select(section.sql)
+    for pattern in recipe.gates.refusal_patterns:
+        check_pattern(pattern)
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise a RecipeError if a refusal pattern is no regular expression of RE2."""
+    with duckdb.connect() as connection:
+        try:
+            connection.execute("SELECT regexp_matches('', ?)", [pattern])
+        except duckdb.Error as error:
+            shown = " ".join(str(error).split())
+            raise RecipeError(
+                f"gates.refusal_patterns: {pattern!r} is no regular expression of RE2: {shown}"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -71,7 +97,8 @@ def _stage_file(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[Tab
                 raise RecipeError(
                     f"the SELECT of {path} must return the columns {', '.join(columns)}; it returns {', '.join(given)}"
                 )
-            rows = stack.enter_context(stage(lake, f"SELECT DISTINCT {', '.join(columns)} FROM {view}"))
+            ids = ", ".join(f"{column}::VARCHAR AS {column}" for column in columns)
+            rows = stack.enter_context(stage(lake, f"SELECT DISTINCT {ids} FROM {view}"))
         except WarehouseError as error:
             raise RecipeError(f"the SELECT of {path} cannot be run: {error}") from None
         yield rows

@@ -39,8 +39,11 @@ SELECT
     coalesce(judged.failure, CASE WHEN surplus.chosen_id IS NOT NULL THEN 'too_many_pairs' END) AS reason,
     CASE
         WHEN judged.failure = 'tie' THEN format('both rewards are {:g}', judged.chosen_reward)
+        WHEN judged.failure = 'margin_too_small' AND $against_reward
+            THEN format('rewards {:g} and {:g}: they must be at least {:g} apart',
+                judged.chosen_reward, judged.rejected_reward, $min_margin::DOUBLE)
         WHEN judged.failure = 'margin_too_small'
-            THEN format('rewards {:g} and {:g}, at least {:g} apart needed',
+            THEN format('chosen reward {:g}, rejected {:g}: the chosen one must be at least {:g} higher',
                 judged.chosen_reward, judged.rejected_reward, $min_margin::DOUBLE)
         WHEN judged.failure = 'length_ratio'
             THEN format('{} and {} chars, at most {:g} times as long allowed',
