@@ -18,23 +18,19 @@ from pathlib import Path
 import polars as pl
 
 from schemas.errors import AuditError, WarehouseError
-from schemas.ids import content_id, file_digest
-from schemas.recipe import Recipe
-from warehouse.build_views import use_build
+from schemas.ids import Json, content_id, file_digest
+from schemas.recipe import Export, Recipe
 from warehouse.card import write_card
+from warehouse.export_rows import BuildRows
 from warehouse.lake import Lake
 from warehouse.manifest import MANIFEST_NAME, SPLITS, Counts, DataFile, Manifest, Tally, read_manifest
-from warehouse.shards import GROUP_ROWS, LAYOUTS, ShardWriter, to_table
-from warehouse.statements import read_sql
+from warehouse.shards import LAYOUTS, ShardWriter, to_table
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows written so far and the number of all."""
 
 _LAYOUT_VERSION = 1
 """Part of every export id; it rises when the same rows would make other files."""
-
-_ORDER = {"sft": "completion_id", "preference": "pair_id"}
-"""The ids are hashes: their order mixes the languages and is the same in every run."""
 
 _VERSION = re.compile(r"v(\d+)-[0-9a-f]{8}")
 
@@ -71,66 +67,54 @@ def export_build(
         WarehouseError: there is nothing to export, or the files cannot be written.
         AuditError: a prompt would be in both splits, or a selection or pair names a completion that was dropped.
     """
+    asked = {"sft": recipe.export.sft, "preference": recipe.export.preference}
+    configs = tuple(config for config in LAYOUTS if asked[config])
     pinned = lake.snapshot() if snapshot is None else snapshot
+    home = folder / recipe.name
     with Lake.open(recipe.warehouse, as_of=pinned) as past:
-        use_build(past, config_id)
-        past.query(f"CREATE TABLE memory.main.exported AS {read_sql('export/exported', config_id=config_id)}")
-        _audit(past, config_id)
-        source = _Source(past, config_id, recipe, pinned)
-        home = folder / recipe.name
+        rows = BuildRows(past, config_id, configs)
+        _audit(rows, config_id)
+        if not any(rows.num_rows.values()):
+            raise WarehouseError(
+                f"build {config_id} of recipe {recipe.name!r} has nothing to export at snapshot {pinned}: "
+                f"no rows for {' or '.join(configs) or 'any config, as the recipe asks for none'}"
+            )
+        job = _Job(rows, recipe, config_id, pinned, _make_export_id(rows, recipe, config_id))
         try:
             home.mkdir(parents=True, exist_ok=True)
             with _alone(home):
-                result = _find(home, source.export_id) or _write(lake, home, source, on_progress)
+                result = _find(home, job.export_id) or _write(lake, home, job, on_progress)
         except OSError as error:
             raise WarehouseError(f"the export to {home} failed: {error}") from error
     _record(lake, result)
     return result
 
 
-class _Source:
-    """The rows of one build at one snapshot."""
-
-    def __init__(self, past: Lake, config_id: str, recipe: Recipe, snapshot: int) -> None:
-        self.past, self.config_id, self.recipe, self.snapshot = past, config_id, recipe, snapshot
-        asked = {"sft": recipe.export.sft, "preference": recipe.export.preference}
-        self.configs = [config for config in LAYOUTS if asked[config]]
-        prints = {config: self._fingerprint(config) for config in self.configs}
-        self.num_rows = sum(rows for rows, _ in prints.values())
-        if not self.num_rows:
-            raise WarehouseError(
-                f"build {config_id} of recipe {recipe.name!r} has nothing to export at snapshot {snapshot}: "
-                f"no rows for {' or '.join(self.configs) or 'any config, as the recipe asks for none'}"
-            )
-        self.export_id = content_id(
-            "export",
-            [_LAYOUT_VERSION, recipe.name, config_id, recipe.export.model_dump(mode="json"), prints],
-        )
-
-    def rows(self, config: str) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a config in their final order."""
-        sql = f"SELECT * FROM ({self._select(config)}) ORDER BY {_ORDER[config]}"
-        return self.past.stream(sql, batch_rows=GROUP_ROWS)
-
-    def _select(self, config: str) -> str:
-        return read_sql(f"export/{config}", config_id=self.config_id)
-
-    def _fingerprint(self, config: str) -> tuple[int, str]:
-        """Return the number of rows and a hash of them that does not depend on their order."""
-        sql = f"SELECT count(*), bit_xor(md5_number(to_json(made)::VARCHAR))::VARCHAR FROM ({self._select(config)}) AS made"
-        num_rows, digest = self.past.query(sql).row(0)
-        return num_rows, digest or ""
+@dataclass(frozen=True, slots=True)
+class _Job:
+    rows: BuildRows
+    recipe: Recipe
+    config_id: str
+    snapshot: int
+    export_id: str
 
 
-def _audit(past: Lake, config_id: str) -> None:
-    leaks = past.query(read_sql("export/leaks", config_id=config_id))
+def _make_export_id(rows: BuildRows, recipe: Recipe, config_id: str) -> str:
+    digests: Json = {config: [num_rows, rows.digest(config)] for config, num_rows in rows.num_rows.items()}
+    return content_id(
+        "export", [_LAYOUT_VERSION, recipe.name, config_id, recipe.export.model_dump(mode="json"), digests]
+    )
+
+
+def _audit(rows: BuildRows, config_id: str) -> None:
+    leaks = rows.find_leaks()
     if leaks.height:
         root, prompts = leaks.row(0)
         raise AuditError(
             f"{leaks.height} prompts would be in both splits, themselves or in translation; the first is {root} with "
             f"{', '.join(prompts[:5])}"
         )
-    orphans = past.query(read_sql("export/orphans", config_id=config_id))
+    orphans = rows.find_orphans()
     if orphans.height:
         raise AuditError(
             f"{orphans.height} selected or paired completions of build {config_id} are no candidates any more; the "
@@ -172,12 +156,12 @@ def _name_version(lake: Lake, home: Path, export_id: str) -> str:
     return f"v{max(numbers, default=0) + 1:04d}-{export_id[:8]}"
 
 
-def _write(lake: Lake, home: Path, source: _Source, on_progress: Progress | None) -> ExportResult:
-    version = _name_version(lake, home, source.export_id)
+def _write(lake: Lake, home: Path, job: _Job, on_progress: Progress | None) -> ExportResult:
+    version = _name_version(lake, home, job.export_id)
     unfinished = home / f"{_UNFINISHED}{version}"
     unfinished.mkdir()
     try:
-        manifest = _write_version(unfinished, version, source, on_progress)
+        manifest = _write_version(unfinished, version, job, on_progress)
         unfinished.rename(home / version)
         _sync(home)
     finally:
@@ -185,60 +169,76 @@ def _write(lake: Lake, home: Path, source: _Source, on_progress: Progress | None
     return ExportResult(home / version, manifest, is_new=True)
 
 
-def _write_version(folder: Path, version: str, source: _Source, on_progress: Progress | None) -> Manifest:
+def _write_version(folder: Path, version: str, job: _Job, on_progress: Progress | None) -> Manifest:
     counts: dict[str, dict[str, Counts]] = {}
     shards: list[DataFile] = []
-    num_before = 0
-    for config in source.configs:
-        tallies = {split: Tally() for split in SPLITS}
-        with _open_writers(folder / config, source, config) as writers:
-            for frame in source.rows(config):
-                for split, tally in tallies.items():
-                    rows = frame.filter(pl.col("split") == split)
-                    tally.add(rows)
-                    for writer in writers[split]:
-                        writer.write(to_table(rows, config))
-                if on_progress:
-                    on_progress(num_before + sum(tally.num_rows for tally in tallies.values()), source.num_rows)
-            shards += [
-                DataFile(
-                    path=shard.path.relative_to(folder).as_posix(),
-                    config=config,
-                    split=split,
-                    num_rows=shard.num_rows,
-                    num_bytes=shard.num_bytes,
-                    sha256=file_digest(shard.path),
-                )
-                for split in SPLITS
-                for writer in writers[split]
-                for shard in writer.close()
-            ]
-        _sync(folder / config)
-        counts[config] = {split: tally.counts() for split, tally in tallies.items()}
-        num_before += sum(tally.num_rows for tally in tallies.values())
+    num_done, num_all = 0, sum(job.rows.num_rows.values())
+
+    def count(num_rows: int) -> None:
+        nonlocal num_done
+        num_done += num_rows
+        if on_progress:
+            on_progress(num_done, num_all)
+
+    for config in job.rows.num_rows:
+        counts[config], written = _write_config(folder, job, config, count)
+        shards += written
     manifest = Manifest(
-        export_id=source.export_id,
-        name=source.recipe.name,
+        export_id=job.export_id,
+        name=job.recipe.name,
         version=version,
-        config_id=source.config_id,
-        snapshot=source.snapshot,
+        config_id=job.config_id,
+        snapshot=job.snapshot,
         created_at=datetime.now(UTC),
         counts=counts,
         files=tuple(shards),
-        recipe=source.recipe.identity(),
+        recipe=job.recipe.identity(),
     )
-    _write_text(folder / "README.md", write_card(source.recipe, manifest))
+    _write_text(folder / "README.md", write_card(job.recipe, manifest))
     _write_text(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
     _sync(folder)
     return manifest
 
 
+def _write_config(
+    folder: Path, job: _Job, config: str, count: Callable[[int], None]
+) -> tuple[dict[str, Counts], list[DataFile]]:
+    """Write the shards of one config; ``count`` is called with the number of rows of each part."""
+    tallies = {split: Tally() for split in SPLITS}
+    spool = folder / ".spool"
+    spool.mkdir()
+    with _open_writers(folder / config, job.recipe.export, config) as writers:
+        for frame in job.rows.stream(config, spool):
+            for split, tally in tallies.items():
+                rows = frame.filter(pl.col("split") == split)
+                tally.add(rows)
+                for writer in writers[split]:
+                    writer.write(to_table(rows, config))
+            count(frame.height)
+        shards = [
+            DataFile(
+                path=shard.path.relative_to(folder).as_posix(),
+                config=config,
+                split=split,
+                num_rows=shard.num_rows,
+                num_bytes=shard.num_bytes,
+                sha256=file_digest(shard.path),
+            )
+            for split in SPLITS
+            for writer in writers[split]
+            for shard in writer.close()
+        ]
+    spool.rmdir()
+    _sync(folder / config)
+    return {split: tally.counts() for split, tally in tallies.items()}, shards
+
+
 @contextlib.contextmanager
-def _open_writers(folder: Path, source: _Source, config: str) -> Iterator[dict[str, list[ShardWriter]]]:
+def _open_writers(folder: Path, settings: Export, config: str) -> Iterator[dict[str, list[ShardWriter]]]:
     folder.mkdir()
-    max_bytes = int(source.recipe.export.max_shard_mb * 1e6)
+    max_bytes = int(settings.max_shard_mb * 1e6)
     writers = {
-        split: [ShardWriter(folder, split, LAYOUTS[config], form, max_bytes) for form in source.recipe.export.formats]
+        split: [ShardWriter(folder, split, LAYOUTS[config], form, max_bytes) for form in settings.formats]
         for split in SPLITS
     }
     try:

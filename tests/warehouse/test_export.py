@@ -216,6 +216,18 @@ def test_shards_are_bounded_and_hold_every_row_once(shared: tuple[Path, Lake, Re
     assert verify_export(result.path) == result.manifest
 
 
+def test_files_do_not_depend_on_how_the_work_is_cut(
+    shared: tuple[Path, Lake, Recipe], exported: ExportResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lake, recipe = shared
+    monkeypatch.setattr("warehouse.export_rows.PART_ROWS", 7)
+    seen: list[int] = []
+    result = export_build(lake, CONFIG_ID, recipe, tmp_path / "exports", on_progress=lambda done, _: seen.append(done))
+    assert len(seen) > 20
+    assert result.is_new
+    assert result.manifest.files == exported.manifest.files
+
+
 def test_jsonl_alone_loads_with_its_types_and_unescaped_text(shared: tuple[Path, Lake, Recipe], tmp_path: Path) -> None:
     _, lake, recipe = shared
     result = export_build(lake, CONFIG_ID, with_export(recipe, formats=("jsonl",)), tmp_path / "exports")

@@ -1,7 +1,14 @@
--- Purpose: the candidates that a build's selections and pairs name. Kept as a table while an export is made, since the
---          candidates are dear to find; their text stays in the lake.
+-- Purpose: the candidates that a build's selections and pairs name; their text stays in the lake.
 -- Grain: one row per completion.
-SELECT candidates.completion_id, candidates.teacher, candidates.reward
+SELECT
+    candidates.completion_id,
+    candidates.prompt_id,
+    candidates.language,
+    candidates.teacher,
+    candidates.origin,
+    candidates.translator,
+    candidates.round,
+    candidates.reward
 FROM candidates
 SEMI JOIN (
     SELECT completion_id FROM lake.selections WHERE config_id = $config_id

@@ -1,9 +1,6 @@
--- Purpose: the preference rows of a build, ready for training: a prompt and two answers as conversations.
+-- Purpose: the preference rows of a build, with digests where the prompt and the two answers will stand.
 -- Grain: one row per pair.
 SELECT
-    prompts.messages AS prompt,
-    [{'role': 'assistant', 'content': chosen.text}] AS chosen,
-    [{'role': 'assistant', 'content': rejected.text}] AS rejected,
     pairs.language,
     pairs.strategy,
     pairs.margin,
@@ -13,21 +10,25 @@ SELECT
     prompts.root_id,
     prompts.translator AS prompt_translator,
     pairs.chosen_id,
-    exported_chosen.teacher AS chosen_teacher,
+    chosen.teacher AS chosen_teacher,
     chosen.origin AS chosen_origin,
-    exported_chosen.reward AS chosen_reward,
+    chosen.reward AS chosen_reward,
     pairs.rejected_id,
-    exported_rejected.teacher AS rejected_teacher,
+    rejected.teacher AS rejected_teacher,
     rejected.origin AS rejected_origin,
     rejected.translator AS rejected_translator,
-    exported_rejected.reward AS rejected_reward,
+    rejected.reward AS rejected_reward,
     prompts.source,
     prompts.source_row,
-    prompts.split
+    prompts.split,
+    prompt_digests.digest AS prompt_digest,
+    chosen_digests.digest AS chosen_digest,
+    rejected_digests.digest AS rejected_digest
 FROM lake.pairs AS pairs
-JOIN exported AS exported_chosen ON exported_chosen.completion_id = pairs.chosen_id
-JOIN exported AS exported_rejected ON exported_rejected.completion_id = pairs.rejected_id
-JOIN lake.completions AS chosen ON chosen.completion_id = pairs.chosen_id
-JOIN lake.completions AS rejected ON rejected.completion_id = pairs.rejected_id
+JOIN exported AS chosen ON chosen.completion_id = pairs.chosen_id
+JOIN exported AS rejected ON rejected.completion_id = pairs.rejected_id
 JOIN lake.prompts AS prompts ON prompts.prompt_id = pairs.prompt_id
+JOIN digests AS prompt_digests ON prompt_digests.id = pairs.prompt_id
+JOIN digests AS chosen_digests ON chosen_digests.id = pairs.chosen_id
+JOIN digests AS rejected_digests ON rejected_digests.id = pairs.rejected_id
 WHERE pairs.config_id = $config_id

@@ -1,23 +1,25 @@
--- Purpose: the SFT rows of a build, ready for training: the prompt, and the selected completion as its last turn.
+-- Purpose: the SFT rows of a build, with digests where the prompt and the answer will stand.
 -- Grain: one row per selection.
 SELECT
-    list_append(prompts.messages, {'role': 'assistant', 'content': completions.text}) AS messages,
-    completions.language,
-    completions.prompt_id,
+    exported.language,
+    selections.prompt_id,
     prompts.root_id,
-    completions.completion_id,
+    selections.completion_id,
     exported.teacher,
-    completions.origin,
+    exported.origin,
     prompts.translator AS prompt_translator,
-    completions.translator,
+    exported.translator,
     exported.reward,
     selections.router,
-    completions.round,
+    exported.round,
     prompts.source,
     prompts.source_row,
-    prompts.split
+    prompts.split,
+    prompt_digests.digest AS prompt_digest,
+    answer_digests.digest AS answer_digest
 FROM lake.selections AS selections
 JOIN exported ON exported.completion_id = selections.completion_id
-JOIN lake.completions AS completions ON completions.completion_id = selections.completion_id
 JOIN lake.prompts AS prompts ON prompts.prompt_id = selections.prompt_id
+JOIN digests AS prompt_digests ON prompt_digests.id = selections.prompt_id
+JOIN digests AS answer_digests ON answer_digests.id = selections.completion_id
 WHERE selections.config_id = $config_id
