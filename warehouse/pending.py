@@ -36,7 +36,7 @@ def pending_completion_translations(settings_id: str, languages: Sequence[str], 
     the build has the same prompt.
 
     Columns: completion_id (of the translation), parent_id, prompt_id (the sibling that it answers), root_id,
-    source_language, language, text (of the parent), model, model_fingerprint, round, sample_index.
+    source_language, language, text and finish_reason (of the parent), model, model_fingerprint, round, sample_index.
     """
     select = read_sql(
         "pending/completion_translations", settings_id=settings_id, languages=languages, teachers=teachers

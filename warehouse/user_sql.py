@@ -20,9 +20,9 @@ def check_sql(recipe: Recipe) -> None:
     Raises:
         RecipeError: an SQL file is not exactly one SELECT, or a refusal pattern is no regular expression of RE2.
     """
-    for section in (recipe.routing, *recipe.pairs):
-        if section.sql is not None:
-            read_select(section.sql)
+    for path in (recipe.routing.sql, *(strategy.sql for strategy in recipe.pairs)):
+        if path is not None:
+            read_select(path)
     for pattern in recipe.gates.refusal_patterns:
         check_pattern(pattern)
 

@@ -1,0 +1,129 @@
+"""Gates: the facts of a row and the thresholds of a build make its verdict."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import RecipeError
+from tests.warehouse.small_builds import CONFIG, TEXTS, Facts, make_recipe, open_lake
+from warehouse.build_views import use_build
+from warehouse.curate import gate, gate_prompts
+
+GATES = {
+    "min_chars": 4,
+    "max_chars": 40,
+    "max_repetition": 0.5,
+    "min_language_score": 0.6,
+    "refusal_patterns": ["(?i)i cannot", "申し訳"],
+}
+WRONG = {"detected_language": "fr", "language_score": 0.6}
+
+ANSWERS: list[tuple[str, dict[str, Any], str | None, str]] = [
+    ("en", {}, None, ""),
+    ("en", {"text": ""}, "empty", "no visible character"),
+    ("ar", {"text": " \u3000\u200f\n\u200b"}, "empty", "no visible character"),
+    ("hi", {"text": "\u094d\u0902\u0901\u0903"}, None, ""),
+    ("en", {"text": "", "finish_reason": "length"}, "empty", "no visible character"),
+    ("en", {"finish_reason": "length", **WRONG}, "truncated", "stopped at the limit of 5 tokens"),
+    ("ja", {"text": "四つ"}, "too_short", "2 chars, at least 4 needed"),
+    ("ja", {"text": "四つです"}, None, ""),
+    ("vi", {"text": TEXTS["vi"][:3], **WRONG}, "too_short", "3 chars, at least 4 needed"),
+    ("he", {"text": "א" * 40}, None, ""),
+    ("he", {"text": "א" * 41, **WRONG}, "too_long", "41 chars, at most 40 allowed"),
+    ("de", {**WRONG, "repetition": 0.9}, "wrong_language", "detected fr with score 0.60, expected de"),
+    ("de", {**WRONG, "language_score": 0.59}, None, ""),
+    ("de", {"detected_language": None, "language_score": None}, None, ""),
+    ("de", {"detected_language": "de", "language_score": 0.99}, None, ""),
+    ("zh-Hant", {"detected_language": "zh", "language_score": 0.99}, None, ""),
+    ("zh-Hant", {**WRONG}, "wrong_language", "detected fr with score 0.60, expected zh-Hant"),
+    ("zh", {"repetition": 0.5}, None, ""),
+    ("en", {"repetition": 0.75, "text": "I CANNOT"}, "repetition", "repetition 0.75, at most 0.50 allowed"),
+    ("en", {"text": "Sorry, I CANNOT."}, "refusal", "refuses: I CANNOT"),
+    ("ja", {"text": "大変申し訳ありません"}, "refusal", "refuses: 申し訳"),
+]
+
+
+def test_every_answer_gets_the_first_reason_that_applies(tmp_path: Path) -> None:
+    recipe = make_recipe(gates=GATES)
+    facts = Facts(recipe)
+    expected = {}
+    for index, (language, changes, reason, detail) in enumerate(ANSWERS):
+        row = facts.completion(facts.prompt(f"p{index}", language), "a", **changes)
+        if reason:
+            expected[row["completion_id"]] = (CONFIG, "gate", "", reason, detail, language, "org/a")
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        assert gate(lake, CONFIG, recipe) == len(expected)
+        rejections = lake.query("SELECT row_id, * EXCLUDE (row_id) FROM rejections")
+        found = {
+            row["row_id"]: tuple(
+                row[name] for name in ("config_id", "stage", "settings_id", "reason", "detail", "language", "model")
+            )
+            for row in rejections.iter_rows(named=True)
+        }
+        assert found == expected
+        before = lake.snapshot()
+        assert gate(lake, CONFIG, recipe) == 0
+        assert lake.snapshot() == before
+        facts.completion(facts.prompt("late", "de"), "b", text="")
+        facts.write(lake)
+        assert gate(lake, CONFIG, recipe) == 1
+
+
+def test_gates_can_be_switched_off(tmp_path: Path) -> None:
+    recipe = make_recipe(gates={"language": False, "truncated": False, "min_chars": 0, "max_repetition": 1})
+    facts = Facts(recipe)
+    facts.completion(facts.prompt("p", "en"), "a", finish_reason="length", repetition=1.0, **WRONG)
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        assert gate(lake, CONFIG, recipe) == 0
+
+
+def test_only_rows_of_the_build_are_judged(tmp_path: Path) -> None:
+    recipe = make_recipe()
+    facts = Facts(recipe)
+    prompt = facts.prompt("p", "en")
+    answer = facts.completion(prompt, "a", text="")
+    facts.completion(prompt, "foreign", text="")
+    facts.completion(prompt, "a", sample_index=7, text="")
+    sibling = facts.prompt("p", "ar", parent=prompt)
+    facts.translated(answer, sibling, text="")
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        gate(lake, CONFIG, recipe)
+        use_build(lake, CONFIG)
+        assert answer["completion_id"] in set(lake.query("SELECT row_id FROM rejections")["row_id"])
+        assert lake.query("FROM kept_completions").is_empty()
+
+
+def test_prompts_are_judged_and_their_translations_go_with_them(tmp_path: Path) -> None:
+    recipe = make_recipe(prompt_gates={"min_language_score": 0.6, "max_chars": 20})
+    facts = Facts(recipe)
+    good = facts.prompt("good", "zh-Hant", detected_language="zh", language_score=0.9)
+    unsure = facts.prompt("good", "ja", parent=good, detected_language="en", language_score=0.5)
+    bad = facts.prompt("good", "de", parent=good, detected_language="nl", language_score=0.6)
+    long = facts.prompt("long", "en", messages=[{"role": "user", "content": "答" * 10}] * 3)
+    facts.prompt("long", "ja", parent=long, detected_language=None)
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        assert gate_prompts(lake, CONFIG, recipe) == 2
+        assert gate_prompts(lake, CONFIG, recipe) == 0
+        assert set(lake.query("SELECT row_id, stage, reason, detail, model FROM rejections").iter_rows()) == {
+            (
+                bad["prompt_id"],
+                "prompt_gate",
+                "wrong_language",
+                "detected nl with score 0.60, expected de",
+                "org/translator",
+            ),
+            (long["prompt_id"], "prompt_gate", "too_long", "30 chars, at most 20 allowed", None),
+        }
+        kept = set(lake.query("SELECT prompt_id FROM kept_prompts")["prompt_id"])
+        assert kept == {good["prompt_id"], unsure["prompt_id"]}
+
+
+def test_a_pattern_that_is_none_is_named(tmp_path: Path) -> None:
+    recipe = make_recipe(gates={"refusal_patterns": ["fine", "(?=no)"]})
+    with open_lake(tmp_path) as lake, pytest.raises(RecipeError, match=r"refusal_patterns: '\(\?=no\)' is no regular"):
+        gate(lake, CONFIG, recipe)
