@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import logging
 import math
 import socket
@@ -157,6 +158,7 @@ def test_base_urls_are_understood(serve, url):
     server = serve()
     port = server.url.split(":")[2].removesuffix("/v1")
     assert ask_one(make_teacher(url.format(port=port))).text == "echo: hello"
+    assert server.calls[0].path == "/v1/chat/completions"
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://host/v1?key=1", "http://host:port"])
@@ -313,6 +315,37 @@ def test_what_never_gets_better_is_given_up(serve, bad, reason):
     assert sum(call.text == "bad" for call in server.calls) >= QUICK.num_tries
 
 
+def test_pauses_between_tries_grow(serve):
+    async def script(call: Call) -> Any:
+        return 500, b""
+
+    server = serve(script)
+    ask_one(make_teacher(server.url), patience=Patience(num_tries=4, first_seconds=0.06, max_seconds=0.12))
+    times = [call.at for call in server.calls]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert len(gaps) == 3
+    assert all(gap >= least for gap, least in zip(gaps, (0.03, 0.06, 0.06), strict=True))
+
+
+def test_a_server_that_is_only_busy_is_asked_until_it_has_time(serve):
+    async def script(call: Call) -> Any:
+        if call.text != "busy":
+            return await echo(call)
+        num_busy.append(call.number)
+        tries.append(call.number)
+        if len(tries) > 4:
+            return await echo(call)
+        while len(server.calls) < call.number + 32:  # more than fit in flight: others were answered meanwhile
+            await asyncio.sleep(0.001)
+        return 429, {}
+
+    tries: list[int] = []
+    server = serve(script)
+    requests = make_requests("busy", *map(str, range(300)))
+    replies = ask(make_teacher(server.url, run={"max_in_flight": 16}), requests, patience=Patience(2, 0.01, 0.01))
+    assert replies["id busy"].text == "echo: busy"
+
+
 def test_a_hanging_request_times_out_and_the_others_go_on(serve):
     async def script(call: Call) -> Any:
         await asyncio.sleep(60 if call.text == "hang" else 0)
@@ -388,6 +421,26 @@ def test_a_server_that_is_down_is_left_out_and_comes_back(serve):
         replies = list(engine.stream(requests()))
     assert len(replies) == len({reply.request_id for reply in replies}) >= 50
     assert all(reply.failure is None for reply in replies)
+
+
+def test_a_server_that_is_down_gets_one_probe_at_a_time():
+    async def scenario() -> None:
+        pool = ServerPool(["http://a"], 8, QUICK)
+        server = await pool.acquire()
+        pool.release(server, Outcome.UNREACHABLE, time.monotonic())
+        closed_at = time.monotonic()
+        waiting = [asyncio.ensure_future(pool.acquire()) for _ in range(5)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert time.monotonic() - closed_at >= 0.9 * QUICK.first_seconds
+        await asyncio.sleep(5 * QUICK.first_seconds)
+        assert server.num_in_flight == 1
+        pool.release(server, Outcome.ANSWERED, time.monotonic())
+        await asyncio.gather(*waiting)
+        assert server.num_in_flight == 4
+        pool.stop()
+        assert await pool.acquire() is None
+
+    asyncio.run(scenario())
 
 
 def test_servers_that_cannot_be_reached_end_the_lane():
@@ -572,13 +625,14 @@ def test_stop_ends_the_stream_when_what_is_in_flight_is_answered(serve):
     assert len(server.calls) == 4
 
 
-def test_stop_leaves_unanswered_what_waits_for_another_try(serve):
+@pytest.mark.parametrize("headers", [{"Retry-After": "60"}, {}])
+def test_stop_leaves_unanswered_what_waits_for_another_try(serve, headers):
     async def script(call: Call) -> Any:
-        return 429, {}, {"Retry-After": "60"}
+        return 429, {}, headers
 
     server = serve(script)
     stop = threading.Event()
-    engine = OpenAIEngine(make_teacher(server.url), "generate", stop=stop)
+    engine = OpenAIEngine(make_teacher(server.url), "generate", stop=stop, patience=Patience(first_seconds=60.0))
     ender = threading.Thread(target=lambda: (_wait_until(lambda: server.calls), stop.set()))
     ender.start()
     assert list(engine.stream(make_requests("1", "2"))) == []
