@@ -94,6 +94,8 @@ def run_lane(run: Run, job: LaneJob) -> int:
         if not total:
             return 0
         run.check_stop()
+        if job.task != "score":
+            _check_scorers(run)
         settings = job.lane.model.run
         num_gpus = settings.gpus * settings.replicas
         with run.slots.take(num_gpus) as slot, run.board.lane(job.stage, job.lane.name, total) as report:
@@ -125,6 +127,12 @@ def _work(run: Run, job: LaneJob, engine: Engine, report: LaneReport) -> None:
         for reply in engine.stream(job.work.requests(pending)):
             report.count(prompt_tokens=reply.num_prompt_tokens, completion_tokens=reply.num_completion_tokens)
             committer.add(reply)
+
+
+def _check_scorers(run: Run) -> None:
+    """Refuse reward models that cannot score before anything is spent on completions; opening them starts nothing."""
+    for lane in run.build.rewards:
+        run.open_engine(lane.model, "score")
 
 
 def _open(run: Run, job: LaneJob, slot: Slot) -> Engine:
