@@ -3,6 +3,22 @@
 WITH lanes AS (
     SELECT * FROM build_models WHERE config_id = $config_id
 ),
+-- Each view once, not once for every place that it is used at: planning would take seconds.
+scope_prompts AS MATERIALIZED (
+    SELECT prompt_id FROM build_prompt_scope
+),
+good_prompts AS MATERIALIZED (
+    SELECT prompt_id, root_id, parent_id, language FROM kept_prompts
+),
+answers AS MATERIALIZED (
+    SELECT completion_id, origin FROM build_completions
+),
+good_answers AS MATERIALIZED (
+    SELECT completion_id, prompt_id, language, teacher, origin FROM kept_completions
+),
+scored AS MATERIALIZED (
+    SELECT completion_id, prompt_id, origin FROM candidates
+),
 failures AS (
     SELECT stage, row_id FROM rejections
     WHERE config_id = '' AND settings_id IN (SELECT settings_id FROM lanes)
@@ -13,32 +29,32 @@ verdicts AS (
 unread AS (
     SELECT count(*) AS num
     FROM rejections AS rejected
-    ANTI JOIN build_prompt_scope AS scope ON scope.prompt_id = rejected.row_id
+    ANTI JOIN scope_prompts AS scope ON scope.prompt_id = rejected.row_id
     WHERE rejected.config_id = $config_id AND rejected.stage IN ('read', 'prompt_gate')
 ),
 wanted_prompts AS (
     SELECT content_id('translation', [lane.settings_id, prompt_id, lane.language]) AS row_id
-    FROM kept_prompts JOIN build_translators AS lane ON lane.language <> kept_prompts.language
+    FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language
     WHERE parent_id IS NULL
 ),
 wanted_samples AS (
     SELECT content_id('completion', json_array(settings_id, prompt_id, sample_index)) AS row_id
     FROM (
         SELECT build_teachers.settings_id, prompt_id, unnest(range(num_samples))::INTEGER AS sample_index
-        FROM kept_prompts JOIN build_teachers USING (language)
+        FROM good_prompts JOIN build_teachers USING (language)
     )
 ),
 wanted_translations AS (
     SELECT content_id('translation', [lane.settings_id, answers.completion_id, lane.language]) AS row_id
-    FROM kept_completions AS answers
+    FROM good_answers AS answers
     JOIN prompts AS origins ON origins.prompt_id = answers.prompt_id
-    JOIN kept_prompts AS siblings ON siblings.root_id = origins.root_id
+    JOIN good_prompts AS siblings ON siblings.root_id = origins.root_id
     JOIN build_translators AS lane ON lane.language = siblings.language
     WHERE answers.language = 'en' AND siblings.language <> 'en' AND answers.origin <> 'translated'
         AND answers.teacher IN (SELECT unnest((recipe -> '$.translation.completions_of')::VARCHAR[]) FROM build_recipe)
 ),
 wanted_rewards AS (
-    SELECT completion_id AS row_id FROM kept_completions
+    SELECT completion_id AS row_id FROM good_answers
 ),
 stages AS (
     SELECT 1 AS place, 'read prompts' AS stage,
@@ -52,9 +68,9 @@ stages AS (
         (SELECT count(*) FROM wanted_prompts SEMI JOIN failures USING (row_id))
     UNION ALL
     SELECT 3, 'gate prompts',
-        (SELECT count(*) FROM build_prompt_scope),
-        (SELECT count(*) FROM kept_prompts),
-        (SELECT count(*) FROM build_prompt_scope) - (SELECT count(*) FROM kept_prompts)
+        (SELECT count(*) FROM scope_prompts),
+        (SELECT count(*) FROM good_prompts),
+        (SELECT count(*) FROM scope_prompts) - (SELECT count(*) FROM good_prompts)
     UNION ALL
     SELECT 4, 'sample',
         (SELECT count(*) FROM wanted_samples),
@@ -62,8 +78,8 @@ stages AS (
         (SELECT count(*) FROM wanted_samples SEMI JOIN failures USING (row_id))
     UNION ALL
     SELECT 5, 'join recorded',
-        (SELECT count(*) FROM build_completions WHERE origin = 'recorded'),
-        (SELECT count(*) FROM build_completions WHERE origin = 'recorded'),
+        (SELECT count(*) FROM answers WHERE origin = 'recorded'),
+        (SELECT count(*) FROM answers WHERE origin = 'recorded'),
         0
     UNION ALL
     SELECT 6, 'translate completions',
@@ -72,17 +88,17 @@ stages AS (
         (SELECT count(*) FROM wanted_translations SEMI JOIN failures USING (row_id))
     UNION ALL
     SELECT 7, 'gate completions',
-        (SELECT count(*) FROM build_completions),
-        (SELECT count(*) FROM kept_completions),
-        (SELECT count(*) FROM build_completions) - (SELECT count(*) FROM kept_completions)
+        (SELECT count(*) FROM answers),
+        (SELECT count(*) FROM good_answers),
+        (SELECT count(*) FROM answers) - (SELECT count(*) FROM good_answers)
     UNION ALL
     SELECT 8, 'score',
         (SELECT count(*) FROM wanted_rewards),
-        (SELECT count(*) FROM candidates),
+        (SELECT count(*) FROM scored),
         (SELECT count(*) FROM wanted_rewards SEMI JOIN (FROM failures WHERE stage = 'score') AS failed USING (row_id))
     UNION ALL
     SELECT 9, 'route',
-        (SELECT count(DISTINCT prompt_id) FROM candidates WHERE origin <> 'translated'),
+        (SELECT count(DISTINCT prompt_id) FROM scored WHERE origin <> 'translated'),
         (SELECT count(*) FROM selections WHERE config_id = $config_id),
         0
     UNION ALL
