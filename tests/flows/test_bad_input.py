@@ -5,8 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from flows.execution import execute_build
 from schemas.errors import EngineError, FactoryError, InputError, RecipeError, WarehouseError
 from schemas.reasons import Reason
 from schemas.recipe_file import load_recipe
-from tests.factory.engines.scripted_server import ScriptedServer, completion
+from tests.factory.engines.scripted_server import DROP, ScriptedServer, completion, echo
 from tests.flows.direct import DirectEngines
 from warehouse.lake import Lake
 
@@ -249,7 +249,10 @@ def test_good_and_bad_rows_are_all_accounted_for(write, tmp_path):
 def test_a_prompt_longer_than_the_context_is_set_aside_for_good(write, tmp_path):
     long = "all work and no play " * 50_000
     write_lines(tmp_path / "prompts.jsonl", [*PROMPTS, {"id": "long", "q": long, "lang": "en"}])
-    path = write(("[prompt_gates]", "[prompt_gates]\nmax_chars = 2_000_000"))
+    path = write(
+        ("[prompt_gates]", "[prompt_gates]\nmax_chars = 2_000_000"),
+        ("[gates]", "[gates]\nmax_chars = 2_000_000\nmax_repetition = 1"),
+    )
 
     def fault(request):
         is_long = len(request.messages[-1]["content"]) > 100_000
@@ -258,37 +261,37 @@ def test_a_prompt_longer_than_the_context_is_set_aside_for_good(write, tmp_path)
     summary = build(path, DirectEngines(fault=fault))
     assert summary.num_sent == 5 + 4
     assert reasons(path, "sample") == {"prompt_too_long": 1}
-    assert build(path, again := DirectEngines()).num_sent == 0
+    assert build(path, again := DirectEngines(), until="sample").num_sent == 0
     assert again.opened == []
     # another model with room for it answers it, and 1 MB of text goes through every table
     write_model(tmp_path / "models" / "north", weights=b"larger")
     assert build(path).num_sent == 5 + 5
-    assert any(long in text for text in texts_of(path, "candidates"))
+    assert any(long in text for text in texts_of(path, "completions SEMI JOIN rewards USING (completion_id)"))
 
 
 # Engines
 
 
-def fail_once(reason: Reason) -> Callable[[Any], Failure | None]:
-    return lambda request: Failure(reason, "as told") if "2" in request.messages[-1]["content"] else None
-
-
 def test_transient_failures_are_tried_again_and_poison_waits_for_a_retry(write, refused, monkeypatch, capsys):
     path = write()
-    for reason in (Reason.TIMEOUT, Reason.SERVER_ERROR, Reason.ENGINE_DIED):
-        build(path, DirectEngines(fault=fail_once(reason)), until="sample")
-        assert reasons(path, "sample") == {reason: 1}
-    assert build(path, until="sample").num_sent == 1
-    assert reasons(path, "sample") == {}
-    assert build(path, DirectEngines(fault=fail_once(Reason.POISON))).num_sent == 4
-    assert reasons(path, "score") == {"poison": 1}
-    assert build(path).num_sent == 0
+
+    def fault(request):
+        prompt, is_score = request.messages[0]["content"], len(request.messages) == 2
+        if "is 2 and" in prompt and not is_score:
+            return Failure(Reason.SERVER_ERROR, "out of memory")
+        return Failure(Reason.POISON, "it killed the model") if "is 3 and" in prompt and is_score else None
+
+    assert build(path, DirectEngines(fault=fault)).num_sent == 4 + 3
+    assert (reasons(path, "sample"), reasons(path, "score")) == ({"server_error": 1}, {"poison": 1})
+    assert build(path).num_sent == 1 + 1
+    assert (reasons(path, "sample"), reasons(path, "score")) == ({}, {"poison": 1})
     assert refused("retry", path, "--reason", "bad luck").startswith("there is no reason 'bad luck'; allowed are empty")
     monkeypatch.setattr(sys, "argv", ["factory", "retry", str(path), "--reason", "poison"])
     main()
     assert capsys.readouterr().out == "1 requests will be sent again by the next run\n"
-    assert build(path).num_sent == 1
-    assert reasons(path, "score") == {}
+    summary = build(path)
+    assert summary.num_sent == 1
+    assert summary.counts["num_rejected"].sum() == 0
 
 
 @pytest.mark.parametrize(
@@ -323,46 +326,41 @@ def impatient() -> DirectEngines:
     return DirectEngines(open_server=lambda model, task, stop: OpenAIEngine(model, task, stop=stop, patience=patience))
 
 
-async def hang(call):
-    await asyncio.sleep(60)
+MISHAPS: dict[str, tuple[Any, str | None]] = {
+    "What is 0 and why?": ((500, {"error": {"message": "out of memory"}}), "server_error"),
+    "What is 1 and why?": ("hang", "timeout"),
+    "What is 2 and why?": (b"<html>it works</html>", "invalid_reply"),
+    "What is 3 and why?": ({"choices": []}, "invalid_reply"),
+    "What is 4 and why?": (DROP, "server_error"),
+    "What is 5 and why?": ((400, {"error": {"message": "maximum context length is 4096"}}), "prompt_too_long"),
+    "What is 6 and why?": (completion("half a pair: \ud83d!"), None),
+}
+"""What a server does when it is asked something, and why the row is rejected then (none: it is answered)."""
 
 
-async def stumble(call, *, answer):
-    """Answer the question about 2 as told, all others as they should be."""
-    return answer if "2" in call.text else completion(f"an answer to {call.text}")
+async def stumble(call):
+    answer, _ = MISHAPS.get(call.text, (completion("fine"), None))
+    if answer == "hang":
+        await asyncio.sleep(60)
+    return answer
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason", "is_final"),
-    [
-        ((500, {"error": {"message": "out of memory"}}), "server_error", False),
-        (hang, "timeout", False),
-        (b"<html>it works</html>", "invalid_reply", True),
-        ({"choices": []}, "invalid_reply", True),
-        (completion("half a pair: \ud83d"), None, False),
-    ],
-)
-def test_a_server_that_stumbles_over_one_request(write, answer, reason, is_final):
-    async def script(call):
-        if answer is hang and "2" in call.text:
-            await hang(call)
-        return await stumble(call, answer=answer)
-
-    with ScriptedServer(script) as server:
-        path = write(
-            (
-                'model = "./models/north"',
-                f'engine = "openai"\nmodel = "north"\nrun = {{ urls = ["{server.url}"], timeout_seconds = 0.5 }}',
-            )
-        )
+def test_a_server_that_stumbles_is_asked_again_for_what_was_its_own_fault(write, tmp_path):
+    write_lines(tmp_path / "prompts.jsonl", [{"id": text, "q": text, "lang": "en"} for text in (*MISHAPS, "And you?")])
+    with ScriptedServer(stumble) as server:
+        run = f'{{ urls = ["{server.url}"], timeout_seconds = 0.7 }}'
+        path = write(('model = "./models/north"', f'engine = "openai"\nmodel = "north"\nrun = {run}'))
         build(path, impatient(), until="sample")
-        assert reasons(path, "sample") == ({reason: 1} if reason else {})
+        expected = Counter(reason for _, reason in MISHAPS.values() if reason)
+        assert reasons(path, "sample") == expected
+        assert len(texts_of(path)) == 2
         num_calls = len(server.calls)
-        server.script = partial(stumble, answer=completion("mended"))
-        assert build(path, impatient(), until="sample").num_sent == (1 if reason and not is_final else 0)
-        assert len(server.calls) == num_calls + (1 if reason and not is_final else 0)
-        assert reasons(path, "sample") == ({reason: 1} if is_final else {})
-    assert len(texts_of(path)) == (3 if is_final else 4)
+        server.script = echo
+        assert build(path, impatient(), until="sample").num_sent == len(server.calls) - num_calls == 3
+        assert reasons(path, "sample") == {"invalid_reply": 2, "prompt_too_long": 1}
+    texts = texts_of(path)
+    assert len(texts) == 5
+    assert "half a pair: \ufffd!" in texts
 
 
 def test_a_server_that_is_gone_ends_the_run_with_a_sentence(write):
@@ -412,7 +410,6 @@ ROUTE = "SELECT prompt_id, any_value(completion_id) AS completion_id FROM candid
             "SELECT prompt_id, completion_id FROM candidates",
             "whose completion_id is one of 2; a prompt has one selection",
         ),
-        ("SELECT prompt_id, error('no') AS completion_id FROM candidates", "cannot be run: .*no"),
     ],
 )
 def test_a_router_that_is_none_is_refused(scored, tmp_path, sql, sentence):
@@ -425,7 +422,7 @@ def test_a_router_that_is_none_is_refused(scored, tmp_path, sql, sentence):
     assert "\n" not in str(caught.value)
 
 
-PAIR = "FROM candidates AS a JOIN candidates AS b USING (prompt_id) WHERE a.reward > b.reward"
+PAIR = "FROM candidates AS a JOIN candidates AS b USING (prompt_id) WHERE a.completion_id > b.completion_id"
 
 
 @pytest.mark.parametrize(
@@ -440,11 +437,6 @@ PAIR = "FROM candidates AS a JOIN candidates AS b USING (prompt_id) WHERE a.rewa
             f"SELECT prompt_id, a.completion_id AS chosen_id, 'x' AS rejected_id {PAIR}",
             "whose rejected_id x is no cand",
         ),
-        (
-            "SELECT prompt_id, completion_id AS chosen_id, completion_id AS rejected_id FROM candidates",
-            "whose chosen_id and rejected_id are the same completion",
-        ),
-        (f"SELECT prompt_id, a.completion_id AS chosen_id, NULL AS rejected_id {PAIR}", "whose rejected_id NULL is no"),
     ],
 )
 def test_a_pair_strategy_that_is_none_is_refused(scored, tmp_path, sql, sentence):
