@@ -352,3 +352,14 @@ def test_dot_commands(lake: Lake) -> None:
     assert "error: .schema needs a table or view: prompts," in text
     assert "error: there is no command .nope; .help names them" in text
     assert "7" not in text
+
+
+def test_a_warehouse_on_servers_is_read_and_locked(postgres_url: str, s3_bucket: str, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, warehouse={"catalog": postgres_url, "data": f"{s3_bucket}/lake"})
+    with Lake.open(recipe.warehouse) as lake:
+        fill_lake(lake, recipe, num_roots=2)
+    with open_for_reading(recipe.warehouse) as lake:
+        assert rows(lake, "SELECT count(*) AS n, sum(length(text)) > 0 AS b FROM candidates") == [{"n": 22, "b": True}]
+        for sql in (f"FROM read_text('{s3_bucket}/lake-other/x')", "FROM read_text('/etc/hostname')"):
+            with pytest.raises(WarehouseError, match="disabled by configuration"):
+                run(lake, sql)
