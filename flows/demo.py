@@ -30,6 +30,7 @@ QUERIES = (
 
 def run_demo(folder: Path, *, fresh: bool = True) -> None:
     """Run the microworld's recipe in ``folder`` and print what came of it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are quickest on one thread
     console = Console()
     if fresh and folder.exists():
         _remove(folder)
