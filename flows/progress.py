@@ -50,7 +50,7 @@ class Meter:
         return self._rate(self.num_completion_tokens or self.num_prompt_tokens)
 
     def _rate(self, count: int) -> float:
-        return 0.0 if self.answered is None else count / max(time.monotonic() - self.answered, 1e-3)
+        return 0.0 if self.answered is None else count / max(time.monotonic() - self.answered, 0.1)
 
     @property
     def done(self) -> int:
@@ -92,7 +92,7 @@ class Board:
     def say(self, text: str) -> None:
         """Print one line above the bars."""
         if not self.quiet:
-            self._bars.console.print(text, highlight=False)
+            self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def lane(self, stage: str, name: str, total: int) -> Iterator["LaneReport"]:
