@@ -65,7 +65,7 @@ stages AS (
     SELECT 2, 'translate prompts',
         (SELECT count(*) FROM wanted_prompts),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN prompts ON prompts.prompt_id = row_id),
-        (SELECT count(*) FROM wanted_prompts SEMI JOIN failures USING (row_id))
+        (SELECT count(*) FROM wanted_prompts SEMI JOIN (FROM failures WHERE stage = 'translate_prompts') AS failed USING (row_id))
     UNION ALL
     SELECT 3, 'gate prompts',
         (SELECT count(*) FROM scope_prompts),
@@ -75,7 +75,7 @@ stages AS (
     SELECT 4, 'sample',
         (SELECT count(*) FROM wanted_samples),
         (SELECT count(*) FROM wanted_samples SEMI JOIN completions ON completions.completion_id = row_id),
-        (SELECT count(*) FROM wanted_samples SEMI JOIN failures USING (row_id))
+        (SELECT count(*) FROM wanted_samples SEMI JOIN (FROM failures WHERE stage = 'sample') AS failed USING (row_id))
     UNION ALL
     SELECT 5, 'join recorded',
         (SELECT count(*) FROM answers WHERE origin = 'recorded'),
@@ -85,7 +85,7 @@ stages AS (
     SELECT 6, 'translate completions',
         (SELECT count(*) FROM wanted_translations),
         (SELECT count(*) FROM wanted_translations SEMI JOIN completions ON completions.completion_id = row_id),
-        (SELECT count(*) FROM wanted_translations SEMI JOIN failures USING (row_id))
+        (SELECT count(*) FROM wanted_translations SEMI JOIN (FROM failures WHERE stage = 'translate_completions') AS failed USING (row_id))
     UNION ALL
     SELECT 7, 'gate completions',
         (SELECT count(*) FROM answers),
