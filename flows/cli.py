@@ -41,6 +41,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped; what was answered is committed, and the same command goes on from there", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has seen enough, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except Exception as error:

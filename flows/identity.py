@@ -129,9 +129,9 @@ def _config_id(recipe: Recipe, lanes: tuple[Lane, ...]) -> str:
         identity["translation"] = _relabel(identity["translation"], translator.settings_id)
     for source in identity["prompts"]:
         source.pop("path")
-    for section in (identity["routing"], *identity["pairs"]):
-        if section["sql"]:
-            section["sql"] = file_digest(Path(section["sql"]))
+    files = (recipe.routing.sql, *(pair.sql for pair in recipe.pairs))
+    for section, path in zip((identity["routing"], *identity["pairs"]), files, strict=True):
+        section["sql"] = path and file_digest(Path(path))
     return content_id("config", identity)
 
 

@@ -17,6 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 
+_PATH_FIELDS = frozenset({"path", "model", "adapter", "chat_template", "sql"})
+
 EXECUTION_FIELDS = frozenset({"run", "warehouse"})
 """Names of fields, at any depth, that say how a build is executed and not what it is."""
 
@@ -124,13 +126,14 @@ class Sampling(_Section):
 class ModelRun(_Section):
     """How a model is executed; never part of its identity. ``engine_args`` go to vLLM as they are.
 
-    ``gpus`` is the tensor-parallel size of one replica; ``replicas`` work in parallel on GPUs of their own.
+    ``gpus`` is the tensor-parallel size of one replica; ``replicas`` work in parallel on GPUs of their own. No
+    ``max_in_flight`` means what suits the engine: 2048 requests for a model in a child process, 512 for servers.
     """
 
     gpus: int = Field(default=1, gt=0)
     replicas: int = Field(default=1, gt=0)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    max_in_flight: int = Field(default=512, gt=0)
+    max_in_flight: int | None = Field(default=None, gt=0)
     max_model_len: int | None = Field(default=None, gt=0)
     batch_tokens: int = Field(default=8192, gt=0)
     urls: tuple[str, ...] = ()
@@ -400,7 +403,7 @@ class RunSettings(_Section):
 class Recipe(_Section):
     """One build. ``name`` labels it; two recipes that differ in ``run`` and ``warehouse`` alone are the same build."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
     prompts: tuple[PromptSource, ...] = Field(min_length=1)
     prompt_gates: PromptGates = PromptGates()
@@ -460,10 +463,12 @@ def _refuse_reference(message: str, *location: str | int) -> NoReturn:
 
 
 def _identify(section: BaseModel) -> dict[str, Any]:
-    """Return a section's identity; the keys of free tables, such as a JSON schema's, are data and stay."""
+    """Return a section's identity, paths by their last name; keys of free tables, as of a JSON schema, are data and stay."""
     data: dict[str, Any] = section.model_dump(mode="json", exclude=set(EXECUTION_FIELDS))
     for name in data:
         match getattr(section, name):
+            case str() as path if name in _PATH_FIELDS and Path(path).is_absolute():
+                data[name] = Path(path).name
             case BaseModel() as inner:
                 data[name] = _identify(inner)
             case (BaseModel(), *_) as inners:

@@ -10,6 +10,9 @@ from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.recipe import Model
 
+MAX_IN_FLIGHT = 2048
+"""Twice the batch of vLLM on a large GPU (1024 sequences), so that a reply always finds the next request waiting."""
+
 Task = Literal["generate", "score", "translate"]
 
 
@@ -43,7 +46,7 @@ def open_engine(
         core,
         settings,
         name=f"model '{model.model}'",
-        max_in_flight=model.run.max_in_flight,
+        max_in_flight=model.run.max_in_flight or MAX_IN_FLIGHT,
         devices=devices,
         stall_seconds=model.run.timeout_seconds,
         stop=stop,

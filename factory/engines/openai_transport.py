@@ -38,6 +38,7 @@ from schemas.reasons import Reason
 from schemas.recipe import Model
 
 CONNECT_SECONDS = 10.0
+MAX_IN_FLIGHT = 512
 KEEP_ALIVE_SECONDS = 2.0
 """Shorter than the servers' own (5 s for vLLM), so that no request goes out on a connection that is being closed."""
 
@@ -61,7 +62,7 @@ class Connection:
 
     @property
     def max_in_flight(self) -> int:
-        return self.model.run.max_in_flight
+        return self.model.run.max_in_flight or MAX_IN_FLIGHT
 
     @property
     def timeout_seconds(self) -> float:
