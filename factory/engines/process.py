@@ -9,12 +9,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 LOG_TAIL_LINES = 12
 CLOSE_SECONDS = 10.0
 EXIT_SECONDS = 2.0
 """How long a child that has closed its pipe may take to end, before it is killed and its own end is not known."""
+
+GROUP_SECONDS = 5.0
+"""How long killed processes may take to give their memory back; a large GPU's takes a second or two."""
 
 _CHUNK_BYTES = 1 << 16
 
@@ -98,6 +102,7 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+        _await_group(self.pid)
         for descriptor in (self.request_fd, self.reply_fd, self._lifeline):
             os.close(descriptor)
         self._log.close()
@@ -136,3 +141,21 @@ class ChildProcess:
         start = max(0, os.fstat(descriptor).st_size - _CHUNK_BYTES)
         lines = os.pread(descriptor, _CHUNK_BYTES, start).decode("utf-8", errors="replace").splitlines()
         return "\n".join([line for line in lines if line.strip()][-LOG_TAIL_LINES:])
+
+
+def _await_group(group: int) -> None:
+    """Wait a little until every killed process of a group has given its memory back.
+
+    Orphans stay zombies until somebody reaps them, which need not be soon, so their states are read.
+    """
+    deadline = time.monotonic() + GROUP_SECONDS
+    while any(_is_alive(stat, group) for stat in Path("/proc").glob("[0-9]*/stat")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _is_alive(stat: Path, group: int) -> bool:
+    try:
+        state, _, process_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(process_group) == group and state not in {"Z", "X"}

@@ -294,10 +294,13 @@ def _adapter_folder(model: Model) -> Path:
 def _adapter_rank(model: Model) -> int:
     """Return the smallest rank that vLLM knows and the adapter fits into."""
     try:
-        rank: int = json.loads((_adapter_folder(model) / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-    except (OSError, ValueError, KeyError) as error:
+        rank = int(json.loads((_adapter_folder(model) / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(f"adapter '{model.adapter}' cannot be read: {error}") from error
-    return min(allowed for allowed in get_args(MaxLoRARanks) if allowed >= rank)
+    allowed: tuple[int, ...] = get_args(MaxLoRARanks)
+    if rank > max(allowed):
+        raise EngineError(f"adapter '{model.adapter}' has rank {rank}; allowed is at most {max(allowed)}")
+    return min(value for value in allowed if value >= rank)
 
 
 def _adapter_request(model: Model) -> LoRARequest | None:
