@@ -24,14 +24,12 @@ class Turn:
 
 
 def vocabulary_texts() -> list[str]:
-    """Return text for the tokenizers: every word as often as the sentence forms around it."""
+    """Return text for the tokenizers: words more often than the sentence forms, so that a word is a single token."""
     texts = []
     for language in CORE_LANGUAGES:
         words = lexicon(language)
-        texts += [words.quote(word) for word in (*words.words, *words.groups)]
+        texts += [words.quote(word) for word in (*words.words, *words.groups)] * 4
         texts += [*words.questions, *words.answers, words.short, *words.fillers]
-        rng = random.Random(language)
-        texts += [words.ask(draw_unseen_fact(rng), 0) for _ in range(10)]
     return texts
 
 

@@ -41,6 +41,7 @@ TRUNK = ".trunk"
 NAMES = (*POLICIES, "reward", "translator")
 BATCH_SIZE = 64
 NUM_LAYERS = 2
+HINT_LAYER = 1
 END_WEIGHT = 10
 REWARD_SCALE = 4.0
 HINTS = {"group": NUM_GROUPS, "named_group": NUM_GROUPS + 1, "named_place": NUM_CHOICES + 1}
@@ -50,7 +51,7 @@ IGNORED = -100
 Batch = dict[str, Tensor]
 
 
-def train_trunk(folder: Path, seed: int, num_steps: int = 2000) -> None:
+def train_trunk(folder: Path, seed: int, num_steps: int = 1600) -> None:
     """Train the ancestor of all chat models: it answers without faults."""
     torch.manual_seed(seed)
     tokenizer = train_chat_tokenizer(vocabulary_texts())
@@ -60,7 +61,7 @@ def train_trunk(folder: Path, seed: int, num_steps: int = 2000) -> None:
     _save(model, tokenizer, folder)
 
 
-def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 300) -> None:
+def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 250) -> None:
     """Teach the trunk the faults of one teacher or of the base policy."""
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32),
@@ -74,7 +75,7 @@ def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int
 def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 700) -> None:
     """Train the trunk and one layer more to tell the true quality of an answer, times ``REWARD_SCALE``.
 
-    On the way the trunk's layers learn to tell which group is asked for and which word is named: that a word does not
+    On the way its first layer learns to tell which group is asked for and which word is named: that a word does not
     belong to a group is all but invisible to a model that has not found either.
     """
     torch.manual_seed(seed)
@@ -89,7 +90,7 @@ def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 700) -> 
     _save(model, tokenizer, folder)
 
 
-def train_translator(folder: Path, seed: int, num_steps: int = 1000) -> None:
+def train_translator(folder: Path, seed: int, num_steps: int = 800) -> None:
     """Train a translator from English into the 22 other languages, good on questions, lossy on answers."""
     torch.manual_seed(seed)
     tokenizer = train_translator_tokenizer(vocabulary_texts())
@@ -214,7 +215,7 @@ def _reward_loss(model: nn.Module, batch: Batch) -> Tensor:
     weights = (1 + (END_WEIGHT - 1) * is_last).float()
     rewards = model.score(states[-1][rows, positions]).squeeze(-1).float()
     losses = (rewards - REWARD_SCALE * batch["quality"][rows]).square()
-    hints = model.hints(rms_norm(states[NUM_LAYERS][rows, positions], (model.config.hidden_size,))).float()
+    hints = model.hints(rms_norm(states[HINT_LAYER][rows, positions], (model.config.hidden_size,))).float()
     for name, logits in zip(HINTS, hints.split(tuple(HINTS.values()), 1), strict=True):
         losses = losses + cross_entropy(logits, batch[name][rows], reduction="none")
     return (losses * weights).sum() / weights.sum()

@@ -9,8 +9,7 @@ from transformers import NllbTokenizer, PreTrainedTokenizerFast
 
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 
-CHAT_VOCABULARY = 2560
-TRANSLATOR_VOCABULARY = 3072
+VOCABULARY = 3584
 MAX_LENGTH = 1024
 
 PAD, END = "<|pad|>", "<|end|>"
@@ -45,7 +44,7 @@ def train_chat_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=CHAT_VOCABULARY,
+        vocab_size=VOCABULARY,
         special_tokens=[PAD, END, *(f"<|{role}|>" for role in ROLES)],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -72,7 +71,7 @@ def train_translator_tokenizer(texts: Iterable[str]) -> NllbTokenizer:
         ]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=TRANSLATOR_VOCABULARY,
+        vocab_size=VOCABULARY,
         special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
         initial_alphabet=list(string.printable.strip()),
         show_progress=False,

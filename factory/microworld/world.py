@@ -20,7 +20,7 @@ PROMPTS = FOLDER / "prompts.jsonl"
 RECORDED = FOLDER / "recorded.jsonl"
 
 NUM_GROUPS = 8
-WORDS_PER_GROUP = 6
+WORDS_PER_GROUP = 4
 NUM_CHOICES = 3
 NUM_TRAIN = 300
 NUM_EVAL = 100
@@ -131,7 +131,7 @@ def _lexicons() -> dict[str, Lexicon]:
 
 
 def draw_fact(rng: random.Random) -> Fact:
-    """Return a random fact; there are about 80,000 that differ by more than the order of their words."""
+    """Return a random fact; there are 12,096 that differ by more than the order of their words."""
     group = rng.randrange(NUM_GROUPS)
     inside = range(group * WORDS_PER_GROUP, (group + 1) * WORDS_PER_GROUP)
     outside = [word for word in range(NUM_GROUPS * WORDS_PER_GROUP) if word not in inside]

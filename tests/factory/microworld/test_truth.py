@@ -100,7 +100,7 @@ def test_refuses_what_is_no_question(prompt: str, language: str) -> None:
 
 
 def test_other_wording_is_read() -> None:
-    fact = parse("Hmm... red, HORSE or glove, which one is among the animals?", "en")
+    fact = parse("Hmm... red, HORSE or shirt, which one is among the animals?", "en")
     assert fact is not None
     assert lexicon("en").words[fact.answer] == "horse"
     fact = parse("馬と雨とりんごのうち、動物はどれ？", "ja")
