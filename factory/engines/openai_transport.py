@@ -45,6 +45,9 @@ KEEP_ALIVE_SECONDS = 2.0
 MAX_REFUSED = 32
 """Requests that may be refused before any is answered; refusals are final, so a wrong setting must not refuse all."""
 
+CONNECTIONS_PER_CLIENT = 16
+"""httpx looks through all connections of a client for each request: with 512, that took 8 ms instead of 2."""
+
 _RETRIED = {408, 409, 425, 429}
 _MISSING = {404, 405, 501}
 _LOCKED = {401, 402, 403}
@@ -72,14 +75,19 @@ class Connection:
         """Return text without the key, which a server may send back."""
         return text if self.key is None else text.replace(self.key, "***")
 
-    def open_client(self) -> httpx.AsyncClient:
-        """Return a client that sends the key with every request."""
+    def open_clients(self) -> list[httpx.AsyncClient]:
+        """Return enough clients for all that may be in flight; each sends the key with every request."""
         headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
-        return httpx.AsyncClient(
-            headers=headers | {"Content-Type": "application/json"},
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_keepalive_connections=self.max_in_flight, keepalive_expiry=KEEP_ALIVE_SECONDS),
-        )
+        tls = httpx.create_ssl_context()
+        return [
+            httpx.AsyncClient(
+                headers=headers | {"Content-Type": "application/json"},
+                verify=tls,
+                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+                limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS),
+            )
+            for _ in range(math.ceil(self.max_in_flight / CONNECTIONS_PER_CLIENT))
+        ]
 
 
 class Lane:
@@ -91,7 +99,7 @@ class Lane:
     def __init__(self, connection: Connection) -> None:
         self.answers: queue.SimpleQueue[Reply | BaseException | None] = queue.SimpleQueue()
         self._connection = connection
-        self._client = connection.open_client()
+        self._clients = connection.open_clients()
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[Reply | None]] = set()
@@ -120,13 +128,14 @@ class Lane:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        async with self._client:
-            self._sender = _Sender(self._connection, self._client)
-            self._is_ready.set()
-            await self._closing.wait()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._sender = _Sender(self._connection, self._clients)
+        self._is_ready.set()
+        await self._closing.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self._clients:
+            await client.aclose()
 
     def _start(self, request: Request) -> None:
         assert self._sender is not None
@@ -154,9 +163,9 @@ class _Trouble:
 class _Sender:
     """Sends requests until they are answered, or have failed often enough."""
 
-    def __init__(self, connection: Connection, client: httpx.AsyncClient) -> None:
+    def __init__(self, connection: Connection, clients: list[httpx.AsyncClient]) -> None:
         self._connection = connection
-        self._client = client
+        self._places = [client for client in clients for _ in range(CONNECTIONS_PER_CLIENT)]
         self._patience = connection.patience
         self._pool = ServerPool(connection.urls, connection.max_in_flight, connection.patience)
         self._stopping = asyncio.Event()
@@ -228,7 +237,11 @@ class _Sender:
             return _Trouble(Failure(Reason.SERVER_ERROR, f"the connection broke ({type(error).__name__})"))
 
     async def _post(self, url: str, body: dict[str, Any]) -> httpx.Response:
-        return await self._client.post(url, content=json.dumps(body, ensure_ascii=False).encode())
+        client = self._places.pop()
+        try:
+            return await client.post(url, content=json.dumps(body, ensure_ascii=False).encode())
+        finally:
+            self._places.append(client)
 
     async def _find_scoring_task(self, server: Server) -> ScoringTask | _Trouble:
         """Return how this server is asked for raw scores, found out once."""
