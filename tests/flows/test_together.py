@@ -1,0 +1,309 @@
+"""Builds beside one another, beside readers, and on disks that fail: one clear error each, and nothing twice or lost."""
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.execution import execute_build
+from flows.identity import resolve_build
+from schemas.errors import WarehouseError
+from schemas.recipe_file import load_recipe
+from tests.flows.conftest import write_prompts
+from tests.flows.direct import DirectEngines
+from tests.flows.standin import StandInEngines
+from warehouse.build_views import use_build
+from warehouse.lake import Lake
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"languages": ("en", "fr"), "commit_rows": 5}
+
+
+def build(path: Path, engines: Any = None, **settings: Any) -> Any:
+    return execute_build(load_recipe(path), quiet=True, open_engine=engines or DirectEngines(), **settings)
+
+
+def start_build(path: Path, log: Path, seconds: float) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.flows.drive", str(path), str(log), str(seconds)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def read_tables(path: Path, ids: Any) -> dict[str, set[Any]]:
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        return ids(lake)
+
+
+def count_candidates(path: Path, config_id: str) -> int:
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        use_build(lake, config_id)
+        return lake.query("SELECT count(*) FROM candidates").item()
+
+
+# Side by side
+
+
+def test_two_recipes_with_a_common_teacher_run_at_once_beside_a_reader(write_recipe, ids, tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl", 12)
+    paths = [write_recipe(name=name, teachers=("north", name), **SMALL) for name in ("east", "west")]
+    config_id = resolve_build(load_recipe(paths[0])).config_id
+    with Lake.open(load_recipe(paths[0]).warehouse):
+        pass
+    log = tmp_path / "asked.log"
+    processes = [start_build(path, log, 0.1) for path in paths]
+    counts = []
+    while any(process.poll() is None for process in processes):
+        counts.append(count_candidates(paths[0], config_id))
+    for process in processes:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    assert counts == sorted(counts)
+    assert len(counts) > 2
+    asked = Counter((task, request, name) for task, _, request, name in StandInEngines(log).asked())
+    assert set(asked.values()) == {1}, "a request was sent twice"
+    by_model = Counter((task, name) for task, _, name in asked)
+    # 12 prompts in 2 languages: 24 answers of each teacher, 12 translated prompts, 12 translated answers of north
+    assert by_model == {
+        ("translate", "translator"): 24,
+        **{("generate", teacher): 24 for teacher in ("north", "east", "west")},
+        ("score", "judge"): 3 * 24 + 12,
+    }
+    found = read_tables(paths[0], ids)
+    assert len(found["completions"]) == len(found["rewards"]) == 3 * 24 + 12
+    with Lake.open(load_recipe(paths[0]).warehouse, read_only=True) as lake:
+        runs = lake.query("SELECT name, status, recorded_at FROM builds ORDER BY recorded_at")
+        selected = lake.query("SELECT count(*) FROM selections GROUP BY config_id")["count_star()"].to_list()
+    assert runs["status"].to_list() == ["running", "running", "finished", "finished"], "they did not overlap"
+    assert selected == [24, 24]
+    assert count_candidates(paths[0], config_id) == 2 * 24 + 12
+    assert all((tmp_path / "exports" / name).is_dir() for name in ("east", "west"))
+
+
+def test_a_recipe_that_runs_already_is_refused_or_waited_for(write_recipe, ids, tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl", 8)
+    path = write_recipe(**SMALL)
+    log = tmp_path / "asked.log"
+    first = start_build(path, log, 0.1)
+    try:
+        while not StandInEngines(log).asked():
+            assert first.poll() is None
+        with pytest.raises(WarehouseError) as caught:
+            build(path)
+        holder = rf"process {first.pid} on \S+"
+        assert re.fullmatch(
+            rf"'build small \(\w{{32}}\)' is held by {holder}; wait for it to end, or stop it", str(caught.value)
+        )
+        assert first.poll() is None
+        path.write_text(path.read_text() + "overlap = 'wait'\n")
+        engines = DirectEngines()
+        assert build(path, engines).num_sent == 0
+        assert engines.opened == []
+        _, said = first.communicate()
+        assert first.returncode == 0, said
+    finally:
+        first.kill()
+        first.communicate()
+    assert len(read_tables(path, ids)["selections"]) == 16
+
+
+# Disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of sixteen megabytes."""
+    folder = tmp_path / "lake"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_build_and_costs_nothing_but_time(write_recipe, ids, small_disk, tmp_path, capfd):
+    write_prompts(tmp_path / "prompts.jsonl", 20)
+    path = write_recipe(**SMALL)
+    num_asked = 0
+
+    def fill_the_disk(request):
+        nonlocal num_asked
+        num_asked += request.target_language is None
+        if num_asked == 12:
+            room = os.statvfs(small_disk)
+            (small_disk / "filler").write_bytes(b"x" * (room.f_bavail * room.f_bsize))
+
+    with pytest.raises(
+        WarehouseError, match=r"there is no space left for .*lake/data or the catalog: free some"
+    ) as caught:
+        build(path, DirectEngines(fault=fill_the_disk))
+    assert "\n" not in str(caught.value)
+    (small_disk / "filler").unlink()
+    before = read_tables(path, ids)
+    assert len(before["prompts"]) >= 20
+    summary = build(path)
+    assert summary.num_sent == 2 * 40 + 20 + 100 - len(before["completions"])
+    survived = read_tables(path, ids)
+    path.write_text(path.read_text().replace(f"{tmp_path}/lake/", f"{tmp_path}/calm/"))
+    build(path)
+    assert read_tables(path, ids) == survived
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The beginning of a command line that runs as an unprivileged user, who may look into the test's folder."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None or "nobody" not in {entry.pw_name for entry in pwd.getpwall()}:
+        pytest.skip("root may write anywhere, and there is no setpriv or no user nobody")
+    shared = tmp_path_factory.getbasetemp().parent
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to(shared):
+            folder.chmod(0o755)
+    return ["setpriv", "--reuid=nobody", "--regid=65534", "--clear-groups", "--"]
+
+
+def test_a_warehouse_that_may_not_be_written_is_one_sentence(write_recipe, stranger, tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl", 4)
+    path = write_recipe(**SMALL)
+    code = f"""
+from pathlib import Path
+from flows.execution import execute_build
+from schemas.errors import WarehouseError
+from schemas.recipe_file import load_recipe
+try:
+    execute_build(load_recipe(Path({str(path)!r})), quiet=True)
+except WarehouseError as error:
+    print(error)
+"""
+    command = [*stranger, sys.executable, "-B", "-c", code]
+    environment = os.environ | {"HOME": str(tmp_path / "home")}
+    subprocess.run(["chmod", "-R", "a+rX", str(tmp_path)], check=True)
+    missing = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    build(path, until="read")
+    subprocess.run(["chmod", "-R", "a+rX,a-w", str(tmp_path / "lake")], check=True)
+    locked = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    subprocess.run(["chmod", "-R", "u+w", str(tmp_path / "lake")], check=True)
+    for done in (missing, locked):
+        said = done.stdout
+        assert re.fullmatch(r"the warehouse cannot be written: Permission denied \(.*/lake.*\)\n", said), done.stderr
+    assert build(path, until="read").num_sent == 0
+
+
+def test_a_torn_file_is_named_and_a_foreign_one_left_alone(write_recipe, ids, tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl", 4)
+    path = write_recipe(**SMALL)
+    build(path, until="translate")
+    folder = tmp_path / "lake" / "data" / "main" / "completions"
+    folder.mkdir(parents=True, exist_ok=True)
+    foreign = folder / "part-0.parquet"
+    shutil.copy(next((tmp_path / "lake" / "data" / "main" / "prompts").glob("*.parquet")), foreign)
+    build(path, until="sample")
+    assert foreign.exists()
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        files = lake.query("SELECT data_file FROM ducklake_list_files('lake', 'completions')")["data_file"].to_list()
+    torn = Path(files[0])
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WarehouseError, match=rf"data file {re.escape(str(torn))} is damaged: restore") as caught:
+        build(path)
+    assert "\n" not in str(caught.value)
+    torn.write_bytes(whole)
+    assert build(path).num_sent == 2 * 8 + 4
+    assert len(read_tables(path, ids)["selections"]) == 8
+    assert foreign.exists()
+
+
+# Many kinds of lanes in one build
+
+
+def test_recorded_answers_several_reward_models_and_sql_of_the_users_own(write_recipe, tmp_path):
+    write_prompts(tmp_path / "prompts.jsonl", 6)
+    answers = [
+        {
+            "meta": {"row": f"row-{number}", "lang": code},
+            "turns": [{"role": "user"}, {"content": f"recorded {number} {code}"}],
+        }
+        for number in range(6)
+        for code in ("English", "fra_Latn")
+    ]
+    answers += [
+        {"meta": {"row": "row-99", "lang": "en"}, "turns": [{}, {"content": "of no prompt"}]},
+        {"meta": {"row": "row-0", "lang": "en"}, "turns": [{}, {"content": ""}]},
+        {"meta": {"row": "row-1", "lang": "en"}},
+    ]
+    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)), encoding="utf-8")
+    (tmp_path / "longest.sql").write_text(
+        "SELECT prompt_id, arg_max(completion_id, (num_chars, completion_id)) AS completion_id FROM candidates\n"
+        "WHERE origin <> 'translated' GROUP BY prompt_id -- a comment at the end"
+    )
+    (tmp_path / "own.sql").write_text(
+        "WITH own AS (SELECT * FROM candidates WHERE teacher = 'archive')\n"
+        "SELECT prompt_id, own.completion_id AS chosen_id, other.completion_id AS rejected_id, 'extra' AS note\n"
+        "FROM own JOIN candidates AS other USING (prompt_id)\n"
+        "WHERE other.teacher = 'north' AND other.origin <> 'translated';\n"
+    )
+    path = write_recipe(teachers=("north",), **SMALL)
+    text = path.read_text()
+    text = text.replace(
+        'pairs = [{ strategy = "best_vs_worst" }',
+        'pairs = [{ strategy = "sql", name = "own", sql = "own.sql", ties = "keep", against_reward = true }',
+    )
+    text = text.replace(
+        "[gates]",
+        f"""[[teachers]]
+name = "archive"
+engine = "recorded"
+[teachers.recorded]
+path = "answers.jsonl"
+columns = {{ text = "turns.1.content", key = "meta.row", language = "meta.lang" }}
+[routing]
+method = "sql"
+sql = "longest.sql"
+[[reward_models]]
+name = "critic"
+model = "{tmp_path}/models/north"
+[gates]""",
+    )
+    path.write_text(text, encoding="utf-8")
+    summary = build(path)
+    # 6 prompts and 6 answers translated, 12 answers of north; two rewards for each of 12 + 12 + 6 completions
+    assert summary.num_sent == 6 + 6 + 12 + 2 * 30
+    assert summary.export_path is not None
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        use_build(lake, summary.config_id)
+        rejected = dict(
+            lake.query("SELECT reason, count(*) FROM rejections WHERE stage = 'read' GROUP BY 1").iter_rows()
+        )
+        candidates = lake.query("FROM candidates").to_dicts()
+        rewards = lake.query("SELECT completion_id, list(reward ORDER BY reward_fingerprint) FROM rewards GROUP BY 1")
+        selections = dict(lake.query("SELECT prompt_id, completion_id FROM selections").iter_rows())
+        pairs = lake.query("SELECT prompt_id, chosen_id, rejected_id, margin FROM pairs WHERE strategy = 'own'").rows()
+    assert rejected == {"no_such_prompt": 1, "empty": 1, "invalid_row": 1}
+    raw = dict(rewards.iter_rows())
+    by_prompt: dict[str, list[dict[str, Any]]] = {}
+    for candidate in candidates:
+        by_prompt.setdefault(candidate["prompt_id"], []).append(candidate)
+    assert {len(found) for found in by_prompt.values()} == {2, 3}
+    for prompt_id, found in by_prompt.items():
+        for candidate in found:
+            own = raw[candidate["completion_id"]]
+            ranks = [1 + sum(raw[other["completion_id"]][model] < own[model] for other in found) for model in (0, 1)]
+            assert candidate["reward"] == sum(ranks) / 2
+        sampled = [candidate for candidate in found if candidate["origin"] != "translated"]
+        longest = max(sampled, key=lambda candidate: (candidate["num_chars"], candidate["completion_id"]))
+        assert selections[prompt_id] == longest["completion_id"]
+    rows = {candidate["completion_id"]: candidate for candidate in candidates}
+    assert len(pairs) == 12
+    for prompt_id, chosen, rejected_id, margin in pairs:
+        assert (rows[chosen]["origin"], rows[chosen]["prompt_id"]) == ("recorded", prompt_id)
+        assert rows[rejected_id]["teacher"] == "north"
+        assert margin == rows[chosen]["reward"] - rows[rejected_id]["reward"]
