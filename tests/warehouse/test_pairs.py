@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -133,6 +134,25 @@ def test_every_guard_had_something_to_drop() -> None:
         for strategy in (strategy | guards for strategy in STRATEGIES):
             found |= {reason for pool in POOLS[1].values() for reason in judge(propose(pool, strategy), strategy)}
     assert found == {None, "tie", "margin_too_small", "length_ratio", "too_many_pairs"}
+
+
+def test_mean_minus_two_deviations_passes_over_outliers(tmp_path: Path) -> None:
+    random = Random(33)
+    facts = Facts()
+    for index in range(40):
+        prompt = facts.prompt(f"p{index}", "zh-Hant")
+        for sample_index in range(random.randrange(6, 20)):
+            reward = random.randrange(-8, 9) / 4 - (9 if random.random() < 0.1 else 0)
+            facts.completion(prompt, "c", (reward,), sample_index, origin="recorded")
+    strategy = {"strategy": "best_vs_mean_minus_2sd"}
+    pools = by_prompt(true_candidates(facts))
+    proposals = [(pool, *propose(pool, strategy)[0]) for pool in pools.values()]
+    assert any(rejected["reward"] > min(row["reward"] for row in pool) for pool, _, rejected in proposals)
+    expected = {(chosen["completion_id"], rejected["completion_id"]) for _, chosen, rejected in proposals}
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        make_pairs(lake, CONFIG, make_recipe(pairs=[strategy]))
+        assert set(lake.query("SELECT chosen_id, rejected_id FROM pairs").iter_rows()) == expected
 
 
 def test_the_reason_is_told_in_one_line(tmp_path: Path) -> None:
