@@ -17,10 +17,12 @@ from transformers.models.m2m_100.tokenization_m2m_100 import M2M100Tokenizer
 from transformers.models.nllb.tokenization_nllb import NllbTokenizer
 
 from factory.engines.base import Message, Reply, Request
+from factory.engines.open import open_engine
 from factory.engines.translator import UNKNOWN, TranslatorCore, open_core
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
 from schemas.reasons import Reason
+from schemas.recipe import Sampling, Translation
 
 TEXTS = [
     "The weather is nice today.",
@@ -295,3 +297,12 @@ def test_a_model_that_cannot_translate_is_named(tmp_path, nllb):
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(tmp_path)
     with pytest.raises(EngineError, match="no language tokens such as 'fra_Latn'"):
         open_translator(tmp_path)
+
+
+def test_the_core_runs_in_a_child_process(nllb):
+    sampling = Sampling(temperature=0.0, max_tokens=24)
+    model = Translation(engine="transformers", model=str(nllb), sampling=sampling)
+    requests = [make_request(text, "fr") for text in TEXTS]
+    with open_engine(model, "translate") as engine:
+        replies = {reply.request_id: reply for reply in engine.stream(requests)}
+    assert replies == answer(open_translator(nllb), requests)
