@@ -17,6 +17,9 @@ from rich.text import Text
 
 Form = Literal["table", "json", "csv", "parquet"]
 
+UNBOUNDED_WIDTH = 100_000
+"""Where no terminal sets a limit, a table is as wide as its rows."""
+
 Row = Mapping[str, Any]
 """A row as JSON values."""
 
@@ -43,7 +46,8 @@ def print_table(columns: Columns, lines: Iterator[str], out: TextIO, *, max_rows
     rows = list(itertools.islice(lines, max_rows + 1))
     for line in rows[:max_rows]:
         table.add_row(*(_show(value) for value in json.loads(line).values()))
-    console = Console(file=out, highlight=False, emoji=False, markup=False)
+    width = None if out.isatty() else UNBOUNDED_WIDTH
+    console = Console(file=out, width=width, highlight=False, emoji=False, markup=False)
     console.print(table)
     if len(rows) > max_rows:
         console.print(f"the first {max_rows:,} rows; the other formats give all of them")
@@ -93,6 +97,8 @@ def _to_text(value: object) -> str:
 def _show(value: object) -> Text:
     if value is None:
         return Text("NULL", style="dim")
+    if isinstance(value, float):
+        return Text(f"{value:.6g}")
     text = "".join(map(_escape, _to_text(value)))
     is_right_to_left = any(unicodedata.bidirectional(character) in ("R", "AL") for character in text)
     return Text(f"{_ISOLATE}{text}{_POP}" if is_right_to_left else text)
