@@ -52,13 +52,13 @@ def test_a_rerun_sends_nothing(write_recipe, engines):
 
 def test_a_new_language_costs_only_its_own_requests(write_recipe, engines):
     build(write_recipe(languages=("en", "fr")), engines)
-    known = {request for _, _, request, _ in engines.asked()}
+    known = [(task, request, name) for task, _, request, name in engines.asked()]
     path = write_recipe(languages=("en", "fr", "ja"))
     planned = make_plan(load_recipe(path))
     assert {lane.language for lane in planned if lane.num_to_send} == {"ja"}
     summary = build(path, engines)
-    fresh = [request for _, _, request, _ in engines.asked()[len(known) :]]
-    assert len(fresh) == len(set(fresh) - known) == summary.num_sent
+    fresh = [(task, request, name) for task, _, request, name in engines.asked()[len(known) :]]
+    assert len(fresh) == len(set(fresh) - set(known)) == summary.num_sent
     # 40 prompt translations, 2 x 40 completions, 40 completion translations, 120 rewards
     assert summary.num_sent == 40 + 80 + 40 + 120
 
