@@ -56,6 +56,7 @@ class TranslatorCore:
         except (OSError, ValueError) as error:
             raise EngineError(f"the translator '{model.model}' cannot be loaded: {_first_line(error)}") from error
         self._model = weights.to(self._device).eval()
+        self._model.generation_config.max_length = None  # 200 in NLLB's own; each batch has its limit in new tokens
         self._languages = _language_names(self._tokenizer)
         if not self._languages:
             raise EngineError(
