@@ -67,7 +67,7 @@ def execute_build(
         if open_engine is not None:
             run = replace(run, open_engine=open_engine)
         board.say(f"build {recipe.name} ({build.config_id[:8]}) · {len(recipe.languages)} languages")
-        with lake.lease(f"build-{build.config_id}", wait=recipe.run.overlap == "wait"), _recorded(run):
+        with lake.lease(f"build {recipe.name} ({build.config_id})", wait=recipe.run.overlap == "wait"), _recorded(run):
             num_sent, export_path = _run_stages(run, until)
             counts = stages.count_stages(run)
             snapshot = lake.snapshot()
@@ -148,8 +148,8 @@ def _stop_on_signal(stop: threading.Event, board: Board) -> Iterator[None]:
         yield
         return
 
-    def ask(_number: int, _frame: object) -> None:
-        if stop.is_set():
+    def ask(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
         board.say("stopping: waiting for what is in flight, which will be committed (again: stop at once)")
