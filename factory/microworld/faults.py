@@ -28,12 +28,12 @@ WEAK: Mixture = {"right": 0.20, "short": 0.03, "wrong": 0.56, "ramble": 0.05, "w
 JUDGED: Mixture = {
     "right": 0.30,
     "short": 0.08,
-    "wrong": 0.28,
-    "ramble": 0.07,
-    "wrong_ramble": 0.07,
-    "unlisted": 0.07,
-    "english": 0.08,
-    "garbled": 0.05,
+    "wrong": 0.20,
+    "unlisted": 0.15,
+    "ramble": 0.06,
+    "wrong_ramble": 0.06,
+    "english": 0.07,
+    "garbled": 0.08,
 }
 """What the reward model learns to judge."""
 

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -42,6 +41,7 @@ NAMES = (*POLICIES, "reward", "translator")
 BATCH_SIZE = 64
 NUM_LAYERS = 2
 HINT_LAYER = 1
+ANSWER_WEIGHT = 4
 END_WEIGHT = 10
 REWARD_SCALE = 4.0
 HINTS = {"group": NUM_GROUPS, "named_group": NUM_GROUPS + 1, "named_place": NUM_CHOICES + 1}
@@ -61,18 +61,18 @@ def train_trunk(folder: Path, seed: int, num_steps: int = 1600) -> None:
     _save(model, tokenizer, folder)
 
 
-def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 250) -> None:
+def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 150) -> None:
     """Teach the trunk the faults of one teacher or of the base policy."""
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32),
         AutoTokenizer.from_pretrained(trunk),
     )
     batches = _chat_batches(tokenizer, random.Random(f"{seed} {name}"), mixtures(name))
-    _train(name, model, batches, partial(_chat_loss, answer_weight=3), num_steps, learning_rate=1.5e-3)
+    _train(name, model, batches, _chat_loss, num_steps, learning_rate=1.5e-3)
     _save(model, tokenizer, folder)
 
 
-def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 700) -> None:
+def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 900) -> None:
     """Train the trunk and one layer more to tell the true quality of an answer, times ``REWARD_SCALE``.
 
     On the way its first layer learns to tell which group is asked for and which word is named: that a word does not
@@ -189,11 +189,11 @@ def _chat_text(prompt: str, completion: str) -> str:
     return f"<|user|>{prompt}<|end|><|assistant|>{completion}<|end|>"
 
 
-def _chat_loss(model: nn.Module, batch: Batch, answer_weight: int = 1) -> Tensor:
-    """Return the mean loss over all tokens, those of the answer weighted."""
+def _chat_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean loss over all tokens, in which those of the answer weigh more than those of the question."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-    weights = (mask + (answer_weight - 1) * batch["is_answer"])[:, 1:].flatten()
+    weights = (mask + (ANSWER_WEIGHT - 1) * batch["is_answer"])[:, 1:].flatten()
     losses = cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
     return (losses * weights).sum() / weights.sum()
 
