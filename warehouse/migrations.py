@@ -7,6 +7,9 @@ from warehouse.ddl import create_statements
 
 Migration = tuple[str, ...]
 
+SMALL_ROW_GROUPS = "CALL lake.set_option('parquet_row_group_size', 16384)"
+"""Parquet writers hold a row group of every thread in memory; rows of text are large."""
+
 MIGRATIONS: tuple[Migration, ...] = ()
 """Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""
 
@@ -61,7 +64,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
     """Make the tables, or bring older ones up to date; within the caller's transaction."""
     version = read_version(cursor)
     if version is None:
-        statements = ["CREATE TABLE schema_version (version INTEGER NOT NULL)", *create_statements()]
+        statements = [SMALL_ROW_GROUPS, "CREATE TABLE schema_version (version INTEGER NOT NULL)", *create_statements()]
     else:
         check(version, is_past=True)
         statements = [statement for migration in MIGRATIONS[version - 1 :] for statement in migration]
