@@ -40,7 +40,8 @@ def use_build(lake: Lake, config_id: str | None) -> None:
     build = config_id or ""
     files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{_combination(lake, build)}"}
     statements = [
-        f'CREATE OR REPLACE VIEW memory.main."{name}" AS {read_sql(file, config_id=build)}' for name, file in files.items()
+        f'CREATE OR REPLACE VIEW memory.main."{name}" AS {read_sql(file, config_id=build)}'
+        for name, file in files.items()
     ]
     with _INSTALLING:
         for statement in statements:
@@ -68,5 +69,7 @@ def _combination(lake: Lake, config_id: str) -> str:
     count = f"SELECT count(DISTINCT settings_id) FROM build_models WHERE role = 'reward' AND config_id = {to_literal(config_id)}"
     if lake.query(count).item() < 2:
         return "single"
-    recipe = lake.query("SELECT any_value(recipe::JSON ->> '$.rewards.combine') FROM builds WHERE config_id = ?", [config_id])
+    recipe = lake.query(
+        "SELECT any_value(recipe::JSON ->> '$.rewards.combine') FROM builds WHERE config_id = ?", [config_id]
+    )
     return str(recipe.item() or "mean_rank")

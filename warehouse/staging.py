@@ -49,7 +49,9 @@ def _replace(cursor: duckdb.DuckDBPyConnection, table: str, rows: Derived) -> tu
     removed = 0
     if cursor.execute(f"FROM {table} WHERE {rows.own} LIMIT 1").fetchone():
         stale = f"SELECT {columns} FROM {table} WHERE {rows.own} EXCEPT SELECT {columns} FROM ({rows.select})"
-        removed = _count(cursor, f"DELETE FROM {table} WHERE {rows.own} AND ({keys}) IN (SELECT ({keys}) FROM ({stale}))")
+        removed = _count(
+            cursor, f"DELETE FROM {table} WHERE {rows.own} AND ({keys}) IN (SELECT ({keys}) FROM ({stale}))"
+        )
     missing = f"SELECT {columns} FROM ({rows.select}) ANTI JOIN (FROM {table} WHERE {rows.own}) USING ({keys})"
     return _count(cursor, f"INSERT INTO {table} ({columns}) {missing}"), removed
 

@@ -8,6 +8,7 @@ from warehouse.catalog import literal
 
 SQL_FOLDER = Path(__file__).parent / "sql"
 
+
 class TableName(str):
     """The name of a table, to be written as it is."""
 

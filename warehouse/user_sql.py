@@ -34,9 +34,7 @@ def check_pattern(pattern: str) -> None:
             connection.execute("SELECT regexp_matches('', ?)", [pattern])
         except duckdb.Error as error:
             shown = " ".join(str(error).split())
-            raise RecipeError(
-                f"gates.refusal_patterns: {pattern!r} is no regular expression of RE2: {shown}"
-            ) from None
+            raise RecipeError(f"gates.refusal_patterns: {pattern!r} is no regular expression of RE2: {shown}") from None
 
 
 @contextlib.contextmanager
