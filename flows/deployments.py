@@ -6,11 +6,16 @@ again updates the deployment of that name. Secrets are no part of a recipe; runs
 serving process.
 """
 
+import asyncio
+import contextlib
+import multiprocessing
+import signal
 from pathlib import Path
 from zoneinfo import available_timezones
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
@@ -29,23 +34,40 @@ _ON_OVERLAP = {"skip": ConcurrencyLimitStrategy.CANCEL_NEW, "wait": ConcurrencyL
 def serve(recipe: Recipe, path: Path, *, cron: str, timezone: str) -> None:
     """Deploy a recipe under its name, run it when ``cron`` says, and serve its runs until this process is stopped.
 
-    A run that is due while another one works is skipped (state Cancelled) or waits, as ``run.overlap`` says. The schedule
-    is paused when serving ends.
+    A run that is due while another one works is skipped (state Cancelled) or waits, as ``run.overlap`` says. When serving
+    ends, by Ctrl-C or SIGTERM, the schedule is paused and a working build commits what is in flight and stops.
 
     Raises:
         FactoryError: the cron or the time zone is wrong, or there is no Prefect server.
     """
     schedule = _make_schedule(cron, timezone)
     _find_server()
-    build.serve(
+    runner = _Runner(name=recipe.name)
+    runner.add_flow(
+        build,
         name=recipe.name,
         schedule=schedule,
         paused=False,
         parameters={"recipe": _place(recipe).model_dump(mode="json")},
         description=f"The recipe {path} as it was when it was scheduled.",
-        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=_ON_OVERLAP[recipe.run.overlap]),
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=_ON_OVERLAP[recipe.run.overlap]),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    print(f"serving build/{recipe.name}, due at {cron!r} ({timezone}); Ctrl-C pauses the schedule and ends this")
+    print(f"to run it now: prefect deployment run 'build/{recipe.name}'", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(runner.start())
+
+
+class _Runner(Runner):
+    def handle_sigterm(self, *_arguments: object, **_options: object) -> None:
+        """End as by Ctrl-C, which a terminal sends to the working build too.
+
+        Prefect's own answer to SIGTERM may leave the schedule active, and lets the build work on.
+        """
+        for process in multiprocessing.active_children():
+            process.terminate()
+        signal.raise_signal(signal.SIGINT)
 
 
 def _make_schedule(cron: str, timezone: str) -> Schedule:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -24,6 +26,10 @@ from tests.services import free_port
 from warehouse.lake import Lake
 
 KEY = "sk-only-in-the-environment"
+CRON = "0 2 * * *"
+
+TIMEOUT = 150.0
+"""Seconds; long, because on a busy machine every process takes half a minute to import what it needs."""
 
 
 class Teacher(ScriptedServer):
@@ -44,6 +50,17 @@ class Teacher(ScriptedServer):
 
     def num_asked(self) -> int:
         return sum(call.path.endswith("/chat/completions") for call in self.calls)
+
+
+class Client(httpx.Client):
+    """Asks again while the server's SQLite is busy; every request of these tests may be made twice."""
+
+    def request(self, *arguments: Any, **options: Any) -> httpx.Response:
+        deadline = time.monotonic() + TIMEOUT
+        while (response := super().request(*arguments, **options)).status_code == 503:
+            assert time.monotonic() < deadline, response.text
+            time.sleep(0.2)
+        return response
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +96,9 @@ def prefect(environment: dict[str, str]) -> Iterator[httpx.Client]:
     ]
     with (
         _started(command, environment, Path(environment["PREFECT_HOME"])) as server,
-        httpx.Client(base_url=url) as client,
+        Client(base_url=url, timeout=TIMEOUT) as client,
     ):
-        _wait_until(lambda: _is_healthy(client), server, seconds=60)
+        _wait_until(lambda: _is_healthy(client), server)
         yield client
 
 
@@ -131,7 +148,7 @@ def write_prompts(folder: Path, *prompts: str) -> None:
 
 @contextmanager
 def scheduled(
-    recipe: Path, environment: dict[str, str], *, cron: str = "0 2 * * *", timezone: str = "Europe/Paris"
+    recipe: Path, environment: dict[str, str], *, cron: str = CRON, timezone: str = "Europe/Paris"
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Serve a recipe by the command line from its folder."""
     command = [sys.executable, "-m", "flows.cli", "schedule", recipe.name, "--cron", cron, "--timezone", timezone]
@@ -159,7 +176,18 @@ def test_runs_of_a_schedule(prefect, environment, recipe, teacher):
         _wait_until(lambda: _state(prefect, third) == "COMPLETED", process)
         assert count_answers(recipe) == 4
         assert teacher.num_asked() == 4
-    assert prefect.get("/deployments/name/build/nightly").json()["paused"]
+
+        write_prompts(recipe.parent, "Warum ist die Banane krumm?")
+        teacher.is_open = False
+        _run(prefect, deployment)
+        _wait_until(lambda: teacher.num_asked() == 5, process)
+        process.terminate()
+        _wait_until(lambda: "stopping: waiting for what is in flight" in (recipe.parent / "log").read_text(), None)
+        teacher.is_open = True
+        assert process.wait(TIMEOUT) == 0
+    assert read_statuses(recipe) == ["finished", "finished", "stopped"]
+    assert query(recipe, "FROM completions").height == 5
+    assert _find(prefect)["paused"]
 
 
 @pytest.mark.slow
@@ -168,8 +196,7 @@ def test_scheduling_again_updates_the_deployment_and_runs_may_wait(prefect, envi
         _find_deployment(prefect, process)
     recipe.write_text(recipe.read_text().replace('overlap = "skip"', 'overlap = "wait"'))
     with scheduled(recipe, environment, cron="30 4 * * 1", timezone="UTC") as process:
-        _wait_until(lambda: not _find_deployment(prefect, process)["paused"], process)
-        deployment = _find_deployment(prefect, process)
+        deployment = _find_deployment(prefect, process, "30 4 * * 1")
         (schedule,) = deployment["schedules"]
         assert schedule["schedule"] == {"cron": "30 4 * * 1", "timezone": "UTC", "day_or": True}
         assert schedule["active"]
@@ -199,14 +226,13 @@ def test_scheduling_again_updates_the_deployment_and_runs_may_wait(prefect, envi
 def test_what_keeps_a_schedule_from_being_made_is_one_sentence(recipe, options, sentence):
     url = options.pop("url", None)
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(FactoryError, match=sentence):
-        serve(load_recipe(recipe), recipe, **{"cron": "0 2 * * *", "timezone": "UTC", **options})
+        serve(load_recipe(recipe), recipe, **{"cron": CRON, "timezone": "UTC", **options})
 
 
 def check_deployment(deployment: dict[str, Any], recipe: Path) -> None:
     (schedule,) = deployment["schedules"]
-    assert schedule["schedule"] == {"cron": "0 2 * * *", "timezone": "Europe/Paris", "day_or": True}
+    assert schedule["schedule"] == {"cron": CRON, "timezone": "Europe/Paris", "day_or": True}
     assert schedule["active"]
-    assert not deployment["paused"]
     assert deployment["concurrency_limit"] == 1 or deployment["global_concurrency_limit"]["limit"] == 1
     assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert KEY not in json.dumps(deployment)
@@ -216,14 +242,27 @@ def check_deployment(deployment: dict[str, Any], recipe: Path) -> None:
 
 
 def count_answers(recipe: Path) -> int:
+    return query(recipe, "FROM selections").height
+
+
+def query(recipe: Path, sql: str) -> pl.DataFrame:
     settings = load_recipe(recipe).warehouse
     places = {name: str(recipe.parent / getattr(settings, name)) for name in ("catalog", "data")}
     with Lake.open(settings.model_copy(update=places), read_only=True) as lake:
-        return int(lake.query("SELECT count(*) FROM selections").item())
+        return lake.query(sql)
+
+
+def read_statuses(recipe: Path) -> list[str]:
+    """Return how the runs of the recipe ended, in their order."""
+    return [
+        str(status) for status in query(recipe, "FROM builds WHERE status <> 'running' ORDER BY recorded_at")["status"]
+    ]
 
 
 def _run(prefect: httpx.Client, deployment: dict[str, Any]) -> str:
-    response = prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json={})
+    response = prefect.post(
+        f"/deployments/{deployment['id']}/create_flow_run", json={"idempotency_key": uuid.uuid4().hex}
+    )
     response.raise_for_status()
     return str(response.json()["id"])
 
@@ -238,13 +277,24 @@ def _name(prefect: httpx.Client, flow_run: str) -> str:
     return str(prefect.get(f"/flow_runs/{flow_run}").json()["state"]["name"])
 
 
-def _find_deployment(prefect: httpx.Client, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    def find() -> Any:
-        response = prefect.get("/deployments/name/build/nightly")
-        return response.is_success and response.json()
+def _find_deployment(prefect: httpx.Client, process: subprocess.Popen[bytes], cron: str = CRON) -> dict[str, Any]:
+    """Wait until the deployment is there, active, and has this one schedule."""
+
+    def find() -> dict[str, Any] | None:
+        deployment = _find(prefect)
+        is_active = deployment and not deployment["paused"]
+        crons = [entry["schedule"]["cron"] for entry in deployment["schedules"]] if is_active else []
+        return deployment if crons == [cron] else None
 
     _wait_until(find, process)
-    return find()
+    found = find()
+    assert found is not None
+    return found
+
+
+def _find(prefect: httpx.Client) -> dict[str, Any]:
+    response = prefect.get("/deployments/name/build/nightly")
+    return response.json() if response.is_success else {}
 
 
 def _is_healthy(client: httpx.Client) -> bool:
@@ -254,11 +304,11 @@ def _is_healthy(client: httpx.Client) -> bool:
         return False
 
 
-def _wait_until(condition: Callable[[], Any], process: subprocess.Popen[bytes], *, seconds: float = 60) -> None:
-    """Ask until it is so; the end of the process that should bring it about, or ``seconds``, is an error."""
-    deadline = time.monotonic() + seconds
+def _wait_until(condition: Callable[[], Any], process: subprocess.Popen[bytes] | None) -> None:
+    """Ask until it is so; the end of the process that should bring it about, or the time-out, is an error."""
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert process.poll() is None, f"the process ended with {process.returncode}"
+        assert process is None or process.poll() is None, f"the process ended with {process.returncode}"
         assert time.monotonic() < deadline, "it has not happened"
         time.sleep(0.05)
 
@@ -278,8 +328,8 @@ def _started(command: list[str], environment: dict[str, str], folder: Path) -> I
             raise
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
