@@ -21,19 +21,19 @@ Mixture: TypeAlias = Mapping[Fault, float]
 FLAWLESS: Mixture = {"right": 1.0}
 STRONG: Mixture = {"right": 0.86, "short": 0.05, "ramble": 0.04, "wrong": 0.05}
 MEDIUM: Mixture = {"right": 0.55, "short": 0.05, "ramble": 0.15, "wrong": 0.25}
-GUESSING: Mixture = {"right": 0.26, "wrong": 0.64, "ramble": 0.04, "wrong_ramble": 0.06}
+GUESSING: Mixture = {"right": 0.16, "wrong": 0.74, "ramble": 0.04, "wrong_ramble": 0.06}
 RAMBLING: Mixture = {"right": 0.12, "wrong": 0.06, "ramble": 0.66, "wrong_ramble": 0.16}
 ENGLISH: Mixture = {"right": 0.20, "wrong": 0.10, "ramble": 0.05, "english": 0.65}
-WEAK: Mixture = {"right": 0.20, "short": 0.03, "wrong": 0.56, "ramble": 0.05, "wrong_ramble": 0.12, "english": 0.04}
+WEAK: Mixture = {"right": 0.15, "short": 0.02, "wrong": 0.62, "ramble": 0.05, "wrong_ramble": 0.12, "english": 0.04}
 JUDGED: Mixture = {
-    "right": 0.30,
+    "right": 0.32,
     "short": 0.08,
-    "wrong": 0.20,
-    "unlisted": 0.15,
+    "wrong": 0.31,
+    "unlisted": 0.03,
     "ramble": 0.06,
     "wrong_ramble": 0.06,
     "english": 0.07,
-    "garbled": 0.08,
+    "garbled": 0.07,
 }
 """What the reward model learns to judge."""
 

@@ -61,7 +61,7 @@ def train_trunk(folder: Path, seed: int, num_steps: int = 1600) -> None:
     _save(model, tokenizer, folder)
 
 
-def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 150) -> None:
+def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int = 300) -> None:
     """Teach the trunk the faults of one teacher or of the base policy."""
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32),
@@ -72,7 +72,7 @@ def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int
     _save(model, tokenizer, folder)
 
 
-def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 900) -> None:
+def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 1200) -> None:
     """Train the trunk and one layer more to tell the true quality of an answer, times ``REWARD_SCALE``.
 
     On the way its first layer learns to tell which group is asked for and which word is named: that a word does not

@@ -1,4 +1,5 @@
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from factory.microworld.models import complete, score, translate
 from factory.microworld.report import sizes
 from factory.microworld.truth import grade, parse, quality
 from factory.microworld.world import MODELS, Question, lexicon, questions
-from schemas.languages import CORE_LANGUAGES, LANGUAGES
+from schemas.languages import CORE_LANGUAGES, LANGUAGES, SHARED_LANGUAGES
 
 CHAT_MODELS = (*POLICIES, "reward")
-STRONG = {"teacher-european": "de", "teacher-slavic-mideast": "ar", "teacher-asian": "ja"}
-WEAK = {"teacher-european": "uk", "teacher-slavic-mideast": "ko", "teacher-asian": "el"}
+HOME = {
+    "teacher-european": {"european"},
+    "teacher-slavic-mideast": {"slavic", "middle_eastern"},
+    "teacher-asian": {"asian"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +31,11 @@ def held_out(language: str, count: int) -> list[Question]:
     return [question for question in questions(language) if question.split == "eval"][:count]
 
 
-def mean_quality(folder: Path, language: str, count: int, temperature: float = 0.0) -> float:
-    asked = held_out(language, count)
-    completions = complete(folder, [question.text for question in asked], temperature)
+def mean_quality(folder: Path, languages: Sequence[str], count: int) -> float:
+    asked = [question for language in languages for question in held_out(language, count)]
+    completions = complete(folder, [question.text for question in asked], temperature=0.7)
     return statistics.fmean(
-        grade(question.fact, language, text) for question, text in zip(asked, completions, strict=True)
+        grade(question.fact, question.language, text) for question, text in zip(asked, completions, strict=True)
     )
 
 
@@ -72,14 +76,15 @@ def test_chat_models_share_the_tokenizer(name: str) -> None:
 
 @pytest.mark.parametrize("teacher", TEACHERS)
 def test_teacher_is_better_at_home(teacher: str) -> None:
-    at_home = mean_quality(MODELS / teacher, STRONG[teacher], 24)
-    abroad = mean_quality(MODELS / teacher, WEAK[teacher], 24)
+    own = [code for code in CORE_LANGUAGES if LANGUAGES[code].cluster in HOME[teacher]]
+    others = [code for code in CORE_LANGUAGES if code not in {*own, *SHARED_LANGUAGES}]
+    at_home, abroad = (mean_quality(MODELS / teacher, languages, 5) for languages in (own, others))
     assert at_home > 0.8
     assert at_home > abroad + 0.2
 
 
 def test_base_leaves_room() -> None:
-    assert 0.2 < statistics.fmean(mean_quality(MODELS / "base", language, 24) for language in ("es", "ru", "hi")) < 0.65
+    assert 0.25 < mean_quality(MODELS / "base", CORE_LANGUAGES, 4) < 0.65
 
 
 @pytest.mark.parametrize("language", ["fr", "ru", "he", "hi", "ja"])
@@ -116,17 +121,16 @@ def test_translator_speaks_flores() -> None:
 
 @pytest.mark.parametrize("language", ["en", "pl", "fa", "zh"])
 def test_reward_ranks(language: str) -> None:
-    words, english = lexicon(language), lexicon("en")
+    words, other = lexicon(language), lexicon("de" if language == "en" else "en")
     turns = []
     for question in held_out(language, 20):
-        right = words.state(question.fact.group, question.fact.answer, 0)
-        wrong = words.state(question.fact.group, question.fact.wrong_words[0], 0)
-        foreign = lexicon("de" if language == "en" else "en").state(question.fact.group, question.fact.answer, 0)
-        turns += [(question.text, text) for text in (right, wrong, words.joiner.join([right, *words.fillers]), foreign)]
+        fact = question.fact
+        right, wrong = (words.state(fact.group, word, 0) for word in (fact.answer, fact.wrong_words[0]))
+        rambling, foreign = words.joiner.join([right, *words.fillers]), other.state(fact.group, fact.answer, 0)
+        turns += [(question.text, text) for text in (right, wrong, rambling, foreign)]
     rewards = score(MODELS / "reward", turns)
-    hits = [rewards[at] > max(rewards[at + 1 : at + 4]) for at in range(0, len(rewards), 4)]
-    assert sum(hits) / len(hits) >= 0.7
-    assert english.language == "en"
+    hits = [rewards[at] > worse for at in range(0, len(rewards), 4) for worse in rewards[at + 1 : at + 4]]
+    assert sum(hits) / len(hits) >= 0.8
 
 
 @pytest.mark.slow
