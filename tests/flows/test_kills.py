@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from factory.engines.open import open_engine
 from flows.committer import MAX_WAITING_COMMITS
 from flows.execution import execute_build
@@ -106,6 +108,7 @@ def test_stand_in_kills(write_recipe, ids, tmp_path):
 MICROWORLD = ROOT / "factory" / "microworld"
 
 
+@pytest.mark.slow
 def test_real_vllm_kills(ids, tmp_path):
     """Four kills with real vLLM: of the build and of its engine, while it samples and while it scores."""
     path = tmp_path / "micro.toml"

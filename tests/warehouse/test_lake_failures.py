@@ -99,6 +99,7 @@ def test_full_disk_of_the_catalog(small_disk: Path, tmp_path: Path) -> None:
         assert lake.query("SELECT count(*), count(DISTINCT prompt_id) FROM selections").row(0) == (written + 1,) * 2
 
 
+@pytest.mark.slow
 def test_folder_without_permission(
     settings: WarehouseSettings, tmp_path: Path, stranger: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -68,6 +68,7 @@ def test_chat_template(tokenizer: object) -> None:
 
 
 @pytest.mark.parametrize("name", CHAT_MODELS)
+@pytest.mark.slow
 def test_chat_models_share_the_tokenizer(name: str) -> None:
     shared = (MODELS / "base" / "tokenizer.json").read_bytes()
     assert (MODELS / name / "tokenizer.json").read_bytes() == shared
@@ -75,6 +76,7 @@ def test_chat_models_share_the_tokenizer(name: str) -> None:
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.slow
 def test_teacher_is_better_at_home(teacher: str) -> None:
     own = [code for code in CORE_LANGUAGES if LANGUAGES[code].cluster in HOME[teacher]]
     others = [code for code in CORE_LANGUAGES if code not in {*own, *SHARED_LANGUAGES}]
@@ -83,6 +85,7 @@ def test_teacher_is_better_at_home(teacher: str) -> None:
     assert at_home > abroad + 0.2
 
 
+@pytest.mark.slow
 def test_base_leaves_room() -> None:
     assert 0.25 < mean_quality(MODELS / "base", CORE_LANGUAGES, 4) < 0.65
 
