@@ -12,8 +12,8 @@ from schemas.languages import CORE_LANGUAGES, LANGUAGES, SHARED_LANGUAGES
 
 Fault: TypeAlias = Literal["right", "short", "wrong", "ramble", "wrong_ramble", "unlisted", "english", "garbled"]
 """right: no fault. short: no reason given. wrong: another word of the question. unlisted: a word of the group that the
-question does not have. ramble: goes on after the answer. english: the right
-answer, in English. garbled: the right answer with its pieces in any order."""
+question does not have. ramble: goes on after the answer. english: the right answer, in English. garbled: the right
+answer with its pieces in any order."""
 
 Mixture: TypeAlias = Mapping[Fault, float]
 """Relative weights of the faults."""
@@ -36,7 +36,6 @@ JUDGED: Mixture = {
     "garbled": 0.07,
 }
 """What the reward model learns to judge."""
-
 
 _BY_CLUSTER: dict[str, dict[str, Mixture]] = {
     "teacher-european": {"european": STRONG, "slavic": GUESSING, "middle_eastern": ENGLISH, "asian": RAMBLING},
