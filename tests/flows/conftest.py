@@ -99,7 +99,7 @@ def ids() -> Callable[[Any], dict[str, set[Any]]]:
             "completions": "completion_id",
             "rewards": "completion_id || reward_fingerprint",
             "rejections": "row_id || stage || reason",
-            "selections": "prompt_id || completion_id",
+            "selections": "config_id || prompt_id || completion_id",
             "pairs": "pair_id",
         }
         found = {}

@@ -478,7 +478,6 @@ def make_file_for_all(lake: Path) -> None:
         (make_file_for_all, r"the warehouse cannot be written: Not a directory|File exists"),
     ],
 )
-@pytest.mark.slow
 def test_a_warehouse_that_is_none(write, refused, tmp_path, make, sentence):
     make(tmp_path / "lake")
     path = write()

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,44 +53,42 @@ def count_candidates(path: Path, config_id: str) -> int:
 
 
 def test_two_recipes_with_a_common_teacher_run_at_once_beside_a_reader(write_recipe, ids, tmp_path):
-    write_prompts(tmp_path / "prompts.jsonl", 12)
+    write_prompts(tmp_path / "prompts.jsonl", 6)
     paths = [write_recipe(name=name, teachers=("north", name), **SMALL) for name in ("east", "west")]
     config_id = resolve_build(load_recipe(paths[0])).config_id
     with Lake.open(load_recipe(paths[0]).warehouse):
         pass
     log = tmp_path / "asked.log"
-    processes = [start_build(path, log, 0.1) for path in paths]
+    processes = [start_build(path, log, 0.2) for path in paths]
     counts = []
     while any(process.poll() is None for process in processes):
         counts.append(count_candidates(paths[0], config_id))
-    for process in processes:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        time.sleep(0.3)
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
     assert counts == sorted(counts)
     assert len(counts) > 2
     asked = Counter((task, request, name) for task, _, request, name in StandInEngines(log).asked())
     assert set(asked.values()) == {1}, "a request was sent twice"
-    by_model = Counter((task, name) for task, _, name in asked)
-    # 12 prompts in 2 languages: 24 answers of each teacher, 12 translated prompts, 12 translated answers of north
-    assert by_model == {
-        ("translate", "translator"): 24,
-        **{("generate", teacher): 24 for teacher in ("north", "east", "west")},
-        ("score", "judge"): 3 * 24 + 12,
+    # 6 prompts in 2 languages: 12 answers of each teacher, 6 translated prompts, 6 translated answers of north
+    assert Counter((task, name) for task, _, name in asked) == {
+        ("translate", "translator"): 12,
+        **{("generate", teacher): 12 for teacher in ("north", "east", "west")},
+        ("score", "judge"): 3 * 12 + 6,
     }
     found = read_tables(paths[0], ids)
-    assert len(found["completions"]) == len(found["rewards"]) == 3 * 24 + 12
+    assert len(found["completions"]) == len(found["rewards"]) == 3 * 12 + 6
+    assert len(found["selections"]) == 2 * 12
     with Lake.open(load_recipe(paths[0]).warehouse, read_only=True) as lake:
-        runs = lake.query("SELECT name, status, recorded_at FROM builds ORDER BY recorded_at")
-        selected = lake.query("SELECT count(*) FROM selections GROUP BY config_id")["count_star()"].to_list()
-    assert runs["status"].to_list() == ["running", "running", "finished", "finished"], "they did not overlap"
-    assert selected == [24, 24]
-    assert count_candidates(paths[0], config_id) == 2 * 24 + 12
-    assert all((tmp_path / "exports" / name).is_dir() for name in ("east", "west"))
+        runs = lake.query("SELECT status FROM builds ORDER BY recorded_at")["status"].to_list()
+    assert runs == ["running", "running", "finished", "finished"], "they did not overlap"
+    assert count_candidates(paths[0], config_id) == 2 * 12 + 6
+    assert all(list((tmp_path / "exports" / name).glob("v0001-*")) for name in ("east", "west"))
 
 
 def test_a_recipe_that_runs_already_is_refused_or_waited_for(write_recipe, ids, tmp_path):
-    write_prompts(tmp_path / "prompts.jsonl", 8)
-    path = write_recipe(**SMALL)
+    write_prompts(tmp_path / "prompts.jsonl", 6)
+    path = write_recipe(teachers=("north",), **SMALL)
     log = tmp_path / "asked.log"
     first = start_build(path, log, 0.1)
     try:
@@ -111,7 +110,7 @@ def test_a_recipe_that_runs_already_is_refused_or_waited_for(write_recipe, ids, 
     finally:
         first.kill()
         first.wait()
-    assert len(read_tables(path, ids)["selections"]) == 16
+    assert len(read_tables(path, ids)["selections"]) == 12
 
 
 # Disks
@@ -179,9 +178,6 @@ from pathlib import Path
 from flows.execution import execute_build
 from schemas.errors import WarehouseError
 from schemas.recipe_file import load_recipe
-
-pytestmark = pytest.mark.slow  # not yet seen to pass on a quiet machine
-
 try:
     execute_build(load_recipe(Path({str(path)!r})), quiet=True)
 except WarehouseError as error:
