@@ -42,13 +42,17 @@ format: setup
 models: setup
 	$(BIN)/python -m factory.microworld.train
 
-# Resolves both lock files anew; needs uv. The CPU one wants an index that offers CPU builds of torch.
+# Resolves both lock files anew; needs uv. The CPU packages want a CPU build of torch, whose own local version no index
+# need offer: plain torch is asked for, and the CUDA packages that it would bring are left out.
 lock:
+	echo 'torch==2.13.0' > $(VENV)/override.txt
 	uv pip compile pyproject.toml --quiet --extra cpu --extra dev --python-version 3.11 --no-header --no-annotate \
+		--override $(VENV)/override.txt \
 		$(foreach name,$(BROKEN) $(BROKEN_ON_CPU),--no-emit-package $(name)) --output-file requirements-cpu.lock
-	sed -i 's/+cpu$$//' requirements-cpu.lock
+	sed -i -E '/^(nvidia-|cuda-)/d; s/\+cpu$$//' requirements-cpu.lock
 	uv pip compile pyproject.toml --quiet --extra gpu --extra dev --python-version 3.11 --no-header --no-annotate \
 		$(foreach name,$(BROKEN),--no-emit-package $(name)) --output-file requirements-gpu.lock
+	sed -i 's/+cpu$$//' requirements-gpu.lock
 
 clean:
 	rm -rf $(VENV) lake exports

@@ -138,6 +138,19 @@ class Exports(dy.Schema):
     created_at = dy.Datetime(time_unit="us", time_zone="UTC")
 
 
+class Checkpoints(dy.Schema):
+    """Every model that was trained or merged: from which parents, on which export, with which settings."""
+
+    checkpoint_id = dy.String(primary_key=True)
+    kind = _one_of("base", "sft", "preference", "merge")
+    parents = dy.List(dy.String())
+    export_id = dy.String(nullable=True)
+    path = dy.String()
+    config = dy.String()
+    metrics = dy.String()
+    recorded_at = dy.Datetime(time_unit="us", time_zone="UTC")
+
+
 class Builds(dy.Schema):
     """One row per run of a recipe. ``recipe`` is its identity as JSON; secrets are no part of a recipe."""
 
@@ -176,6 +189,7 @@ TABLES: dict[str, type[dy.Schema]] = {
     "selections": Selections,
     "pairs": Pairs,
     "exports": Exports,
+    "checkpoints": Checkpoints,
     "builds": Builds,
     "usage": Usage,
 }
