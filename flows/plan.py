@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
@@ -18,6 +17,7 @@ from flows.report import make_table
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.recipe import Recipe, Teacher, WarehouseSettings
 from warehouse.build_views import use_build
+from warehouse.catalog import find_catalog
 from warehouse.lake import Lake
 from warehouse.statements import read_sql
 
@@ -86,8 +86,8 @@ def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
 @contextmanager
 def _open_scratch(recipe: Recipe) -> Iterator[Lake]:
     """Open the warehouse read-only, or an empty one that goes away where there is none yet."""
-    catalog = recipe.warehouse.catalog
-    if "://" in catalog or Path(catalog).exists():
+    sqlite = find_catalog(recipe.warehouse).sqlite
+    if sqlite is None or sqlite.exists():
         with Lake.open(recipe.warehouse, read_only=True) as lake:
             yield lake
         return

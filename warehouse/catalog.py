@@ -43,11 +43,12 @@ def find_catalog(settings: WarehouseSettings) -> Catalog:
     """Return the place of a warehouse's catalog and data.
 
     Raises:
-        WarehouseError: the catalog is neither a path nor a postgres:// URL.
+        WarehouseError: the catalog is neither a path nor a postgres:// URL, or a file is where a folder must be.
     """
     data = settings.data if "://" in settings.data else str(Path(settings.data).expanduser().resolve())
     if "://" not in settings.catalog:
         path = Path(settings.catalog).expanduser().resolve()
+        _refuse_files(path.parent, *([] if "://" in data else [Path(data)]))
         return Catalog(str(path), str(path), data, path)
     parts = urlsplit(settings.catalog)
     if parts.scheme not in {"postgres", "postgresql"}:
@@ -64,6 +65,12 @@ def find_catalog(settings: WarehouseSettings) -> Catalog:
     address = " ".join(f"{key}={_quote_libpq(value)}" for key, value in fields.items() if value)
     port = f":{parts.port}" if parts.port else ""
     return Catalog(address, f"postgres://{parts.hostname or ''}{port}{parts.path}", data, None)
+
+
+def _refuse_files(*folders: Path) -> None:
+    for folder in folders:
+        if found := next((place for place in (folder, *folder.parents) if place.is_file()), None):
+            raise WarehouseError(f"the warehouse needs the folder {folder}, and {found} is a file; name another folder")
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:

@@ -87,8 +87,6 @@ def test_lease_on_postgres_has_one_holder_and_ends_with_its_process(settings: Wa
     body = """
 import sys
 
-pytestmark = pytest.mark.slow  # not yet seen to pass on a quiet machine
-
 with Lake.open(settings) as lake, lake.lease("sample/تجربة"):
     print("held", flush=True)
     sys.stdin.readline()
