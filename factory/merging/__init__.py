@@ -1,0 +1,1 @@
+"""The model merger: many checkpoints in, one out, streamed block by block."""

@@ -1,0 +1,35 @@
+"""DARE's random mask: a function of seed, model, parameter and element alone.
+
+Each (seed, model, parameter) has a stream of its own (PCG64DXSM, keyed by a SHA-256), of which element ``i`` uses 16 bits
+at position ``i``. The generator jumps to any position, so that neither blocks nor shards, threads or devices show.
+"""
+
+from functools import lru_cache
+from hashlib import sha256
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RESOLUTION = 1 << 16
+DRAWS_PER_WORD = 4
+
+
+def draw_mask(seed: int, model: str, parameter: str, density: float, start: int, stop: int) -> Tensor:
+    """Return 1 (keep) or 0 (drop) for elements ``start`` to ``stop`` of a flattened parameter: uint8, 1-dimensional.
+
+    An element is kept with probability ``density``, to within 1 / 131072. ``start`` is a multiple of 4.
+    """
+    assert start % DRAWS_PER_WORD == 0
+    generator = np.random.PCG64DXSM(_key(seed, model, parameter))
+    generator.advance(start // DRAWS_PER_WORD)
+    words = generator.random_raw(-(-(stop - start) // DRAWS_PER_WORD))
+    draws = words.astype("<u8", copy=False).view("<u2")[: stop - start]
+    return torch.from_numpy((draws.astype(np.uint32) if density == 1 else draws) < round(density * RESOLUTION)).view(
+        torch.uint8
+    )
+
+
+@lru_cache(maxsize=4096)
+def _key(seed: int, model: str, parameter: str) -> int:
+    return int.from_bytes(sha256(repr((seed, model, parameter)).encode()).digest()[:16], "little")

@@ -1,0 +1,219 @@
+"""The merge methods: pure functions of tensors, in whatever dtype they are given.
+
+``theta_i`` are the models' values of one parameter, flattened or not, ``w_i`` their weights; ``delta_i = theta_i - base``
+is a task vector. The merger streams blocks through the same functions that the whole-tensor methods are made of.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import hardshrink
+
+PARALLEL_COSINE = 0.9995
+"""Directions closer than this, or this close to opposite, are interpolated on the line and not on the sphere."""
+
+MIN_NORM = 1e-8
+MIN_L1_NORM = 1e-7
+MIN_WEIGHT_SUM = 1e-8
+
+
+def linear(tensors: Sequence[Tensor], weights: Sequence[float], *, normalize: bool = True) -> Tensor:
+    """Return ``sum(w_i theta_i)``, over ``sum(w_i)`` when normalised (model soups: Wortsman et al., arXiv 2203.05482)."""
+    return weighted_sum(tensors, normalize_weights(weights) if normalize else weights)
+
+
+def slerp(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the spherical mean of the directions, its coefficients applied to the tensors as they are.
+
+    For two tensors with ``t = w_1 / (w_0 + w_1)`` and the angle ``theta`` between them this is SLERP (Shoemake 1985):
+    ``[sin((1 - t) theta) a + sin(t theta) b] / sin(theta)``; ``(1 - t) a + t b`` if ``|cos(theta)| > 0.9995``.
+    """
+    flat = [tensor.flatten() for tensor in tensors]
+    return weighted_sum(tensors, slerp_coefficients(gram_matrix(flat), weights))
+
+
+def ties(
+    base: Tensor,
+    tensors: Sequence[Tensor],
+    weights: Sequence[float],
+    densities: Sequence[float],
+    *,
+    scale: float = 1.0,
+    normalize: bool = True,
+) -> Tensor:
+    """Return ``base + lambda * elected mean`` of the trimmed task vectors (TIES: Yadav et al., arXiv 2306.01708).
+
+    Each task vector keeps its ``k = max(1, floor(density n))`` largest magnitudes, and all that equal the k-th; density
+    0 keeps none. The weights take part in the election of the sign, as in mergekit and unlike the paper.
+    """
+    deltas = []
+    for tensor, density in zip(tensors, densities, strict=True):
+        delta = tensor - base
+        deltas.append(trim(delta, find_threshold(delta, density)))
+    return add_to_base(base, elect(weigh(deltas, weights), weights, normalize=normalize), scale)
+
+
+def dare(
+    base: Tensor,
+    tensors: Sequence[Tensor],
+    weights: Sequence[float],
+    masks: Sequence[Tensor],
+    factors: Sequence[float],
+    *,
+    with_ties: bool = False,
+    scale: float = 1.0,
+    normalize: bool = False,
+) -> Tensor:
+    """Return ``base + lambda * combination`` of task vectors of which a mask kept a part (DARE: Yu et al., arXiv 2311.03099).
+
+    ``delta_i`` becomes ``delta_i * mask_i * factor_i``. The combination is the sum, or TIES' elected sum. The factor is
+    ``1 / density`` (the paper) or ``l1_factor`` (mergekit).
+    """
+    deltas = [(tensor - base) * mask for tensor, mask in zip(tensors, masks, strict=True)]
+    weighted = weigh(deltas, [weight * factor for weight, factor in zip(weights, factors, strict=True)])
+    combine = elect if with_ties else add_up
+    return add_to_base(base, combine(weighted, weights, normalize=normalize), scale)
+
+
+def normalize_weights(weights: Sequence[float]) -> list[float]:
+    """Return the weights over their sum.
+
+    Raises:
+        ValueError: they sum to zero.
+    """
+    total = math.fsum(weights)
+    if abs(total) < MIN_WEIGHT_SUM:
+        raise ValueError("the weights sum to zero")
+    return [weight / total for weight in weights]
+
+
+def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return ``sum(w_i theta_i)``."""
+    pairs = zip(tensors, weights, strict=True)
+    tensor, weight = next(pairs)
+    total = tensor * weight
+    for tensor, weight in pairs:
+        total.add_(tensor, alpha=weight)
+    return total
+
+
+def gram_matrix(tensors: Sequence[Tensor]) -> np.ndarray:
+    """Return the inner products of flat tensors, in float64: (num_tensors, num_tensors)."""
+    gram = np.zeros((len(tensors), len(tensors)))
+    for row, left in enumerate(tensors):
+        for column, right in enumerate(tensors[: row + 1]):
+            gram[row, column] = gram[column, row] = torch.dot(left, right).item()
+    return gram
+
+
+def slerp_coefficients(gram: np.ndarray, weights: Sequence[float]) -> list[float]:
+    """Return what each tensor is multiplied by, from their inner products.
+
+    Two: SLERP's coefficients. More: those of the weighted spherical (Karcher) mean of the unit vectors, found by
+    gradient descent on the sphere, which never leaves their span. Parallel or opposite vectors: the linear weights.
+    """
+    shares = normalize_weights(weights)
+    norms = np.sqrt(np.diag(gram))
+    norms = np.where(norms > MIN_NORM, norms, 1.0)
+    cosines = np.clip(gram / np.outer(norms, norms), -1.0, 1.0)
+    others = ~np.eye(len(shares), dtype=bool)
+    if len(shares) == 2:
+        cosine = float(cosines[0, 1])
+        if abs(cosine) > PARALLEL_COSINE:
+            return shares
+        angle = math.acos(cosine)
+        return [math.sin(share * angle) / math.sin(angle) for share in shares]
+    if np.all(np.abs(cosines[others]) > PARALLEL_COSINE):
+        return shares
+    return _karcher_coefficients(cosines, np.array(shares)) or shares
+
+
+def _karcher_coefficients(cosines: np.ndarray, shares: np.ndarray, num_steps: int = 100) -> list[float] | None:
+    """Return the coefficients of the mean in the span of unit vectors; None where no direction is the mean."""
+    mean = shares
+    for _ in range(num_steps):
+        norm = math.sqrt(max(float(mean @ cosines @ mean), 0.0))
+        if norm < MIN_NORM:
+            return None
+        mean = mean / norm
+        to_each = np.clip(cosines @ mean, -1.0, 1.0)
+        angles = np.arccos(to_each)
+        sines = np.sin(angles)
+        stretch = np.where(sines > MIN_NORM, angles / np.where(sines > MIN_NORM, sines, 1.0), 1.0)
+        step = shares * stretch - float(shares @ (stretch * to_each)) * mean
+        length = math.sqrt(max(float(step @ cosines @ step), 0.0))
+        if length < 1e-14:
+            break
+        mean = math.cos(length) * mean + math.sin(length) / length * step
+    return [float(value) for value in mean]
+
+
+def num_kept(density: float, num_elements: int) -> int:
+    """Return how many elements a density keeps: 0 for 0, else ``max(1, floor(density n))``."""
+    return max(1, math.floor(density * num_elements)) if density > 0 and num_elements else 0
+
+
+def find_threshold(delta: Tensor, density: float) -> float:
+    """Return the smallest magnitude that is kept; infinity where none is."""
+    count = num_kept(density, delta.numel())
+    if count == 0:
+        return math.inf
+    if count == delta.numel():
+        return 0.0
+    magnitudes = delta.abs().flatten().numpy(force=True)
+    return float(np.partition(magnitudes, len(magnitudes) - count)[len(magnitudes) - count])
+
+
+def trim(delta: Tensor, threshold: float) -> Tensor:
+    """Set every element whose magnitude is below the threshold to zero."""
+    if threshold == 0:
+        return delta
+    if math.isinf(threshold):
+        return torch.zeros_like(delta)
+    kind = np.float64 if delta.dtype == torch.float64 else np.float32
+    return hardshrink(delta, float(np.nextafter(kind(threshold), kind(0))))  # hardshrink keeps what is above, not at
+
+
+def weigh(deltas: Iterable[Tensor], weights: Sequence[float]) -> list[Tensor]:
+    """Return ``w_i delta_i``."""
+    return [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
+
+
+def add_up(weighted: Sequence[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+    """Return ``sum(w_i delta_i)``, over ``sum(w_i)`` when normalised; a zero sum counts as 1."""
+    total = math.fsum(weights)
+    divisor = total if normalize and abs(total) >= MIN_WEIGHT_SUM else 1.0
+    return weighted_sum(weighted, [1 / divisor] * len(weighted))
+
+
+def elect(weighted: Sequence[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+    """Return the sum of the ``w_i delta_i`` that agree with the elected sign, over the sum of their weights if normalised.
+
+    The elected sign of an element is + if ``sum(w_i delta_i) >= 0``, else -. Zeros never agree; a zero divisor counts
+    as 1. Arithmetic instead of masks, which cost an unpredictable branch for each element on a CPU.
+    """
+    votes = weighted_sum(weighted, [1.0] * len(weighted))
+    sign = torch.ge(votes, 0, out=torch.empty_like(votes)).mul_(2).sub_(1)
+    total, divisor = torch.zeros_like(votes), torch.zeros_like(votes)
+    for values, weight in zip(weighted, weights, strict=True):
+        agreeing = torch.mul(values, sign).relu_()
+        total.add_(agreeing)
+        if normalize:
+            divisor.add_(agreeing.sign_(), alpha=weight)
+    if normalize:
+        divisor.add_(torch.eq(divisor, 0, out=votes))
+        total.div_(divisor)
+    return total.mul_(sign)
+
+
+def add_to_base(base: Tensor, change: Tensor, scale: float) -> Tensor:
+    """Return ``base + lambda * change``."""
+    return torch.add(base, change, alpha=scale)
+
+
+def l1_factor(l1_norm: float, kept_l1_norm: float) -> float:
+    """Return what restores the L1 norm of a masked task vector; 1 where either norm is under 1e-7."""
+    return l1_norm / kept_l1_norm if min(l1_norm, kept_l1_norm) >= MIN_L1_NORM else 1.0

@@ -1,0 +1,216 @@
+"""Safetensors files, read and written in place by position.
+
+Reads are positional (``preadv``) and not through a memory map: no page of an input counts as ours, and a file that is
+cut short under us is an error and not the end of the process.
+"""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from schemas.errors import InputError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The format's names of the dtypes that can be merged or copied."""
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: a file, the position of its first byte, how many elements of which dtype."""
+
+    path: Path
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * self.dtype.itemsize
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of a file by name, in the order of their bytes.
+
+    Raises:
+        InputError: there is no such file, it is not safetensors, or it ends before its last tensor does.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > min(size - 8, MAX_HEADER_BYTES):
+                raise InputError(f"'{path}' is cut short or not safetensors: its header alone should have {length} bytes")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+        tensors = {name: _locate(path, name, 8 + length, entry) for name, entry in entries}
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file '{path}'") from error
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise InputError(f"'{path}' is no safetensors file") from error
+    end = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=0)
+    if end > size:
+        raise InputError(f"'{path}' is cut short: it has {size:,} bytes and should have {end:,}")
+    return tensors
+
+
+def _locate(path: Path, name: str, start: int, entry: Mapping[str, object]) -> StoredTensor:
+    if entry["dtype"] not in DTYPES:
+        allowed = ", ".join(DTYPES)
+        raise InputError(f"tensor '{name}' in '{path}' is of dtype {entry['dtype']}; allowed are {allowed}")
+    (begin, end), shape = entry["data_offsets"], tuple(entry["shape"])  # type: ignore[misc, call-overload]
+    tensor = StoredTensor(path, start + begin, DTYPES[str(entry["dtype"])], shape)
+    if tensor.num_bytes != end - begin:
+        raise InputError(f"tensor '{name}' in '{path}' has {end - begin:,} bytes and by its shape {tensor.num_bytes:,}")
+    return tensor
+
+
+@dataclass(slots=True)
+class Reader:
+    """Open files, for reads from many threads."""
+
+    _files: dict[Path, int] = field(default_factory=dict)
+
+    def open(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path not in self._files:
+                self._files[path] = os.open(path, os.O_RDONLY)
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def read(self, tensor: StoredTensor, start: int, stop: int) -> Tensor:
+        """Return elements ``start`` to ``stop`` of the flattened tensor, in its dtype.
+
+        Raises:
+            InputError: the file ends before them.
+        """
+        size = tensor.dtype.itemsize
+        raw = torch.empty((stop - start) * size, dtype=torch.uint8)
+        view = memoryview(raw.numpy())
+        position, done = tensor.offset + start * size, 0
+        while done < len(view):
+            count = os.preadv(self._files[tensor.path], [view[done:]], position + done)
+            if count == 0:
+                raise InputError(f"'{tensor.path}' was cut short while it was read")
+            done += count
+        return raw.view(tensor.dtype)
+
+    def prefetch(self, tensor: StoredTensor) -> None:
+        """Have the system begin to read a tensor's bytes from the disk."""
+        os.posix_fadvise(self._files[tensor.path], tensor.offset, tensor.num_bytes, os.POSIX_FADV_WILLNEED)
+
+
+@contextmanager
+def open_reader() -> Iterator[Reader]:
+    """Open a reader and close its files at the end."""
+    reader = Reader()
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+class Writer:
+    """Safetensors shards with an index in a folder, each tensor written in place, from many threads, in any order."""
+
+    def __init__(self, folder: Path, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], max_shard_bytes: int) -> None:
+        """Lay out the shards.
+
+        Args:
+            folder: where they go; it exists and is empty.
+            tensors: dtype and shape by name, in the order in which they are stored.
+            max_shard_bytes: a shard is closed before it grows larger; one larger tensor has a shard of its own.
+        """
+        self._files: dict[Path, int] = {}
+        self._places: dict[str, StoredTensor] = {}
+        shards = _split(tensors, max_shard_bytes)
+        for number, names in enumerate(shards, start=1):
+            name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+            self._open(folder / name, {key: tensors[key] for key in names})
+        if len(shards) > 1:
+            self._write_index(folder / "model.safetensors.index.json")
+
+    def _open(self, path: Path, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name, (dtype, shape) in tensors.items():
+            begin, end = end, end + math.prod(shape) * dtype.itemsize
+            header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        self._files[path] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.ftruncate(self._files[path], 8 + len(text) + end)
+        os.pwrite(self._files[path], struct.pack("<Q", len(text)) + text, 0)
+        position = 8 + len(text)
+        for name, (dtype, shape) in tensors.items():
+            self._places[name] = StoredTensor(path, position, dtype, shape)
+            position += self._places[name].num_bytes
+
+    def _write_index(self, path: Path) -> None:
+        sizes = [place.num_bytes for place in self._places.values()]
+        weight_map = {name: place.path.name for name, place in self._places.items()}
+        index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
+        path.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def write(self, name: str, start: int, values: Tensor) -> None:
+        """Write values, in the tensor's dtype, from element ``start`` of the flattened tensor on."""
+        place = self._places[name]
+        view = memoryview(values.contiguous().view(torch.uint8).numpy())
+        position, done = place.offset + start * place.dtype.itemsize, 0
+        while done < len(view):
+            done += os.pwrite(self._files[place.path], view[done:], position + done)
+
+    def finish(self) -> None:
+        """Have every byte on the disk."""
+        for file in self._files.values():
+            os.fsync(file)
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
+def _split(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], max_bytes: int) -> list[list[str]]:
+    """Return the names of each shard's tensors; there is at least one shard."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, (dtype, shape) in tensors.items():
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if shards[-1] and filled + num_bytes > max_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += num_bytes
+    return shards
