@@ -25,9 +25,7 @@ def draw_mask(seed: int, model: str, parameter: str, density: float, start: int,
     generator.advance(start // DRAWS_PER_WORD)
     words = generator.random_raw(-(-(stop - start) // DRAWS_PER_WORD))
     draws = words.astype("<u8", copy=False).view("<u2")[: stop - start]
-    return torch.from_numpy((draws.astype(np.uint32) if density == 1 else draws) < round(density * RESOLUTION)).view(
-        torch.uint8
-    )
+    return torch.from_numpy(draws < round(density * RESOLUTION)).view(torch.uint8)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,8 @@ import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -67,7 +68,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             size = os.fstat(file.fileno()).st_size
             length = struct.unpack("<Q", file.read(8))[0]
             if length > min(size - 8, MAX_HEADER_BYTES):
-                raise InputError(f"'{path}' is cut short or not safetensors: its header alone should have {length} bytes")
+                raise InputError(
+                    f"'{path}' is cut short or not safetensors: its header alone should have {length} bytes"
+                )
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
@@ -95,11 +98,13 @@ def _locate(path: Path, name: str, start: int, entry: Mapping[str, object]) -> S
     return tensor
 
 
-@dataclass(slots=True)
 class Reader:
     """Open files, for reads from many threads."""
 
-    _files: dict[Path, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._files: dict[Path, int] = {}
+        self.read_matrix = lru_cache(maxsize=16)(self._read_matrix)
+        """Return a whole matrix; the latest are kept, since the blocks of one parameter ask for the same ones."""
 
     def open(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -127,6 +132,9 @@ class Reader:
             done += count
         return raw.view(tensor.dtype)
 
+    def _read_matrix(self, tensor: StoredTensor, dtype: torch.dtype, device: str) -> Tensor:
+        return self.read(tensor, 0, tensor.num_elements).view(tensor.shape).to(device).to(dtype)
+
     def prefetch(self, tensor: StoredTensor) -> None:
         """Have the system begin to read a tensor's bytes from the disk."""
         os.posix_fadvise(self._files[tensor.path], tensor.offset, tensor.num_bytes, os.POSIX_FADV_WILLNEED)
@@ -145,7 +153,9 @@ def open_reader() -> Iterator[Reader]:
 class Writer:
     """Safetensors shards with an index in a folder, each tensor written in place, from many threads, in any order."""
 
-    def __init__(self, folder: Path, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], max_shard_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], max_shard_bytes: int
+    ) -> None:
         """Lay out the shards.
 
         Args:
@@ -191,11 +201,6 @@ class Writer:
         position, done = place.offset + start * place.dtype.itemsize, 0
         while done < len(view):
             done += os.pwrite(self._files[place.path], view[done:], position + done)
-
-    def finish(self) -> None:
-        """Have every byte on the disk."""
-        for file in self._files.values():
-            os.fsync(file)
 
     def close(self) -> None:
         while self._files:

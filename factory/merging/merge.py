@@ -1,0 +1,222 @@
+"""The merge of whole checkpoints: parents in, a folder out that vLLM and transformers load."""
+
+import fcntl
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from factory.merging.checkpoints import Checkpoint, fit_together, open_checkpoint
+from factory.merging.companions import compare_companions, write_companions
+from factory.merging.methods import MIN_WEIGHT_SUM
+from factory.merging.passes import Block, Parameter, copy_steps, plan_steps
+from factory.merging.safetensors_files import Reader, Writer, open_reader
+from factory.merging.stream import BLOCK_ELEMENTS, GPU_BLOCK_ELEMENTS, Work, default_num_threads, stream
+from factory.merging.weights import count_layers, find_depth, weights_of
+from schemas.errors import InputError
+from schemas.merging import MergeSettings
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told how many bytes of the result are written, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """What a merge wrote, and what a person should know about it."""
+
+    path: Path
+    num_parameters: int
+    num_bytes: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = None) -> MergeResult:
+    """Merge checkpoints into the folder ``output``, which appears whole or not at all.
+
+    Raises:
+        InputError: a parent is missing, damaged or does not fit the others, the weights sum to zero, the folder exists,
+            or the disk is too small.
+    """
+    started = time.monotonic()
+    if output.exists():
+        raise InputError(f"'{output}' exists already; name a folder that does not")
+    if settings.run.device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"device '{settings.run.device}' was asked for, and torch sees no GPU; allowed is cpu")
+    opened = [open_checkpoint(model) for model in settings.models]
+    base = None if settings.base is None else open_checkpoint(settings.base)
+    notes = compare_companions(opened, base)
+    fitted, more = fit_together([*opened, *([] if base is None else [base])])
+    parameters = plan_parameters(settings, fitted[0])
+    wanted = None if settings.dtype is None else getattr(torch, settings.dtype)
+    dtypes = {name: _output_dtype(tensor.dtype, wanted) for name, tensor in fitted[0].tensors.items()}
+    with _new_folder(output) as folder:
+        write_companions(fitted[0], folder, _most_common(dtypes.values()))
+        num_bytes = _write_weights(settings, fitted, parameters, dtypes, folder, progress or _say_nothing)
+    num_parameters = sum(parameter.num_elements for parameter in parameters)
+    return MergeResult(output, num_parameters, num_bytes, time.monotonic() - started, (*more, *notes))
+
+
+def plan_parameters(settings: MergeSettings, like: Checkpoint) -> list[Parameter]:
+    """Return the parameters of the result with their weights, in the order in which a checkpoint has them.
+
+    Raises:
+        InputError: the weights sum to zero where they are normalised, or all are zero.
+    """
+    num_layers = count_layers(like.tensors)
+    parameters = []
+    for name, tensor in like.tensors.items():
+        weights = weights_of(settings.models, name, find_depth(name, num_layers))
+        sums = settings.is_normalized and not settings.method.endswith("ties")
+        if not any(weights) or (sums and abs(sum(weights)) < MIN_WEIGHT_SUM):
+            listed = ", ".join(f"{weight:g}" for weight in weights)
+            raise InputError(f"the weights of parameter '{name}' sum to zero ({listed})")
+        parameters.append(Parameter(name, tensor.shape, tensor.num_elements, weights))
+    return parameters
+
+
+def _write_weights(
+    settings: MergeSettings,
+    sources: Sequence[Checkpoint],
+    parameters: Sequence[Parameter],
+    dtypes: Mapping[str, torch.dtype],
+    folder: Path,
+    progress: Progress,
+) -> int:
+    """Write the shards; return the number of bytes. The base, if there is one, is the last of the sources."""
+    num_bytes = {parameter.name: parameter.num_elements * dtypes[parameter.name].itemsize for parameter in parameters}
+    total, done = sum(num_bytes.values()), 0
+    _check_space(folder, total)
+    layout = {parameter.name: (dtypes[parameter.name], parameter.shape) for parameter in parameters}
+    writer = Writer(folder, layout, max_shard_bytes=int(settings.run.max_shard_gb * 1e9))
+
+    def finished(parameter: Parameter) -> None:
+        nonlocal done
+        done += num_bytes[parameter.name]
+        progress(done, total)
+
+    try:
+        with open_reader() as reader:
+            reader.open(path for source in sources for path in source.paths())
+            stream(
+                (_plan_work(settings, sources, each, reader, writer, dtypes[each.name]) for each in parameters),
+                num_threads=settings.run.threads or default_num_threads(),
+                block_elements=BLOCK_ELEMENTS if settings.run.device == "cpu" else GPU_BLOCK_ELEMENTS,
+                finished=finished,
+            )
+    finally:
+        writer.close()
+    return total
+
+
+def _plan_work(
+    settings: MergeSettings,
+    sources: Sequence[Checkpoint],
+    parameter: Parameter,
+    reader: Reader,
+    writer: Writer,
+    dtype: torch.dtype,
+) -> Work:
+    name, device = parameter.name, settings.run.device
+    stored = [source.tensors[name] for source in sources]
+    working = _working_dtype([tensor.dtype for tensor in stored])
+
+    def make_block(start: int, stop: int) -> Block:
+        def read(number: int) -> Tensor:
+            return sources[number].read(reader, name, start, stop, working, device)
+
+        return Block(start, stop, read, lambda: read(-1))
+
+    def write(start: int, values: Tensor) -> None:
+        writer.write(name, start, values.to(dtype).cpu())
+
+    def prefetch() -> None:
+        for tensor in stored:
+            reader.prefetch(tensor)
+
+    steps = plan_steps(settings, parameter) if working.is_floating_point else copy_steps()
+    return Work(parameter, steps, make_block, write, prefetch)
+
+
+def _working_dtype(stored: Sequence[torch.dtype]) -> torch.dtype:
+    """Return float32 for 16 bits and float64 for 32, so that one rounding is all that is lost; integers stay."""
+    if not stored[0].is_floating_point:
+        return stored[0]
+    return torch.float32 if max(dtype.itemsize for dtype in stored) <= 2 else torch.float64
+
+
+def _output_dtype(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    return stored if wanted is None or not stored.is_floating_point else wanted
+
+
+def _most_common(dtypes: Iterable[torch.dtype]) -> str | None:
+    """Return the name of the dtype that most parameters have, for the configuration."""
+    counts = Counter(dtype for dtype in dtypes if dtype.is_floating_point)
+    return str(counts.most_common(1)[0][0]).removeprefix("torch.") if counts else None
+
+
+def _check_space(folder: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise InputError(
+            f"the result needs {num_bytes / 1e9:.1f} GB, and '{folder.parent}' has {free / 1e9:.1f} GB free"
+        )
+
+
+def _say_nothing(done: int, total: int) -> None:
+    pass
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """Give a folder to write in, and rename it to ``output`` at the end; after an error nothing of it is left.
+
+    A folder that a killed merge left behind is removed by the next merge to the same place.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = output.parent / f".{output.name}.partial"
+    lock = _make_folder(folder)
+    try:
+        yield folder
+        for entry in (*folder.iterdir(), folder):
+            _sync(entry)
+        folder.rename(output)
+        _sync(output.parent)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _make_folder(folder: Path) -> int:
+    """Make an empty folder and return a descriptor that holds it locked against other merges."""
+    if folder.exists():
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+        except BlockingIOError as error:
+            raise InputError(f"another merge is writing to '{folder}'") from error
+        finally:
+            os.close(lock)
+    folder.mkdir()
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

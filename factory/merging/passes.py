@@ -1,0 +1,146 @@
+"""Each method over a parameter in blocks.
+
+A method is a generator: it yields the passes that it needs over the blocks (norms, thresholds) and returns how one block
+of the result is made.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from factory.merging import methods
+from factory.merging.masks import draw_mask
+from factory.merging.selection import select_largest
+from schemas.merging import MergeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of the result, and the weight of each model in it."""
+
+    name: str
+    shape: tuple[int, ...]
+    num_elements: int
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Elements ``start`` to ``stop`` of a flattened parameter, and how to read those of model ``i``, or of the base."""
+
+    start: int
+    stop: int
+    read: Callable[[int], Tensor]
+    read_base: Callable[[], Tensor]
+
+
+Pass: TypeAlias = Callable[[Block], Any]
+Combine: TypeAlias = Callable[[Block], Tensor]
+Steps: TypeAlias = Generator[Pass, list[Any], Combine]
+
+
+def plan_steps(settings: MergeSettings, parameter: Parameter) -> Steps:
+    """Return the passes of the settings' method over one parameter. Models of weight zero are not read."""
+    at = [number for number, weight in enumerate(parameter.weights) if weight != 0]
+    match settings.method:
+        case "linear":
+            return _linear(settings, parameter, at)
+        case "slerp":
+            return _slerp(parameter, at)
+        case "ties":
+            return _ties(settings, parameter, at)
+        case _:
+            return _dare(settings, parameter, at)
+
+
+def copy_steps() -> Steps:
+    """Return the steps for a parameter that cannot be averaged, such as integers: the first model's is taken."""
+    yield from ()
+    return lambda block: block.read(0)
+
+
+def _linear(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> Steps:
+    weights: Sequence[float] = [parameter.weights[number] for number in at]
+    yield from ()
+    if settings.is_normalized:
+        weights = methods.normalize_weights(weights)
+    return lambda block: methods.weighted_sum((block.read(number) for number in at), weights)
+
+
+def _slerp(parameter: Parameter, at: Sequence[int]) -> Steps:
+    coefficients = [1.0]
+    if len(at) > 1:
+        grams = yield lambda block: methods.gram_matrix([block.read(number) for number in at])
+        coefficients = methods.slerp_coefficients(np.sum(grams, axis=0), [parameter.weights[number] for number in at])
+    return lambda block: methods.weighted_sum((block.read(number) for number in at), coefficients)
+
+
+def _ties(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> Steps:
+    weights = [parameter.weights[number] for number in at]
+    ranks = [methods.num_kept(settings.density_of(settings.models[number]), parameter.num_elements) for number in at]
+    sought = [place for place, rank in enumerate(ranks) if 0 < rank < parameter.num_elements]
+    thresholds = [0.0 if rank else float("inf") for rank in ranks]
+
+    def magnitudes(block: Block) -> list[Tensor]:
+        base = block.read_base()
+        return [block.read(at[place]).sub_(base).abs_() for place in sought]
+
+    if sought:
+        found = yield from select_largest(magnitudes, parameter.num_elements, [ranks[place] for place in sought])
+        for place, threshold in zip(sought, found, strict=True):
+            thresholds[place] = threshold
+
+    def combine(block: Block) -> Tensor:
+        base = block.read_base()
+        deltas = [
+            methods.trim(block.read(number).sub_(base), threshold).mul_(weight)
+            for number, threshold, weight in zip(at, thresholds, weights, strict=True)
+        ]
+        change = methods.elect(deltas, weights, normalize=settings.is_normalized) if deltas else torch.zeros_like(base)
+        return methods.add_to_base(base, change, settings.lambda_)
+
+    return combine
+
+
+def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> Steps:
+    weights = [parameter.weights[number] for number in at]
+    models = [settings.models[number] for number in at]
+    keys = [model.name or str(number) for number, model in zip(at, models, strict=True)]
+    densities = [settings.density_of(model) for model in models]
+
+    def kept(block: Block, place: int, delta: Tensor) -> Tensor:
+        """Return a task vector, what the mask drops set to zero."""
+        if densities[place] == 1:
+            return delta
+        mask = draw_mask(settings.seed, keys[place], parameter.name, densities[place], block.start, block.stop)
+        return delta * mask.to(delta.device).to(delta.dtype)
+
+    def norms(block: Block) -> np.ndarray:
+        base = block.read_base()
+        deltas = [block.read(number).sub_(base) for number in at]
+        pairs = [(delta, kept(block, place, delta)) for place, delta in enumerate(deltas)]
+        return np.array([[values.abs_().sum().item() for values in (after, before)] for before, after in pairs])
+
+    factors = [1.0] * len(at)
+    if settings.rescale == "density":
+        factors = [1 / density if density else 1.0 for density in densities]
+    elif settings.rescale == "l1" and at:
+        sums = np.sum((yield norms), axis=0)
+        factors = [methods.l1_factor(before, after) for after, before in sums]
+
+    def combine(block: Block) -> Tensor:
+        base = block.read_base()
+        deltas = [
+            kept(block, place, block.read(number).sub_(base)).mul_(weights[place] * factors[place])
+            for place, number in enumerate(at)
+        ]
+        if not deltas:
+            return base
+        join = methods.elect if settings.method == "dare_ties" else methods.add_up
+        return methods.add_to_base(base, join(deltas, weights, normalize=settings.is_normalized), settings.lambda_)
+
+    return combine

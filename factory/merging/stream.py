@@ -1,0 +1,106 @@
+"""Threads over blocks: the passes of several parameters at once, so that none waits for another's last block."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from factory.merging.passes import Block, Parameter, Pass, Steps
+
+BLOCK_ELEMENTS = 1 << 17
+"""Small enough that a block's intermediate values stay in a core's cache; a multiple of 4, which the masks need."""
+
+GPU_BLOCK_ELEMENTS = 1 << 24
+
+BLOCKS_PER_TASK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done for one parameter: the passes, its blocks, and where a finished block goes."""
+
+    parameter: Parameter
+    steps: Steps
+    make_block: Callable[[int, int], Block]
+    write: Callable[[int, torch.Tensor], None]
+    prefetch: Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Active:
+    work: Work
+    tasks: list[Future[list[Any]]] = field(default_factory=list)
+    is_last: bool = False
+
+
+def stream(
+    works: Iterable[Work], *, num_threads: int, block_elements: int, finished: Callable[[Parameter], None]
+) -> None:
+    """Do all the works; in memory are ``num_threads`` blocks of each input and the passes' results.
+
+    The order of additions depends on ``block_elements`` and on nothing else.
+    """
+    queue = iter(works)
+    active: deque[_Active] = deque()
+    with _one_torch_thread(), ThreadPoolExecutor(num_threads, "merge") as pool:
+        try:
+            while True:
+                while sum(len(each.tasks) for each in active) < 3 * num_threads and (work := next(queue, None)):
+                    work.prefetch()
+                    active.append(_advance(_Active(work), None, pool, block_elements))
+                if not active:
+                    return
+                current = active.popleft()
+                results = [result for task in current.tasks for result in task.result()]
+                if current.is_last:
+                    finished(current.work.parameter)
+                else:
+                    active.append(_advance(current, results, pool, block_elements))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _advance(active: _Active, results: list[Any] | None, pool: ThreadPoolExecutor, block_elements: int) -> _Active:
+    """Start the next pass over a parameter, or the one that makes the result."""
+    work = active.work
+    try:
+        run: Pass = next(work.steps) if results is None else work.steps.send(results)
+    except StopIteration as last:
+        combine, active.is_last = last.value, True
+
+        def run(block: Block) -> None:
+            work.write(block.start, combine(block))
+
+    size, step = work.parameter.num_elements, block_elements * BLOCKS_PER_TASK
+    active.tasks = [
+        pool.submit(_run, run, work.make_block, start, min(start + step, size), block_elements)
+        for start in range(0, size, step)
+    ]
+    return active
+
+
+def _run(run: Pass, make_block: Callable[[int, int], Block], start: int, stop: int, block_elements: int) -> list[Any]:
+    bounds = range(start, stop, block_elements)
+    return [run(make_block(first, min(first + block_elements, stop))) for first in bounds]
+
+
+def default_num_threads() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Keep torch from splitting each operation: the blocks are what is shared out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
