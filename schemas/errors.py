@@ -23,3 +23,7 @@ class WarehouseError(FactoryError):
 
 class AuditError(FactoryError):
     """A build whose audits found offending rows."""
+
+
+class TrainingError(FactoryError):
+    """A training run that cannot start or go on: settings, model and data that do not fit, a loss that is no number."""

@@ -40,6 +40,9 @@ class Reason(StrEnum):
     MARGIN_TOO_SMALL = "margin_too_small"
     LENGTH_RATIO = "length_ratio"
     TOO_MANY_PAIRS = "too_many_pairs"
+    # training
+    IDENTICAL_PAIR = "identical_pair"
+    TEMPLATE_PREFIX = "template_prefix"
 
 
 TRANSIENT_REASONS = frozenset({Reason.TIMEOUT, Reason.SERVER_ERROR, Reason.ENGINE_DIED})

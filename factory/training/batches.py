@@ -1,0 +1,66 @@
+"""Which rows make a step, and which of them share a forward pass: pure functions of lengths, seed and limits."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from schemas.training import TrainSettings
+
+
+def plan_steps(lengths: Sequence[int], settings: TrainSettings) -> list[list[int]]:
+    """Return the rows of every step of a run, by number.
+
+    Rows are shuffled anew for each epoch by (seed, epoch); steps go over the ends of epochs, and the last may be
+    smaller. ``max_steps`` wins over ``epochs``.
+    """
+    steps: list[list[int]] = []
+    step: list[int] = []
+    num_tokens = 0
+    for row in _order(len(lengths), settings):
+        if step and _is_full(len(step), num_tokens + lengths[row], settings):
+            steps.append(step)
+            step, num_tokens = [], 0
+            if len(steps) == settings.max_steps:
+                return steps
+        step.append(row)
+        num_tokens += lengths[row]
+    return [*steps, step] if step else steps
+
+
+def _is_full(num_rows: int, num_tokens: int, settings: TrainSettings) -> bool:
+    if settings.step_rows is not None:
+        return num_rows >= settings.step_rows
+    assert settings.batch_tokens is not None
+    return num_tokens > settings.batch_tokens
+
+
+def _order(num_rows: int, settings: TrainSettings) -> Iterator[int]:
+    num_left = None if settings.max_steps is not None else max(1, round(settings.epochs * num_rows))
+    epoch = 0
+    while num_left is None or num_left > 0:
+        order = np.random.default_rng([settings.seed, epoch]).permutation(num_rows)
+        yield from order[:num_left].tolist()
+        num_left = None if num_left is None else num_left - num_rows
+        epoch += 1
+
+
+def cut_micro_batches(rows: Sequence[int], lengths: Sequence[int], limit: int, world: int = 1) -> list[list[int]]:
+    """Return rows in micro-batches of at most ``limit`` tokens (a longer row alone), as even as can be.
+
+    Their number is a multiple of ``world``; where there are too few rows, some are empty.
+    """
+    by_length = sorted(rows, key=lambda row: (-lengths[row], row))
+    needed = -(-sum(lengths[row] for row in rows) // limit)
+    count = -(-max(needed, 1) // world) * world
+    while True:
+        batches: list[list[int]] = [[] for _ in range(count)]
+        loads = [0] * count
+        for row in by_length:
+            lightest = loads.index(min(loads))
+            if loads[lightest] and loads[lightest] + lengths[row] > limit:
+                break
+            batches[lightest].append(row)
+            loads[lightest] += lengths[row]
+        else:
+            return batches
+        count += world

@@ -1,0 +1,100 @@
+"""What identifies a run, worked out without loading torch: settings, models and data by content, never by path."""
+
+import glob
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.engines.fingerprint import fingerprint_model
+from factory.training.rows import read_export_id
+from schemas.errors import TrainingError
+from schemas.ids import content_id, file_digest
+from schemas.recipe import Model
+from schemas.training import TrainSettings
+
+RUN_FILE = "run.json"
+
+_BY_CONTENT = {"model", "data", "eval_data", "reference", "chat_template", "run"}
+"""Settings that count by what they name, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """The parts that make a run this run."""
+
+    model: str
+    reference: str | None
+    data: str
+    eval_data: str | None
+    chat_template: str | None
+    settings: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return content_id("training", self.parts())
+
+    def parts(self) -> dict[str, Any]:
+        """Return all parts as plain values, the settings one by one."""
+        own = {name: getattr(self, name) for name in ("model", "reference", "data", "eval_data", "chat_template")}
+        return own | {f"settings.{key}": value for key, value in self.settings.items()}
+
+
+def identify_run(settings: TrainSettings) -> RunIdentity:
+    """Return the identity of a run.
+
+    Raises:
+        EngineError: a model is missing.
+        TrainingError: a file is missing.
+    """
+    template = settings.chat_template
+    if template is not None and not Path(template).is_file():
+        raise TrainingError(f"there is no chat template '{template}'")
+    return RunIdentity(
+        model=fingerprint_model(Model(model=settings.model)),
+        reference=None if settings.reference is None else fingerprint_model(Model(model=settings.reference)),
+        data=_identify_data(settings.data),
+        eval_data=None if settings.eval_data is None else _identify_data(settings.eval_data),
+        chat_template=None if template is None else file_digest(Path(template)),
+        settings=json.loads(settings.model_dump_json(exclude=_BY_CONTENT)),
+    )
+
+
+def _identify_data(data: str) -> str:
+    """Return an export's id, the digest of files, or a dataset's name."""
+    export_id = read_export_id(data)
+    if export_id is not None:
+        return export_id
+    paths = sorted(path for name in glob.glob(data) if (path := Path(name)).is_file())
+    if paths:
+        return content_id("files", [file_digest(path) for path in paths])
+    return content_id("dataset", data)
+
+
+def claim_output(output: Path, identity: RunIdentity, *, writes: bool = True) -> None:
+    """Make a folder the place of a run, or find that it is.
+
+    Raises:
+        TrainingError: another run lies there; the message says what differs.
+    """
+    path = output / RUN_FILE
+    if not path.is_file():
+        if writes:
+            output.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(identity.parts(), indent=2, ensure_ascii=False) + "\n")
+        return
+    there, ours = json.loads(path.read_bytes()), identity.parts()
+    differing = sorted(key for key in there.keys() | ours.keys() if there.get(key) != ours.get(key))
+    if differing:
+        key = differing[0]
+        raise TrainingError(
+            f"{output} holds another run, which differs in {', '.join(differing)} "
+            f"({key}: {there.get(key)!r} there, {ours.get(key)!r} now); choose another output folder or delete it"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)

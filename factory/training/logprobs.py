@@ -1,0 +1,157 @@
+"""Log-probabilities of target tokens from hidden states, in tiles: no [tokens x vocabulary] tensor ever exists.
+
+    logp_t = z_t[y_t] - logsumexp_v z_t[v],    z_t = cap * tanh(s W h_t / cap)   or   z_t = s W h_t
+
+The vocabulary is walked block by block, so that a block of ``W`` and of its gradient stays in the cache while all
+tokens pass, and a tile of logits is as small as ``TILE_BYTES``. Backward computes the tiles anew:
+
+    dL/dz_t = g_t (onehot(y_t) - softmax(z_t)),  whose two terms are handled apart: the first is a gather and a scatter.
+
+Logits are kept in base 2 (``exp2`` costs a quarter of ``exp`` on CPU).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+LOG2E = math.log2(math.e)
+
+TILE_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
+"""The size of a float32 tile of logits by device: a CPU's cache, or what keeps a GPU busy."""
+
+TILE_TOKENS = {"cpu": 1024, "cuda": 4096}
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What lies between a model's last hidden states and its logits. ``cap`` 0 means none."""
+
+    weight: Tensor
+    scale: float = 1.0
+    cap: float = 0.0
+    accumulates: bool = False
+    """Whether backward adds to ``weight.grad`` itself, which saves a second gradient of the vocabulary's size."""
+
+
+def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Return log p(target) of each token in float32.
+
+    Args:
+        hidden: last hidden states, [tokens, size], in the precision that the products are computed in.
+        head: the output layer, its weight [vocabulary, size].
+        targets: token ids, [tokens].
+    """
+    logps: Tensor = _TokenLogps.apply(hidden, head.weight, head, targets)
+    return logps
+
+
+class _TokenLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, head: Head, targets: Tensor) -> Tensor:
+        lse = _logsumexp2(hidden, weight, head)
+        picked = (hidden.float() * weight[targets].to(hidden.dtype).float()).sum(1) * head.scale
+        if head.cap:
+            picked = torch.tanh(picked / head.cap) * head.cap
+        ctx.save_for_backward(hidden, weight, targets, lse, picked)
+        ctx.head = head  # type: ignore[attr-defined]
+        return picked - lse / LOG2E
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden, weight, targets, lse, picked = ctx.saved_tensors  # type: ignore[attr-defined]
+        head: Head = ctx.head  # type: ignore[attr-defined]
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
+        grad_weight = _find_weight_grad(weight, head) if needs_weight else None
+        grad_hidden = _softmax_backward(hidden, weight, head, lse, upstream, grad_weight)
+        slope = upstream * head.scale
+        if head.cap:
+            slope = slope * (1 - (picked / head.cap).square())
+        if needs_hidden:
+            grad_hidden.addcmul_(weight[targets].to(hidden.dtype).float(), slope[:, None])
+        if grad_weight is not None:
+            grad_weight.index_add_(0, targets, (hidden.float() * slope[:, None]).to(grad_weight.dtype))
+        returned = None if head.accumulates else grad_weight
+        return (grad_hidden.to(hidden.dtype) if needs_hidden else None), returned, None, None
+
+
+def _find_weight_grad(weight: Tensor, head: Head) -> Tensor:
+    if not head.accumulates:
+        return torch.zeros_like(weight, dtype=torch.float32)
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
+
+
+def _logsumexp2(hidden: Tensor, weight: Tensor, head: Head) -> Tensor:
+    """Return log2 of the sum of exp over the vocabulary, [tokens] in float32, by one walk with a running maximum."""
+    highest = torch.full((len(hidden),), -torch.inf, device=hidden.device)
+    total = torch.zeros_like(highest)
+    for tokens, _, logits, _ in _tiles(hidden, weight, head):
+        peak = torch.maximum(highest[tokens], logits.amax(1))
+        mass = logits.sub_(peak[:, None]).exp2_().sum(1)
+        total[tokens] = total[tokens] * torch.exp2(highest[tokens] - peak) + mass
+        highest[tokens] = peak
+    return highest + total.log2()
+
+
+def _softmax_backward(
+    hidden: Tensor, weight: Tensor, head: Head, lse: Tensor, upstream: Tensor, grad_weight: Tensor | None
+) -> Tensor:
+    """Return the gradient of the hidden states through -logsumexp, in float32, and add the weight's to its own.
+
+    The factors that belong to a token (upstream and scale) are taken out of the tile.
+    """
+    grad_hidden = torch.zeros(hidden.shape, device=hidden.device)
+    factor = (-head.scale * upstream)[:, None]
+    weighted = (hidden.float() * factor).to(hidden.dtype)
+    for tokens, block, logits, rows in _tiles(hidden, weight, head):
+        if head.cap:
+            slope = 1 - (logits / (head.cap * LOG2E)).square()
+            tile = logits.sub_(lse[tokens, None]).exp2_().mul_(slope)
+        else:
+            tile = logits.sub_(lse[tokens, None]).exp2_()
+        tile = tile.to(hidden.dtype)
+        if tile.dtype == torch.float32:
+            grad_hidden[tokens].addmm_(tile, rows)
+        else:
+            grad_hidden[tokens] += tile @ rows
+        if grad_weight is not None:
+            if grad_weight.dtype == tile.dtype:
+                grad_weight[block].addmm_(tile.T, weighted[tokens])
+            else:
+                grad_weight[block] += tile.T @ weighted[tokens]
+    return grad_hidden.mul_(factor)
+
+
+def _tiles(hidden: Tensor, weight: Tensor, head: Head) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Yield, block by block of the vocabulary, (tokens, block, float32 logits in base 2, rows of the weight).
+
+    The logits may be overwritten; their memory is used again for the next tile.
+    """
+    device = hidden.device.type
+    num_tokens, num_words = len(hidden), len(weight)
+    height = max(1, min(num_tokens, TILE_TOKENS[device]))
+    width = max(1, min(num_words, TILE_BYTES[device] // 4 // height))
+    scaled = (hidden.float() * (head.scale * LOG2E)).to(hidden.dtype)
+    product = hidden.new_empty(height * width)
+    widened = product if hidden.dtype == torch.float32 else hidden.new_empty(height * width, dtype=torch.float32)
+    for left in range(0, num_words, width):
+        block = slice(left, min(left + width, num_words))
+        rows = weight[block].to(hidden.dtype)
+        for top in range(0, num_tokens, height):
+            tokens = slice(top, min(top + height, num_tokens))
+            shape = (tokens.stop - top, block.stop - left)
+            size = shape[0] * shape[1]
+            logits = product[:size].view(shape)
+            torch.mm(scaled[tokens], rows.T, out=logits)
+            if widened is not product:
+                logits = widened[:size].view(shape).copy_(logits)
+            if head.cap:
+                bound = head.cap * LOG2E
+                logits.div_(bound).tanh_().mul_(bound)
+            yield tokens, block, logits, rows

@@ -1,0 +1,101 @@
+"""The objectives, row by row. Sums over completion tokens of log-probabilities under policy (pi) and reference (ref).
+
+With h = [log pi - log ref](chosen) - [log pi - log ref](rejected), each term a mean over its tokens instead of a sum
+where ``length_normalized`` is set:
+
+- dpo:   -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h), e the label smoothing
+         (Rafailov et al. 2023; e: Mitchell 2023; length-normalised: Tulu 3, Lambert et al. 2024)
+- ipo:   (h - 1 / (2 beta))^2 (Azar et al. 2023, equation 17)
+- simpo: the same as dpo with beta h - gamma, ref = 0 and means over tokens (Meng et al. 2024)
+
+and, added to each of them, nll_weight times the mean negative log-probability of the chosen answer's tokens (Pang et
+al. 2024). SFT is the negative log-probability of the trained tokens. A batch's loss is the sum over its rows, divided
+by the number of rows (preference) or of trained tokens (SFT) of the whole step.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from schemas.training import TrainSettings
+
+PREFERENCE_FIELDS = (
+    "loss",
+    "accuracy",
+    "margin",
+    "chosen_reward",
+    "rejected_reward",
+    "chosen_logp",
+    "rejected_logp",
+    "chosen_nll",
+    "kl",
+)
+"""What is reported of a pair. Rewards are beta times the log-ratio to the reference (SimPO: times the mean
+log-probability); logps are sums over tokens; ``kl`` is the mean over both answers' tokens of (log pi - log ref)^2 / 2,
+an estimate of the divergence per token on the data (Schulman's k2), 0 without a reference."""
+
+SFT_FIELDS = ("loss",)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Losses of rows [R], with graph; what is reported of each, [R, fields]; and each row's weight in means [R]."""
+
+    losses: Tensor
+    values: Tensor
+    weights: Tensor
+
+
+def sft_rows(logps: Tensor, sides: Tensor, num_rows: int) -> Rows:
+    """Return the rows of SFT; weights are trained tokens, values are sums over them."""
+    losses = -logps.new_zeros(num_rows).index_add(0, sides, logps)
+    weights = torch.bincount(sides, minlength=num_rows).to(losses.dtype)
+    return Rows(losses, losses.detach()[:, None], weights)
+
+
+def preference_rows(
+    settings: TrainSettings, logps: Tensor, reference: Tensor | None, sides: Tensor, num_rows: int
+) -> Rows:
+    """Return the rows of a preference objective.
+
+    Args:
+        settings: the objective and its numbers.
+        logps: log-probabilities under the policy of all completion tokens, [targets].
+        reference: those under the reference model, or None for SimPO.
+        sides: the branch that a target belongs to, [targets]: 2r is row r's chosen answer, 2r + 1 its rejected one.
+        num_rows: the number of pairs.
+    """
+    counts = torch.bincount(sides, minlength=2 * num_rows).to(logps.dtype).view(num_rows, 2)
+    sums = _sum(logps, sides, num_rows)
+    ratios = sums if reference is None else sums - _sum(reference, sides, num_rows)
+    if settings.length_normalized or settings.objective == "simpo":
+        ratios = ratios / counts
+    gap = ratios[:, 0] - ratios[:, 1]
+    losses = _pair_losses(settings, gap)
+    nll = -sums[:, 0] / counts[:, 0]
+    if settings.nll_weight:
+        losses = losses + settings.nll_weight * nll
+    with torch.no_grad():
+        rewards = settings.beta * ratios.detach()
+        columns = [losses, (gap > 0).to(losses.dtype), rewards[:, 0] - rewards[:, 1], *rewards.T, *sums.T, nll]
+        drift = torch.zeros_like(gap)
+        if reference is not None:
+            squares = _sum((logps.detach() - reference).square() / 2, sides, num_rows)
+            drift = squares.sum(1) / counts.sum(1)
+        values = torch.stack([*(column.detach() for column in columns), drift], dim=1)
+    return Rows(losses, values, torch.ones_like(gap))
+
+
+def _pair_losses(settings: TrainSettings, gap: Tensor) -> Tensor:
+    beta, smoothing = settings.beta, settings.label_smoothing
+    if settings.objective == "ipo":
+        return (gap - 1 / (2 * beta)).square()
+    logits = beta * gap - (settings.gamma if settings.objective == "simpo" else 0.0)
+    return -(1 - smoothing) * logsigmoid(logits) - smoothing * logsigmoid(-logits)
+
+
+def _sum(values: Tensor, sides: Tensor, num_rows: int) -> Tensor:
+    """Return sums by branch, [rows, 2]."""
+    return values.new_zeros(2 * num_rows).index_add(0, sides, values).view(num_rows, 2)

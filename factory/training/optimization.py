@@ -1,0 +1,46 @@
+"""The optimizer and its learning rate, a pure function of the step."""
+
+import math
+from collections.abc import Iterable
+from itertools import groupby
+
+import torch
+from torch import nn
+
+from schemas.training import TrainSettings
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return AdamW; weight decay leaves norms and biases (all that has one dimension) alone."""
+    trained = sorted(parameters, key=lambda parameter: parameter.ndim > 1)
+    groups = [
+        {"params": list(members), "weight_decay": settings.weight_decay if is_matrix else 0.0}
+        for is_matrix, members in groupby(trained, key=lambda parameter: parameter.ndim > 1)
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
+
+
+def learning_rate_at(step: int, num_steps: int, settings: TrainSettings) -> float:
+    """Return the learning rate of a step, counted from 1, of ``num_steps``.
+
+    It rises linearly over the warm-up, in whose last step it is the full one, and then falls to
+    ``min_learning_rate_ratio`` of it, which the step after the last would reach.
+    """
+    warmup = math.ceil(settings.warmup_ratio * num_steps) if settings.warmup_steps is None else settings.warmup_steps
+    if step <= warmup:
+        return settings.learning_rate * step / warmup
+    share = (step - warmup - 1) / max(1, num_steps - warmup)
+    match settings.schedule:
+        case "constant":
+            height = 1.0
+        case "linear":
+            height = 1.0 - share
+        case "cosine":
+            height = (1.0 + math.cos(math.pi * share)) / 2
+    floor = settings.min_learning_rate_ratio
+    return settings.learning_rate * (floor + (1.0 - floor) * height)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value

@@ -1,0 +1,122 @@
+"""What must be there before the first step: data, a checked model, the reference, the optimizer, the last checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig
+from transformers.utils.logging import disable_progress_bar
+
+from factory.training.batches import plan_steps
+from factory.training.checkpoints import Progress, find_checkpoints, load_checkpoint
+from factory.training.dataset import Dataset, load_datasets, write_rejected
+from factory.training.identity import RunIdentity
+from factory.training.optimization import make_optimizer
+from factory.training.policy import Policy, add_adapters, check_logits, load_policy
+from factory.training.reference import compute_reference, find_cache, keep_reference, read_reference
+from factory.training.world import World, shard
+from schemas.errors import TrainingError
+from schemas.training import TrainSettings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that the loop works with. ``steps`` are the rows of every step of the run, by number."""
+
+    tokenizer: Any
+    policy: Policy
+    train: Dataset
+    held_out: Dataset | None
+    steps: list[list[int]]
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+
+
+def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world: World) -> Prepared:
+    """Load, check and put back everything."""
+    disable_progress_bar()
+    tokenizer = load_tokenizer(settings)
+    train, held_out = load_datasets(settings, tokenizer, _end_tokens(settings.model))
+    if world.is_main:
+        write_rejected(output / "rejected.jsonl", {"train": train, "eval": held_out})
+    policy = _load(settings, settings.model, world)
+    check_logits(policy, settings.model, train.examples, world.device)
+    if settings.lora is not None:
+        add_adapters(policy, settings.lora)
+    if world.size > 1:
+        policy.shard(shard)
+    if settings.needs_reference:
+        _provide_reference(settings, identity, policy, {settings.data: train, _eval_place(settings): held_out}, world)
+    optimizer = make_optimizer(policy.trained_parameters(), settings)
+    checkpoints = find_checkpoints(output / "checkpoints")
+    progress = load_checkpoint(checkpoints[-1], policy, optimizer, world) if checkpoints else Progress()
+    policy.prepare_gradients()
+    steps = plan_steps([example.num_tokens for example in train.examples], settings)
+    return Prepared(tokenizer, policy, train, held_out, steps, optimizer, progress)
+
+
+def load_tokenizer(settings: TrainSettings) -> Any:
+    """Load the model's tokenizer, with the chat template of the settings if they name one."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(settings.model)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"model '{settings.model}' has no tokenizer that can be loaded: {line}") from error
+    if settings.chat_template is not None:
+        tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _end_tokens(model: str) -> list[int]:
+    """Return the tokens that end generation, as the model's generation config has them."""
+    try:
+        ends = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:
+        return []
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+def _load(settings: TrainSettings, name: str, world: World) -> Policy:
+    return load_policy(
+        name,
+        dtype=DTYPES[settings.dtype],
+        device=world.device,
+        lora=settings.lora,
+        checkpointing=settings.run.activation_checkpointing,
+    )
+
+
+def _eval_place(settings: TrainSettings) -> str:
+    return settings.eval_data or f"{settings.data}/"
+
+
+def _provide_reference(
+    settings: TrainSettings, identity: RunIdentity, policy: Policy, places: dict[str, Dataset | None], world: World
+) -> None:
+    """Give each data set the reference's log-probabilities: those that are kept, or computed now and kept.
+
+    The policy itself is the reference before its first step, unless the settings name another model.
+    """
+    fingerprint = identity.reference or identity.model
+    reference = policy if settings.reference is None else None
+    for place, dataset in places.items():
+        if dataset is None:
+            continue
+        cache = find_cache(settings, dataset, fingerprint, place)
+        kept = read_reference(cache, dataset)
+        if all(world.gather(kept is not None)):
+            dataset.reference = kept
+            continue
+        if reference is None:
+            assert settings.reference is not None
+            reference = _load(settings, settings.reference, world)
+            reference.shares_prompts = policy.shares_prompts
+            if world.size > 1:
+                reference.shard(shard)
+        limit = settings.run.micro_batch_tokens
+        dataset.reference = compute_reference(reference, dataset, limit, world)
+        if world.is_main:
+            keep_reference(cache, dataset.reference)

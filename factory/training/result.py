@@ -1,0 +1,44 @@
+"""What a finished run leaves behind; light, so that the callers of a child process can read it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.training.identity import RunIdentity, write_text
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run. ``model`` is the folder of the final model; ``metrics`` and ``eval_metrics`` are the last ones."""
+
+    run_id: str
+    model: Path
+    num_steps: int
+    num_tokens: int
+    num_rows: int
+    num_cut: int
+    rejected: dict[str, int]
+    seconds: float
+    metrics: dict[str, Any]
+    eval_metrics: dict[str, Any]
+    best_step: int | None
+
+
+def write_result(output: Path, result: TrainResult) -> None:
+    """Write the result, which marks the run as complete."""
+    values = asdict(result) | {"model": result.model.relative_to(output).as_posix()}
+    write_text(output / RESULT_FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_result(output: Path, identity: RunIdentity) -> TrainResult | None:
+    """Return the result of this very run if it is complete."""
+    path = output / RESULT_FILE
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_bytes())
+    if values["run_id"] != identity.id:
+        return None
+    return TrainResult(**(values | {"model": output / values["model"]}))

@@ -1,0 +1,173 @@
+"""Training rows as they are read: conversations or texts, from an export, from files, or from a Hugging Face dataset."""
+
+import glob
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from factory.stages.files import SUFFIXES, RawRow, read_dataset_rows, read_file_rows
+from schemas.errors import InputError
+from schemas.reasons import Reason
+from schemas.training import TrainSettings
+
+Messages = list[dict[str, str]]
+
+_IDS = ("pair_id", "completion_id", "id", "row_id")
+_FORMS = {
+    False: (("messages",), ("prompt", "completion")),
+    True: (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
+}
+"""The columns that rows may have, for SFT and for preference training, the first that fits being taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """One row: what is asked, and one answer (SFT) or two (chosen, rejected).
+
+    ``prompt`` and ``answers`` are texts, or conversations. A conversation of SFT is in ``prompt`` as a whole.
+    """
+
+    row: str
+    language: str
+    prompt: str | Messages
+    answers: tuple[str | Messages, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that cannot be used, and why."""
+
+    row: str
+    language: str
+    reason: Reason
+    detail: str
+
+
+def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRow | Rejected]:
+    """Yield the rows of a data set, in its order.
+
+    Raises:
+        InputError: there is no such data, or it lacks the columns.
+    """
+    manifest = Path(data) / "manifest.json"
+    if manifest.is_file():
+        config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
+        data = _find_shards(Path(data), config, split)
+    if Path(data).suffix in SUFFIXES or glob.has_magic(data):
+        form, columns = _choose_columns(_columns_of_file(data), data, settings.is_preference)
+        raw = read_file_rows(data, columns)
+    else:
+        config_name = settings.dataset_config
+        names = _columns_of_dataset(data, config_name, split)
+        form, columns = _choose_columns(names, f"dataset '{data}'", settings.is_preference)
+        raw = read_dataset_rows(data, columns, config=config_name, split=split, revision=None)
+    for row in raw:
+        yield _parse(row, form)
+
+
+def read_export_id(data: str) -> str | None:
+    """Return the id of an export of this project; None for other data."""
+    manifest = Path(data) / "manifest.json"
+    return json.loads(manifest.read_bytes())["export_id"] if manifest.is_file() else None
+
+
+def has_eval_split(settings: TrainSettings) -> bool:
+    """Whether the training data is an export with an eval split that is not empty."""
+    if not (Path(settings.data) / "manifest.json").is_file():
+        return False
+    config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
+    return any((Path(settings.data) / config).glob("eval-*"))
+
+
+def _find_shards(folder: Path, config: str, split: str) -> str:
+    for suffix in (".parquet", ".jsonl"):
+        if any((folder / config).glob(f"{split}-*{suffix}")):
+            return str(folder / config / f"{split}-*{suffix}")
+    raise InputError(f"export {folder} has no shards of split '{split}' in '{config}'")
+
+
+def _columns_of_file(pattern: str) -> list[str]:
+    """Return the columns of the first file that a pattern names."""
+    paths = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
+    if not paths:
+        raise InputError(f"there is no training data at {pattern}")
+    try:
+        if paths[0].suffix == ".parquet":
+            return list(pl.read_parquet_schema(paths[0]))
+        with paths[0].open(encoding="utf-8") as lines:
+            first = next((line for line in lines if line.strip()), "{}")
+        return list(json.loads(first)) if paths[0].suffix == ".jsonl" else first.strip().split(",")
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{paths[0]} cannot be read: {error}") from error
+
+
+def _columns_of_dataset(name: str, config: str | None, split: str) -> list[str]:
+    first = next(read_dataset_rows(name, [], config=config, split=split, revision=None), None)
+    return [] if first is None or first.value is None else list(first.value)
+
+
+def _choose_columns(names: list[str], where: str, is_preference: bool) -> tuple[tuple[str, ...], list[str]]:
+    """Return the form of the rows, and all columns to read."""
+    for form in _FORMS[is_preference]:
+        if set(form) <= set(names):
+            extra = [name for name in ("language", next((name for name in _IDS if name in names), "")) if name in names]
+            return form, [*form, *extra]
+    allowed = " or ".join(" + ".join(form) for form in _FORMS[is_preference])
+    what = "preference training" if is_preference else "SFT"
+    raise InputError(f"{where} has the columns {', '.join(names) or 'none'}; {what} needs {allowed}")
+
+
+def _parse(raw: RawRow, form: tuple[str, ...]) -> TextRow | Rejected:
+    if raw.value is None:
+        assert raw.fault is not None
+        return Rejected(raw.where, "", raw.fault.reason, raw.fault.detail)
+    value = raw.value
+    name = next((str(value[column]) for column in _IDS if value.get(column) is not None), raw.where)
+    language = str(value.get("language") or "")
+    try:
+        parts = [_check(value.get(column), column) for column in form]
+        prompt, answers = _split(parts, form)
+    except ValueError as error:
+        return Rejected(name, language, Reason.INVALID_ROW, str(error))
+    return TextRow(name, language, prompt, answers)
+
+
+def _check(value: Any, column: str) -> str | Messages:
+    """Return a text as it is, and a conversation as messages of plain texts."""
+    if isinstance(value, str) and column != "messages":
+        return value
+    if not isinstance(value, list) or not value:
+        raise ValueError(
+            f"'{column}' must be {'' if column == 'messages' else 'a text or '}a conversation, got {value!r:.60}"
+        )
+    for message in value:
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            raise ValueError(f"'{column}' must have messages with a role and a content, got {message!r:.60}")
+    return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def _split(parts: list[str | Messages], form: tuple[str, ...]) -> tuple[str | Messages, tuple[str | Messages, ...]]:
+    if form == ("messages",):
+        return parts[0], ()
+    if form == ("chosen", "rejected"):
+        chosen, rejected = parts
+        if isinstance(chosen, str) or isinstance(rejected, str):
+            raise ValueError("without a column 'prompt', 'chosen' and 'rejected' must be whole conversations")
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+            shared += 1
+        if not shared:
+            raise ValueError("'chosen' and 'rejected' do not begin with the same message, so there is no prompt")
+        return chosen[:shared], (chosen[shared:], rejected[shared:])
+    prompt, *answers = parts
+    if isinstance(prompt, str) and not all(isinstance(answer, str) for answer in answers):
+        raise ValueError("'prompt' is a text, so the answers must be texts too")
+    if isinstance(prompt, list):
+        answers = [
+            [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer for answer in answers
+        ]
+    return prompt, tuple(answers)

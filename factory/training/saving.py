@@ -1,0 +1,65 @@
+"""The final model: a folder that transformers and vLLM load."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from factory.training.policy import Policy, add_adapters, load_policy
+from schemas.errors import TrainingError
+from schemas.training import TrainSettings
+
+
+def write_model(
+    policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, tokenizer: Any, final: Path
+) -> None:
+    """Write weights in the dtype of the model that they came from, with tokenizer, template and generation config.
+
+    The folder is written beside its place and moved there. Adapters that are not to be merged are written alone.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    unfinished = final.with_name(f".unfinished-{final.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        if settings.lora is not None and not settings.lora.merge:
+            policy.model.save_pretrained(unfinished, state_dict=_plain_names(weights))
+        else:
+            _save_whole(policy, weights, settings, unfinished)
+        tokenizer.save_pretrained(unfinished)
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        line = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"the model could not be written to {final}: {line}; the checkpoints stay") from error
+
+
+def _save_whole(policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, folder: Path) -> None:
+    model = policy.causal_lm
+    if settings.lora is not None:
+        model, weights = _merge(weights, settings)
+    dtype = AutoConfig.from_pretrained(settings.model).dtype or torch.float32
+    tied = getattr(model, "all_tied_weights_keys", {}) if model.config.tie_word_embeddings else {}
+    model.config.dtype = dtype
+    state = {name: weight.to(dtype) for name, weight in _plain_names(weights).items() if name not in tied}
+    model.save_pretrained(folder, state_dict=state)
+
+
+def _merge(weights: dict[str, Tensor], settings: TrainSettings) -> tuple[Any, dict[str, Tensor]]:
+    """Fold adapters into a fresh copy of the model that they were trained on, in float32."""
+    assert settings.lora is not None
+    policy = load_policy(settings.model, dtype=torch.float32, device=torch.device("cpu"))
+    add_adapters(policy, settings.lora)
+    policy.load_state_dict(weights, strict=False)
+    merged = policy.model.merge_and_unload()
+    return merged, {f"model.{name}": weight for name, weight in merged.state_dict().items()}
+
+
+def _plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights under the names that the model inside the policy has for them."""
+    return {name.removeprefix("model."): weight for name, weight in weights.items()}

@@ -1,0 +1,269 @@
+"""Rows into tokens: the chat template once, masks from the tokens, one trained end token.
+
+A completion's tokens are those that follow its prompt's tokens, where the prompt is rendered as at inference, with the
+generation prompt. A turn whose prompt is not a prefix of the whole conversation (templates that drop earlier
+reasoning do that) becomes an example of its own, as the model would see it; a turn that does not begin with its own
+prompt is rejected.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from jinja2 import TemplateError
+
+from factory.training.examples import Example, Mask, Tokens
+from factory.training.rows import Messages, Rejected, TextRow
+from schemas.errors import TrainingError
+from schemas.reasons import Reason
+from schemas.training import TrainSettings
+
+_BATCH_ROWS = 500
+
+Ids = list[int]
+
+
+class _Unusable(Exception):
+    """A row that becomes no example."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """An answer with all before it: the texts of the prompt and of the whole, which are tokenised together."""
+
+    prompt: str
+    whole: str
+
+
+class Templater:
+    """Turns rows into examples with one tokenizer, template and limit."""
+
+    def __init__(self, tokenizer: Any, settings: TrainSettings, eos_ids: Iterable[int] = ()) -> None:
+        self._tokenizer, self._settings = tokenizer, settings
+        self._eos = tokenizer.eos_token_id
+        self._ends = {*eos_ids, *([] if self._eos is None else [self._eos])}
+        self._special = self._ends | set(tokenizer.all_special_ids)
+        self._special |= {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._end: int | None = None
+
+    def examples(self, rows: Iterable[TextRow | Rejected]) -> Iterator[Example | Rejected]:
+        """Yield the examples of all rows in order, and rejections in their place."""
+        source = iter(rows)
+        while batch := list(islice(source, _BATCH_ROWS)):
+            yield from self._encode(batch)
+
+    def _encode(self, batch: Sequence[TextRow | Rejected]) -> Iterator[Example | Rejected]:
+        turns: list[list[_Turn] | Rejected] = []
+        for row in batch:
+            try:
+                turns.append(row if isinstance(row, Rejected) else self._render(row))
+            except _Unusable as fault:
+                assert isinstance(row, TextRow)
+                turns.append(Rejected(row.row, row.language, fault.reason, fault.detail))
+        ids = self._tokenize(batch, turns)
+        for row, found in zip(batch, turns, strict=True):
+            if isinstance(row, Rejected) or isinstance(found, Rejected):
+                assert isinstance(found, Rejected)
+                yield found
+                continue
+            try:
+                yield from self._assemble(row, found, ids)
+            except _Unusable as fault:
+                yield Rejected(row.row, row.language, fault.reason, fault.detail)
+
+    def _render(self, row: TextRow) -> list[_Turn]:
+        """Return every answer of a row as text, with its prompt."""
+        if isinstance(row.prompt, str):
+            answers = [self._strip(answer) for answer in row.answers if isinstance(answer, str)]
+            return [_Turn(row.prompt, row.prompt + answer) for answer in answers]
+        if not row.answers:
+            return self._render_conversation(row.prompt)
+        return [
+            _Turn(self._apply(row.prompt, opens=True), self._apply([*row.prompt, *self._clean(answer)]))
+            for answer in row.answers
+            if isinstance(answer, list)
+        ]
+
+    def _render_conversation(self, messages: Messages) -> list[_Turn]:
+        clean = self._clean(messages)
+        ends = [at for at, message in enumerate(clean) if message["role"] == "assistant"]
+        if not ends:
+            raise _Unusable(Reason.EMPTY, "the conversation has no assistant turn")
+        return [_Turn(self._apply(clean[:at], opens=True), self._apply(clean[: at + 1])) for at in ends]
+
+    def _clean(self, messages: str | Messages) -> Messages:
+        assert isinstance(messages, list)
+        self.find_end()
+        return [
+            {**message, "content": self._strip(message["content"])} if message["role"] == "assistant" else message
+            for message in messages
+        ]
+
+    def _strip(self, answer: str) -> str:
+        """Return an answer without end tokens that it brought along; there will be exactly one."""
+        text = answer
+        endings = [ending for id in sorted(self._all_ends()) if (ending := self._tokenizer.decode([id]).strip())]
+        while ending := next((ending for ending in endings if text.rstrip().endswith(ending)), None):
+            text = text.rstrip().removesuffix(ending)
+        if not text.strip():
+            raise _Unusable(Reason.EMPTY, "an answer is empty")
+        return text
+
+    def _apply(self, messages: Messages, *, opens: bool = False) -> str:
+        try:
+            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens)
+        except TemplateError as error:
+            raise _Unusable(Reason.INVALID_ROW, f"the chat template refuses it: {error}") from error
+        return text
+
+    def _all_ends(self) -> set[int]:
+        return self._ends if self._end is None else self._ends | {self._end}
+
+    def find_end(self) -> int:
+        """Return the token that ends a turn in the chat template, or the tokenizer's end token where there is none.
+
+        Raises:
+            TrainingError: there is no chat template.
+        """
+        if self._end is None:
+            name = self._settings.model
+            if self._tokenizer.chat_template is None:
+                raise TrainingError(
+                    f"the tokenizer of model '{name}' has no chat template, and the data holds conversations; "
+                    "name a file in 'chat_template'"
+                )
+            probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            prompt, whole = self._ids([self._apply(probe[:1], opens=True), self._apply(probe)], is_text=False)
+            after = whole[len(prompt) :]
+            self._end = next((id for id in after if id in self._special), self._eos)
+            if self._end is None:
+                raise TrainingError(f"the tokenizer of model '{name}' has no token that could end a turn")
+        return self._end
+
+    def _tokenize(self, batch: Sequence[TextRow | Rejected], turns: Sequence[list[_Turn] | Rejected]) -> dict[str, Ids]:
+        """Return the ids of every text of a batch."""
+        ids: dict[str, Ids] = {}
+        for is_text in (False, True):
+            texts = {
+                text: None
+                for row, found in zip(batch, turns, strict=True)
+                if isinstance(row, TextRow) and isinstance(row.prompt, str) == is_text and isinstance(found, list)
+                for turn in found
+                for text in (turn.prompt, turn.whole)
+            }
+            ids |= zip(texts, self._ids(list(texts), is_text=is_text), strict=True) if texts else ()
+        return ids
+
+    def _ids(self, texts: list[str], *, is_text: bool) -> list[Ids]:
+        """Tokenise; what a template rendered has its special tokens already, a bare text gets the tokenizer's own."""
+        found: list[Ids] = self._tokenizer(texts, add_special_tokens=is_text)["input_ids"]
+        return [self._mend(ids) for ids in found] if is_text else found
+
+    def _mend(self, ids: Ids) -> Ids:
+        """Take away a doubled begin token, and end tokens that the tokenizer added."""
+        bos = self._tokenizer.bos_token_id
+        while len(ids) > 1 and ids[0] == ids[1] == bos and bos is not None:
+            ids = ids[1:]
+        while ids and ids[-1] == self._eos:
+            ids = ids[:-1]
+        return ids
+
+    def _assemble(self, row: TextRow, turns: list[_Turn], ids: dict[str, Ids]) -> Iterator[Example]:
+        spans = [self._find_answer(turn, ids, is_text=isinstance(row.prompt, str)) for turn in turns]
+        if self._settings.is_preference:
+            yield self._make_pair(row, spans)
+        else:
+            yield from self._make_sequences(row, spans)
+
+    def _find_answer(self, turn: _Turn, ids: dict[str, Ids], *, is_text: bool) -> tuple[Ids, Ids]:
+        """Return the tokens of a prompt and of its answer, which ends in one end token."""
+        prompt, whole = ids[turn.prompt], ids[turn.whole]
+        answer = whole[len(prompt) :]
+        if whole[: len(prompt)] != prompt:
+            answer = self._split_by_text(turn, prompt, whole)
+        if is_text:
+            if self._eos is None:
+                raise TrainingError(f"the tokenizer of model '{self._settings.model}' has no end token")
+            return prompt, [*answer, self._eos]
+        end = self.find_end()
+        last = next((at for at in range(len(answer) - 1, -1, -1) if answer[at] == end), None)
+        return prompt, [*answer, end] if last is None else answer[: last + 1]
+
+    def _split_by_text(self, turn: _Turn, prompt: Ids, whole: Ids) -> Ids:
+        """Return an answer's tokens where the tokenizer joined its first characters to the prompt's last ones.
+
+        At inference the model sees the prompt's own tokens, so these are kept, and the rest is tokenised by itself.
+        """
+        if turn.whole.startswith(turn.prompt):
+            rest: Ids = self._tokenizer(turn.whole[len(turn.prompt) :], add_special_tokens=False)["input_ids"]
+            if self._tokenizer.decode(prompt + rest) == self._tokenizer.decode(whole):
+                return rest
+        raise _Unusable(
+            Reason.TEMPLATE_PREFIX, f"the prompt is no prefix of prompt and answer: it ends in {turn.prompt[-30:]!r}"
+        )
+
+    def _make_pair(self, row: TextRow, spans: list[tuple[Ids, Ids]]) -> Example:
+        limit = self._settings.max_length
+        (prompt, chosen), (_, rejected) = spans
+        budget = limit - len(prompt)
+        if budget < 2:
+            raise _Unusable(Reason.PROMPT_TOO_LONG, f"the prompt has {len(prompt)} tokens of {limit} allowed")
+        is_cut = max(len(chosen), len(rejected)) > budget
+        self._refuse_overlong(is_cut, len(prompt) + max(len(chosen), len(rejected)))
+        answers = [_cut(answer, budget) for answer in (chosen, rejected)]
+        if answers[0] == answers[1]:
+            raise _Unusable(Reason.IDENTICAL_PAIR, "chosen and rejected are the same" + " after truncation" * is_cut)
+        branches = tuple(map(_tokens, answers))
+        trained = tuple(np.ones(len(branch), dtype=np.bool_) for branch in branches)
+        return Example(row.row, row.language, _tokens(prompt), branches, trained, is_cut)
+
+    def _make_sequences(self, row: TextRow, spans: list[tuple[Ids, Ids]]) -> Iterator[Example]:
+        """Yield the last turn's conversation with every turn that it begins with, and the other turns by themselves."""
+        prompt, answer = spans[-1]
+        sequence = prompt + answer
+        mask = np.zeros(len(sequence), dtype=np.bool_)
+        alone: list[Example] = []
+        for prompt, answer in spans:
+            stop = len(prompt) + len(answer)
+            if sequence[:stop] == prompt + answer:
+                mask[len(prompt) : stop] = True
+            else:
+                own = np.zeros(stop, dtype=np.bool_)
+                own[len(prompt) :] = True
+                alone.append(self._make_sequence(row, prompt + answer, own))
+        yield self._make_sequence(row, sequence, mask)
+        yield from alone
+
+    def _make_sequence(self, row: TextRow, ids: Ids, mask: Mask) -> Example:
+        limit = self._settings.max_length
+        is_cut = len(ids) > limit
+        if is_cut:
+            first = int(mask.argmax())
+            if first + 2 > limit:
+                raise _Unusable(Reason.PROMPT_TOO_LONG, f"the prompt has {first} tokens of {limit} allowed")
+            self._refuse_overlong(is_cut, len(ids))
+            stop = limit if mask[limit - 1] else int(np.flatnonzero(mask[:limit])[-1]) + 1
+            ids, mask = [*ids[: stop - 1], ids[-1]], mask[:stop]
+        if self._settings.train_on == "all":
+            mask = np.ones(len(ids), dtype=np.bool_)
+        mask[0] = False
+        return Example(row.row, row.language, _tokens([]), (_tokens(ids),), (mask,), is_cut)
+
+    def _refuse_overlong(self, is_cut: bool, length: int) -> None:
+        if is_cut and self._settings.overlong == "drop":
+            raise _Unusable(Reason.TOO_LONG, f"the row has {length} tokens of {self._settings.max_length} allowed")
+
+
+def _cut(answer: Ids, budget: int) -> Ids:
+    """Return an answer within a budget; its last token, the end of turn, is kept."""
+    return answer if len(answer) <= budget else [*answer[: budget - 1], answer[-1]]
+
+
+def _tokens(ids: Ids) -> Tokens:
+    return np.asarray(ids, dtype=np.int32)

@@ -1,0 +1,171 @@
+"""The trainer: settings in, a model that can be served out.
+
+output/run.json          what identifies the run; another run is refused here
+output/rejected.jsonl    rows that could not be used, each with its reason
+output/metrics.jsonl     every step and evaluation; tensorboard/ and curves.png show the same
+output/checkpoints/      what a killed run goes on from
+output/model/            the final model: safetensors, tokenizer, template, generation config
+output/result.json       written last: the run is complete, and is not run again
+"""
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from factory.training.checkpoints import gather_weights, load_checkpoint, save_checkpoint
+from factory.training.identity import claim_output, identify_run
+from factory.training.metrics import MetricLog, plot_curves, read_metrics
+from factory.training.optimization import learning_rate_at, set_learning_rate
+from factory.training.preparation import Prepared, prepare
+from factory.training.result import TrainResult, read_result, write_result
+from factory.training.saving import write_model
+from factory.training.step import Stepper, StepResult
+from factory.training.watch import Watch
+from factory.training.world import World, join_world
+from schemas.errors import TrainingError
+from schemas.training import TrainSettings
+
+
+def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> TrainResult:
+    """Train a model, or go on with it; a run that is complete is returned as it is.
+
+    Raises:
+        TrainingError: settings, model and data do not fit, another run lies in ``output``, a checkpoint cannot be
+            written, or the loss is no number or runs away.
+        InputError: the data cannot be read.
+        EngineError: the model is missing.
+    """
+    identity = identify_run(settings)
+    done = read_result(output, identity)
+    if done is not None:
+        return done
+    with join_world(settings.run) as world:
+        claim_output(output, identity, writes=world.is_main)
+        run = _Run(settings, output, world, prepare(settings, identity, output, world))
+        with (
+            MetricLog(
+                output, after_step=run.progress.step, tensorboard=settings.run.tensorboard, writes=world.is_main
+            ) as log,
+            Watch(
+                settings.objective, len(run.steps), done=run.progress.step, quiet=quiet or not world.is_main
+            ) as watch,
+        ):
+            metrics = run.loop(log, watch)
+        return run.finish(identity.id, metrics)
+
+
+class _Run:
+    """One run between its first step and its last."""
+
+    def __init__(self, settings: TrainSettings, output: Path, world: World, prepared: Prepared) -> None:
+        self._settings, self._output, self._world, self._prepared = settings, output, world, prepared
+        self._stepper = Stepper(prepared.policy, settings, world)
+        self._checkpoints = output / "checkpoints"
+        self.progress, self.steps = prepared.progress, prepared.steps
+
+    def loop(self, log: MetricLog, watch: Watch) -> dict[str, Any]:
+        """Run the steps that are left; return the metrics of the last one."""
+        num_steps, before = len(self.steps), self.progress
+        started = time.monotonic()
+        metrics: dict[str, Any] = {}
+        if before.step == 0 and self._prepared.held_out is not None:
+            log.write("eval", 0, self._stepper.evaluate(self._prepared.held_out))
+        for step in range(before.step + 1, num_steps + 1):
+            rate = learning_rate_at(step, num_steps, self._settings)
+            result = self._step(step, rate)
+            seconds = time.monotonic() - started
+            self._count(step, result, before.seconds + seconds)
+            speed = (self.progress.num_tokens - before.num_tokens) / seconds
+            metrics = result.metrics | {"learning_rate": rate, "grad_norm": result.grad_norm}
+            metrics |= {"tokens_per_second": speed, "num_tokens": self.progress.num_tokens}
+            if step % self._settings.run.log_every == 0 or step == num_steps:
+                log.write("train", step, metrics)
+            watch.advance(step, metrics, speed, seconds / (step - before.step) * (num_steps - step))
+            self._after_step(step, log, watch)
+        return metrics
+
+    def finish(self, run_id: str, metrics: dict[str, Any]) -> TrainResult:
+        """Write the final model, the curves and the result."""
+        settings, progress, prepared = self._settings, self.progress, self._prepared
+        if settings.final == "best" and progress.best_step not in (None, progress.step):
+            load_checkpoint(self._checkpoints / f"step-{progress.best_step:07d}", prepared.policy, None, self._world)
+        weights = gather_weights(prepared.policy)
+        evaluations = [line for line in read_metrics(self._output) if line["split"] == "eval"]
+        result = TrainResult(
+            run_id=run_id,
+            model=self._output / "model",
+            num_steps=progress.step,
+            num_tokens=progress.num_tokens,
+            num_rows=len(prepared.train.examples),
+            num_cut=prepared.train.num_cut,
+            rejected=prepared.train.count_rejected(),
+            seconds=progress.seconds,
+            metrics=metrics,
+            eval_metrics=evaluations[-1] if evaluations else {},
+            best_step=progress.best_step,
+        )
+        if self._world.is_main:
+            write_model(prepared.policy, weights, settings, prepared.tokenizer, result.model)
+            if settings.run.plot:
+                plot_curves(self._output)
+            write_result(self._output, result)
+        self._world.wait()
+        return result
+
+    def _step(self, step: int, rate: float) -> StepResult:
+        policy, optimizer = self._prepared.policy, self._prepared.optimizer
+        torch.manual_seed(self._settings.seed << 40 | step << 12 | self._world.rank)  # so no random state is carried
+        result = self._stepper.accumulate(self._prepared.train, self.steps[step - 1])
+        self._refuse_bad(result, step)
+        set_learning_rate(optimizer, rate)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=policy.is_sharded)
+        return result
+
+    def _refuse_bad(self, result: StepResult, step: int) -> None:
+        """Stop before an update that would spoil the weights."""
+        rows, first = ", ".join(result.worst_rows()), self.progress.first_loss
+        if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+            raise TrainingError(
+                f"step {step} has the loss {result.loss} and a gradient of norm {result.grad_norm}, from the rows {rows}"
+            )
+        factor = self._settings.divergence_factor
+        if first is not None and result.loss > factor * abs(first):
+            raise TrainingError(
+                f"the run diverges: step {step} has the loss {result.loss:.4g}, over {factor:g} times the first one "
+                f"({first:.4g}), most of it from the rows {rows}; a lower learning_rate or max_grad_norm helps"
+            )
+
+    def _count(self, step: int, result: StepResult, seconds: float) -> None:
+        first = result.loss if self.progress.first_loss is None else self.progress.first_loss
+        num_tokens = self.progress.num_tokens + result.num_tokens
+        self.progress = replace(self.progress, step=step, num_tokens=num_tokens, first_loss=first, seconds=seconds)
+
+    def _after_step(self, step: int, log: MetricLog, watch: Watch) -> None:
+        """Evaluate and write a checkpoint where it is time to."""
+        settings, is_last = self._settings, step == len(self.steps)
+        every, is_best = settings.run.checkpoint_every, False
+        if is_last or (settings.eval_every and step % settings.eval_every == 0):
+            is_best = self._evaluate(step, log, watch)
+        is_due = every is not None and step % every == 0
+        if not is_last and (is_due or (is_best and (every is not None or settings.final == "best"))):
+            optimizer, keep = self._prepared.optimizer, settings.run.keep_last
+            save_checkpoint(self._checkpoints, self.progress, self._prepared.policy, optimizer, self._world, keep)
+
+    def _evaluate(self, step: int, log: MetricLog, watch: Watch) -> bool:
+        """Evaluate where there is held-out data; return whether it was the best so far."""
+        if self._prepared.held_out is None:
+            return False
+        found = self._stepper.evaluate(self._prepared.held_out)
+        log.write("eval", step, found)
+        shown = [f"{name} {found[name]:.4f}" for name in ("loss", "accuracy", "margin", "kl") if name in found]
+        watch.say(f"step {step}, held out: {', '.join(shown)}")
+        best = self.progress.best_loss
+        if best is not None and found["loss"] >= best:
+            return False
+        self.progress = replace(self.progress, best_step=step, best_loss=found["loss"])
+        return True

@@ -1,0 +1,79 @@
+"""The processes of a run: one, or those that torchrun started."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from schemas.errors import TrainingError
+from schemas.training import TrainRun
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among its peers."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes, on all."""
+        if self.size == 1:
+            return [value]
+        values: list[Value | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_world(run: TrainRun) -> Iterator[World]:
+    """Join the processes that torchrun started, or be alone."""
+    torch.set_num_threads(run.threads)
+    has_gpu = torch.cuda.is_available() if run.device == "auto" else run.device == "cuda"
+    if has_gpu and not torch.cuda.is_available():
+        raise TrainingError("device = 'cuda' was asked for, and torch sees no GPU")
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if has_gpu else torch.device("cpu")
+    if has_gpu:
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(rank, size, device)
+        return
+    dist.init_process_group("nccl" if has_gpu else "gloo")
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def shard(module: nn.Module, layers: list[nn.Module], dtype: torch.dtype) -> None:
+    """Shard parameters, gradients and optimizer states with FSDP2: float32 shards, computed with in ``dtype``."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for layer in (*layers, module):
+        fully_shard(layer, mp_policy=policy)

@@ -1,0 +1,199 @@
+"""Settings of one training run: what identifies its result, and under ``run`` how it is executed."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from schemas.errors import TrainingError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _resolve(path: str, info: ValidationInfo) -> str:
+    """Resolve ``./``, ``../`` and ``~`` against the settings file's folder; other names may be hub ids."""
+    folder: Path | None = (info.context or {}).get("folder")
+    expanded = Path(path).expanduser()
+    if folder is None or expanded.is_absolute() or not path.startswith("."):
+        return str(expanded) if path.startswith("~") else path
+    return str((folder / expanded).resolve())
+
+
+class Lora(_Section):
+    """``[train.lora]``: train low-rank adapters; ``merge`` folds them into the saved model."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("all-linear",)
+    merge: bool = True
+
+
+class TrainRun(_Section):
+    """``[train.run]``: how a run is executed. It changes the result by rounding at most.
+
+    ``micro_batch_tokens`` bounds the tokens of one forward pass; a row longer than that is a micro-batch of its own.
+    ``checkpoint_every`` and ``keep_last`` count steps and checkpoints; the best one is kept besides.
+    ``cache`` is the folder of the reference log-probabilities (none: beside the data).
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(default=1, gt=0)
+    threads: int = Field(default=1, gt=0)
+    micro_batch_tokens: int = Field(default=8192, gt=0)
+    activation_checkpointing: bool = False
+    checkpoint_every: int | None = Field(default=200, gt=0)
+    keep_last: int = Field(default=2, gt=0)
+    cache: str | None = None
+    tensorboard: bool = True
+    plot: bool = True
+    log_every: int = Field(default=1, gt=0)
+
+    @field_validator("cache")
+    @classmethod
+    def _resolve_cache(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _resolve(value, info)
+
+
+class TrainSettings(_Section):
+    """``[train]``: one run of SFT or preference training.
+
+    ``data`` is an export folder of this project, a Parquet or JSONL file (globs allowed), or a Hugging Face dataset;
+    ``eval_data`` defaults to the export's eval split. ``objective`` and its formula: factory/training/losses.py.
+    A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
+    tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
+    SimPO has no other form. ``divergence_factor``: a step whose loss exceeds that many times the first one stops the
+    run. ``final`` says which weights become the model: those of the last step, or of the best evaluation.
+    """
+
+    model: str = Field(min_length=1)
+    data: str = Field(min_length=1)
+    eval_data: str | None = None
+    dataset_config: str | None = None
+    split: str = "train"
+    reference: str | None = None
+    objective: Literal["sft", "dpo", "ipo", "simpo"]
+    train_on: Literal["completions", "all"] = "completions"
+    beta: float = Field(default=0.1, gt=0)
+    gamma: float = Field(default=0.5, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    length_normalized: bool = False
+    nll_weight: float = Field(default=0.0, ge=0)
+    chat_template: str | None = None
+    max_length: int = Field(default=2048, gt=1)
+    overlong: Literal["truncate", "drop"] = "truncate"
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    batch_rows: int | None = Field(default=None, gt=0)
+    batch_tokens: int | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=5e-6, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    divergence_factor: float = Field(default=10.0, gt=1)
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    lora: Lora | None = None
+    eval_every: int | None = Field(default=None, gt=0)
+    final: Literal["last", "best"] = "last"
+    seed: int = Field(default=0, ge=0)
+    run: TrainRun = TrainRun()
+
+    @field_validator("model", "data", "eval_data", "reference", "chat_template")
+    @classmethod
+    def _resolve_paths(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _resolve(value, info)
+
+    @model_validator(mode="after")
+    def _fits_objective(self) -> Self:
+        if self.batch_rows is not None and self.batch_tokens is not None:
+            raise ValueError("'batch_rows' and 'batch_tokens' both say how large a step is; give one of them")
+        if self.objective == "sft" and (self.reference or self.label_smoothing or self.nll_weight):
+            raise ValueError(
+                "'reference', 'label_smoothing' and 'nll_weight' belong to preference objectives, not to sft"
+            )
+        if self.objective == "simpo" and self.reference:
+            raise ValueError("simpo has no reference model; leave 'reference' out or choose dpo or ipo")
+        if self.objective == "ipo" and self.label_smoothing:
+            raise ValueError("ipo has no label smoothing; allowed with dpo and simpo")
+        if self.objective != "sft" and self.train_on == "all":
+            raise ValueError("train_on = 'all' belongs to sft; preference objectives score completions only")
+        if self.objective != "sft" and self.batch_tokens is not None:
+            raise ValueError("a step of a preference objective is counted in pairs: give 'batch_rows'")
+        if self.final == "best" and self.eval_every is None:
+            raise ValueError("final = 'best' needs 'eval_every'")
+        return self
+
+    @property
+    def is_preference(self) -> bool:
+        return self.objective != "sft"
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.objective in ("dpo", "ipo")
+
+    @property
+    def step_rows(self) -> int | None:
+        """The rows of a step; None where a step is counted in tokens. 128, as in the papers, where nothing is said."""
+        return 128 if self.batch_rows is None and self.batch_tokens is None else self.batch_rows
+
+
+def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
+    """Read settings from the ``[train]`` table of a TOML file (or a JSON file of its fields) and override some.
+
+    Raises:
+        TrainingError: the file is missing, is not TOML, or holds a value that is not allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"settings {path} cannot be read: {error.strerror}") from error
+    if path.suffix == ".json":
+        return parse_train_settings(text, str(path))
+    try:
+        table = tomllib.loads(text).get("train")
+    except tomllib.TOMLDecodeError as error:
+        raise TrainingError(f"settings {path} are not TOML: {error}") from error
+    if not isinstance(table, dict):
+        raise TrainingError(f"settings {path} have no [train] table")
+    return make_train_settings(table | overrides, str(path), path.resolve().parent)
+
+
+def parse_train_settings(text: str, where: str) -> TrainSettings:
+    """Return the settings that a JSON text holds."""
+    try:
+        return TrainSettings.model_validate_json(text)
+    except ValidationError as error:
+        raise TrainingError(_sentences(where, error)) from error
+
+
+def make_train_settings(values: dict[str, object], where: str, folder: Path | None = None) -> TrainSettings:
+    """Return settings of plain values; relative paths are resolved against ``folder``."""
+    try:
+        return TrainSettings.model_validate(values, context={"folder": folder})
+    except ValidationError as error:
+        raise TrainingError(_sentences(where, error)) from error
+
+
+def _sentences(where: str, error: ValidationError) -> str:
+    lines = []
+    for mistake in error.errors(include_url=False):
+        key = ".".join(("train", *map(str, mistake["loc"])))
+        match mistake["type"]:
+            case "missing":
+                message = "is missing"
+            case "extra_forbidden":
+                message = "there is no such key"
+            case _:
+                given = mistake["input"]
+                shown = "" if isinstance(given, dict) else f" (given: {given!r})"
+                message = mistake["msg"].removeprefix("Value error, ") + shown
+        lines.append(f"{where}: {key}: {message}")
+    return "\n".join(lines)
