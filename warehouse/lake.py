@@ -33,6 +33,9 @@ _Result = TypeVar("_Result")
 _PATIENCE = 60.0
 """Seconds for which a write is tried again while other programs keep the catalog busy."""
 
+_QUIET = 3.0
+"""Seconds for which a compaction waits for readers to end, while new ones wait for it."""
+
 _SMALL_FILE = 64 * 2**20
 """Bytes from which a file is left alone by compaction, so that its cost goes with what is new."""
 
@@ -148,14 +151,14 @@ class Lake:
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
         """Return the rows of a query. Times are in UTC."""
-        with _explained(self._catalog), self._cursor() as cursor:
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
             return in_utc(cursor.execute(sql, list(parameters)).pl())
 
     def stream(
         self, sql: str, parameters: Sequence[object] = (), *, batch_rows: int = 10_000
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory."""
-        with _explained(self._catalog), self._cursor() as cursor:
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
             for batch in cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows):
                 yield in_utc(pl.DataFrame(batch))
 
@@ -166,6 +169,9 @@ class Lake:
     def compact(self, *, keep: timedelta = timedelta(hours=1)) -> None:
         """Merge small files, and leave deleted rows out of the new ones; every snapshot stays readable.
 
+        Beside a SQLite catalog this waits for a moment without readers; when there is none for a while, small files
+        stay as they are until the next compaction.
+
         Files that no snapshot needs any more are removed from the day (UTC) after ``keep`` is over, which is how long
         a reader may still be at them.
         """
@@ -174,7 +180,9 @@ class Lake:
             cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
             cursor.execute(f"CALL ducklake_merge_adjacent_files('lake', max_file_size => {_SMALL_FILE})")
 
-        self.transact(change)
+        with self._locks.rewriting(patience=_QUIET) as is_alone:
+            if is_alone:
+                self.transact(change)
         # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
         day = (datetime.now(UTC) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
         limit = literal((day - timedelta(microseconds=1)).isoformat())
@@ -191,7 +199,7 @@ class Lake:
         removed, because a second catalog may know them.
         """
         sql = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
-        with _explained(self._catalog), self._cursor() as cursor:
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
             return sorted(path for (path,) in cursor.execute(sql).fetchall())
 
     @contextlib.contextmanager
@@ -224,7 +232,8 @@ class Lake:
         def attempt() -> _Result:
             with self._cursor() as cursor:
                 if before:
-                    cursor.execute(before)
+                    with self._locks.reading():
+                        cursor.execute(before)
                 with self._locks.hold(WRITE, wait=True) if lock else contextlib.nullcontext():
                     cursor.execute("BEGIN")
                     result = change(cursor)

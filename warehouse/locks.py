@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 WRITE = "the write lock"
 """The name of the lock around a commit."""
 
+_READ, _GATE = "the read lock", "the gate of the read lock"
+"""What readers share; and where new ones wait while a compaction waits for those before them."""
+
 
 class Locks(Protocol):
     """Named locks of one warehouse, each with one holder among all threads, processes and machines."""
@@ -33,6 +37,14 @@ class Locks(Protocol):
         Raises:
             WarehouseError: ``wait`` is false and somebody holds it; names the holder.
         """
+        ...
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Keep compaction away for the length of a ``with`` block; many may read at once."""
+        ...
+
+    def rewriting(self, *, patience: float) -> contextlib.AbstractContextManager[bool]:
+        """Keep readers away for the length of a ``with`` block; false when some still read after ``patience`` seconds."""
         ...
 
     def check(self) -> None:
@@ -72,6 +84,30 @@ class FileLocks:
             file.flush()
             yield
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Share a lock with all readers.
+
+        DuckLake reads a SQLite catalog in several statements with no transaction in common: with a compaction between
+        them, the files that it merged are in neither list, and a query would miss their rows.
+        """
+        with self._open(content_id("lock", _GATE)) as gate, self._open(content_id("lock", _READ)) as file:
+            fcntl.flock(gate, fcntl.LOCK_SH)
+            fcntl.flock(file, fcntl.LOCK_SH)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            yield
+
+    @contextlib.contextmanager
+    def rewriting(self, *, patience: float) -> Iterator[bool]:
+        deadline = time.monotonic() + patience
+        with self._open(content_id("lock", _GATE)) as gate, self._open(content_id("lock", _READ)) as file:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            while not (is_alone := _try_lock(file)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if not is_alone:
+                fcntl.flock(gate, fcntl.LOCK_UN)
+            yield is_alone
+
     def _open(self, name: str) -> TextIO:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +145,14 @@ class PostgresLocks:
             with self._guard:
                 del self._held[f"{name} {id(session)}"]
             self._unlock(session, key)
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing to do: DuckLake reads a Postgres catalog in one repeatable transaction."""
+        return contextlib.nullcontext()
+
+    def rewriting(self, *, patience: float) -> contextlib.AbstractContextManager[bool]:  # noqa: ARG002
+        """Nothing to do, as for readers."""
+        return contextlib.nullcontext(True)
 
     def check(self) -> None:
         import psycopg
@@ -190,6 +234,14 @@ _HOLDER = """
 SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s
 """
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder() -> str:

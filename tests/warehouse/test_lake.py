@@ -15,6 +15,7 @@ from tests.warehouse.lake_rows import make_completions, make_selections, warehou
 from warehouse import migrations
 from warehouse.ddl import describe_tables
 from warehouse.lake import Lake
+from warehouse.locks import FileLocks
 
 
 @pytest.fixture
@@ -205,6 +206,46 @@ def test_compaction_merges_files_and_removes_them_when_no_reader_needs_them(sett
         assert len(files()) == 1
         assert not files() & small
         assert count(lake) == 60
+
+
+def test_compaction_leaves_files_alone_while_somebody_reads(settings: WarehouseSettings) -> None:
+    def num_files(lake: Lake) -> int:
+        return lake.query("FROM ducklake_list_files('lake', 'completions')").height
+
+    with Lake.open(settings) as lake, Lake.open(settings, read_only=True) as reader:
+        for part in range(4):
+            lake.append("completions", make_completions([f"{part}-{i}" for i in range(10)]))
+        stream = reader.stream("FROM completions", batch_rows=10)
+        first = next(stream)
+        lake.compact()
+        assert num_files(lake) == 4
+        assert first.height + sum(frame.height for frame in stream) == 40
+        lake.compact()
+        assert num_files(lake) == 1
+
+
+def test_a_compaction_waits_for_readers_and_new_readers_for_it(settings: WarehouseSettings) -> None:
+    locks = FileLocks(Path(settings.catalog))
+    events: list[str] = []
+
+    def read() -> None:
+        with locks.reading():
+            events.append("read")
+
+    def rewrite() -> None:
+        with locks.rewriting(patience=60) as is_alone:
+            late.start()
+            late.join(0.3)
+            events.append(f"rewritten {is_alone}")
+
+    late, rewriter = threading.Thread(target=read), threading.Thread(target=rewrite)
+    with locks.reading():
+        rewriter.start()
+        rewriter.join(0.3)
+        events.append("done")
+    rewriter.join()
+    late.join()
+    assert events == ["done", "rewritten True", "read"]
 
 
 def test_stream_sees_one_snapshot_while_the_lake_is_written(settings: WarehouseSettings) -> None:
