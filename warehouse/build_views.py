@@ -1,6 +1,7 @@
 """The views over one build: what people and curation select from."""
 
 import threading
+from weakref import WeakKeyDictionary
 
 from schemas.errors import WarehouseError
 from warehouse.lake import Lake
@@ -30,6 +31,9 @@ VIEWS = (
 _INSTALLING = threading.Lock()
 """DuckDB refuses to replace a view that another cursor is replacing."""
 
+_INSTALLED: WeakKeyDictionary[Lake, tuple[str, str]] = WeakKeyDictionary()
+"""Of which build the views of a lake speak, and how they combine its rewards."""
+
 
 def use_build(lake: Lake, config_id: str | None) -> None:
     """Make the views of ``sql/views`` speak of one build, for every cursor of the lake; of none, they are empty.
@@ -38,14 +42,12 @@ def use_build(lake: Lake, config_id: str | None) -> None:
     ``builds`` and ``build_models``.
     """
     build = config_id or ""
-    files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{_combination(lake, build)}"}
-    statements = [
-        f'CREATE OR REPLACE VIEW memory.main."{name}" AS {read_sql(file, config_id=build)}'
-        for name, file in files.items()
-    ]
+    combination = _combination(lake, build)
+    files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{combination}"}
     with _INSTALLING:
-        for statement in statements:
-            lake.query(statement)
+        if _INSTALLED.get(lake) != (build, combination):
+            lake.install_views({name: read_sql(file, config_id=build) for name, file in files.items()})
+            _INSTALLED[lake] = (build, combination)
 
 
 def latest_build(lake: Lake, name: str | None = None) -> str | None:
