@@ -94,10 +94,11 @@ def open_checkpoint(model: MergeModel) -> Checkpoint:
         InputError: a file is missing, damaged, or of a kind that cannot be merged.
     """
     folder = locate(model.model, model.revision)
-    folders, label, adapter = (folder,), model.model, Adapter({}, {})
+    folders: tuple[Path, ...] = (folder,)
+    label, adapter = model.model, Adapter({}, {})
     if model.adapter is not None:
-        adapter_folder = locate(model.adapter, None)
-        folders, label, adapter = (adapter_folder, folder), model.adapter, read_adapter(adapter_folder)
+        folders = (locate(model.adapter, None), folder)
+        label, adapter = model.adapter, read_adapter(folders[0])
     config = _read_config(folder)
     tensors = _read_tensors(folder)
     for name, change in adapter.changes.items():
@@ -182,8 +183,10 @@ def _check_change(
 
 
 def _says_tied(config: Mapping[str, Any]) -> bool | None:
-    said = config.get("tie_word_embeddings")
-    return config.get("text_config", {}).get("tie_word_embeddings") if said is None else said
+    said: bool | None = config.get("tie_word_embeddings")
+    if said is None and "text_config" in config:
+        said = config["text_config"].get("tie_word_embeddings")
+    return said
 
 
 def _tie(checkpoint: Checkpoint, *, is_head_changed: bool) -> Checkpoint:

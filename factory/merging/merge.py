@@ -92,7 +92,9 @@ def _write_weights(
     progress: Progress,
 ) -> int:
     """Write the shards; return the number of bytes. The base, if there is one, is the last of the sources."""
-    num_bytes = {parameter.name: parameter.num_elements * dtypes[parameter.name].itemsize for parameter in parameters}
+    num_bytes: dict[str, int] = {
+        parameter.name: parameter.num_elements * dtypes[parameter.name].itemsize for parameter in parameters
+    }
     total, done = sum(num_bytes.values()), 0
     _check_space(folder, total)
     layout = {parameter.name: (dtypes[parameter.name], parameter.shape) for parameter in parameters}

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class StoredTensor:
 
     @property
     def num_bytes(self) -> int:
-        return self.num_elements * self.dtype.itemsize
+        return self.num_elements * int(self.dtype.itemsize)
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -87,12 +88,12 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _locate(path: Path, name: str, start: int, entry: Mapping[str, object]) -> StoredTensor:
+def _locate(path: Path, name: str, start: int, entry: Mapping[str, Any]) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
         allowed = ", ".join(DTYPES)
         raise InputError(f"tensor '{name}' in '{path}' is of dtype {entry['dtype']}; allowed are {allowed}")
-    (begin, end), shape = entry["data_offsets"], tuple(entry["shape"])  # type: ignore[misc, call-overload]
-    tensor = StoredTensor(path, start + begin, DTYPES[str(entry["dtype"])], shape)
+    begin, end = entry["data_offsets"]
+    tensor = StoredTensor(path, start + begin, DTYPES[entry["dtype"]], tuple(entry["shape"]))
     if tensor.num_bytes != end - begin:
         raise InputError(f"tensor '{name}' in '{path}' has {end - begin:,} bytes and by its shape {tensor.num_bytes:,}")
     return tensor

@@ -7,6 +7,7 @@ selected: exact, and a percent of the tensor in memory (after Floyd and Rivest, 
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,21 +62,17 @@ def select_largest(magnitudes: Callable[[Any], list[Tensor]], num_elements: int,
             for parts, rank in zip(zip(*blocks, strict=True), ranks, strict=True)
         ]
     stride = next((stride for stride in STRIDES if stride >= num_elements / SAMPLE_SIZE), STRIDES[-1])
-    blocks = yield lambda block: [values[::stride].numpy(force=True) for values in magnitudes(block)]
+    blocks = yield lambda block: [values[::stride].clone().numpy(force=True) for values in magnitudes(block)]
     samples = [np.sort(np.concatenate(parts)) for parts in zip(*blocks, strict=True)]
     margin = MARGIN
     found: dict[int, float] = {}
     while len(found) < len(ranks):
         brackets = [_bracket(sample, rank / num_elements, margin) for sample, rank in zip(samples, ranks, strict=True)]
-        censuses = yield lambda block, brackets=brackets: [
-            None if at in found else take_census(values, bracket)
-            for at, (values, bracket) in enumerate(zip(magnitudes(block), brackets, strict=True))
-        ]
+        censuses = yield partial(_take_censuses, magnitudes, brackets)
         for at, parts in enumerate(zip(*censuses, strict=True)):
-            if at not in found:
-                value = _look_up(brackets[at], parts, ranks[at])
-                if value is not None:
-                    found[at] = value
+            value = _look_up(brackets[at], parts, ranks[at])
+            if value is not None:
+                found[at] = value
         margin *= 8
     return [found[at] for at in range(len(ranks))]
 
@@ -90,6 +87,12 @@ def _bracket(sample: np.ndarray, share: float, margin: float) -> Bracket:
     half = margin * math.sqrt(max(share * (1 - share), 1 / size) * size) + 1
     low, high = math.floor(size * (1 - share) - half), math.ceil(size * (1 - share) + half)
     return Bracket(float(sample[low]) if low > 0 else -1.0, float(sample[high]) if high < size else math.inf)
+
+
+def _take_censuses(
+    magnitudes: Callable[[Any], list[Tensor]], brackets: Sequence[Bracket], block: object
+) -> list[Census]:
+    return [take_census(values, bracket) for values, bracket in zip(magnitudes(block), brackets, strict=True)]
 
 
 def take_census(values: Tensor, bracket: Bracket) -> Census:
