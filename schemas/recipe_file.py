@@ -1,4 +1,4 @@
-"""Reading a recipe file: TOML in, a ``Recipe`` out, or one sentence per mistake with its line, key and value."""
+"""Reading a recipe file: TOML in, a ``Recipe`` or one of its tables out, or one sentence per mistake with its line."""
 
 import difflib
 import re
@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +17,8 @@ from schemas.recipe import Recipe
 Location = tuple[str | int, ...]
 """The way to a value: names of keys, and numbers in lists, from 0."""
 
+Section = TypeVar("Section", bound=BaseModel)
+
 MAX_SHOWN_CHARS = 80
 
 
@@ -26,20 +28,41 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
     """
+    text, data = _read_toml(path)
+    return _validate(path, text, Recipe, data)
+
+
+def load_table(path: Path, name: str, section: type[Section]) -> Section:
+    """Read and check one top-level table of a file, such as ``[merge]``; what else the file holds does not count.
+
+    Raises:
+        RecipeError: the file is missing, is not TOML, lacks the table, or the table holds a value that is not allowed.
+    """
+    text, data = _read_toml(path)
+    if not isinstance(data.get(name), dict):
+        raise RecipeError(f"{path} has no table [{name}]")
+    return _validate(path, text, section, data[name], name)
+
+
+def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except FileNotFoundError as error:
         raise RecipeError(f"there is no recipe {path}; `factory init {path}` writes one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {path} is not TOML: {error}") from error
+
+
+def _validate(path: Path, text: str, section: type[Section], data: dict[str, Any], *table: str) -> Section:
+    """Make a section of data that lies in a table of the file, or is the whole file."""
     try:
-        return Recipe.model_validate(data, context={"folder": path.resolve().parent})
+        return section.model_validate(data, context={"folder": path.resolve().parent})
     except ValidationError as error:
         mistakes = _leave_out_echoes(error.errors(include_url=False))
-        raise RecipeError("\n".join(_sentences(path, text, mistakes))) from error
+        raise RecipeError("\n".join(_sentences(path, text, mistakes, section, table))) from error
 
 
 def find_line(text: str, location: Location) -> int:
@@ -106,40 +129,41 @@ def _leave_out_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     return [error for error in errors if error["type"] != "too_short" or error["loc"] not in inner]
 
 
-def _sentences(path: Path, text: str, errors: list[ErrorDetails]) -> list[str]:
+def _sentences(
+    path: Path, text: str, errors: list[ErrorDetails], section: type[BaseModel], table: Location
+) -> list[str]:
     """Return one sentence per mistake, in the order of their lines."""
     placed = []
     for error in errors:
-        location: Location = error.get("ctx", {}).get("location", error["loc"])
+        location: Location = (*table, *error.get("ctx", {}).get("location", error["loc"]))
         key = ".".join(map(str, location)) or "the recipe"
-        placed.append((find_line(text, location), f"{key}: {_message(error)}{_shown(error)}"))
+        placed.append((find_line(text, location), f"{key}: {_message(error, section)}{_shown(error)}"))
     return [f"{path}:{line}: {sentence}" for line, sentence in sorted(placed)]
 
 
-def _message(error: ErrorDetails) -> str:
+def _message(error: ErrorDetails, section: type[BaseModel]) -> str:
     match error["type"]:
         case "extra_forbidden":
-            return _unknown_key(error["loc"])
+            return _unknown_key(error["loc"], section)
         case "missing":
             return "is missing"
         case _:
             return error["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("valid tuple", "list")
 
 
-def _unknown_key(location: Location) -> str:
-    allowed = _fields_at(location[:-1])
+def _unknown_key(location: Location, section: type[BaseModel]) -> str:
+    allowed = _fields_at(location[:-1], section)
     similar = difflib.get_close_matches(str(location[-1]), allowed, n=1)
     meant = f"; did you mean {similar[0]!r}?" if similar else ";"
     return f"there is no such key{meant} allowed are {', '.join(allowed)}"
 
 
-def _fields_at(location: Location) -> list[str]:
-    """Return the names of the keys that the section at a location may have."""
-    section: type[BaseModel] = Recipe
+def _fields_at(location: Location, section: type[BaseModel]) -> list[str]:
+    """Return the names of the keys that the section at a location inside another may have."""
     for name in location:
         if isinstance(name, str):
             section = next(_sections_in(section.model_fields[name].annotation))
-    return list(section.model_fields)
+    return [str(field.serialization_alias or name) for name, field in section.model_fields.items()]
 
 
 def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
