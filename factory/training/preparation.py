@@ -12,6 +12,7 @@ from factory.training.batches import plan_steps
 from factory.training.checkpoints import Progress, find_checkpoints, load_checkpoint
 from factory.training.dataset import Dataset, load_datasets, write_rejected
 from factory.training.identity import RunIdentity
+from factory.training.memory import release_memory
 from factory.training.optimization import make_optimizer
 from factory.training.policy import Policy, add_adapters, check_logits, load_policy
 from factory.training.reference import compute_reference, find_cache, keep_reference, read_reference
@@ -26,7 +27,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Prepared:
     """All that the loop works with. ``steps`` are the rows of every step of the run, by number."""
 
-    tokenizer: Any
     policy: Policy
     train: Dataset
     held_out: Dataset | None
@@ -41,7 +41,9 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
     tokenizer = load_tokenizer(settings)
     train, held_out = load_datasets(settings, tokenizer, _end_tokens(settings.model))
     if world.is_main:
+        tokenizer.save_pretrained(output / "tokenizer")
         write_rejected(output / "rejected.jsonl", {"train": train, "eval": held_out})
+    del tokenizer  # of 256,000 words, it would take 100 MB to the end
     policy = _load(settings, settings.model, world)
     check_logits(policy, settings.model, train.examples, world.device)
     if settings.lora is not None:
@@ -55,7 +57,8 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
     progress = load_checkpoint(checkpoints[-1], policy, optimizer, world) if checkpoints else Progress()
     policy.prepare_gradients()
     steps = plan_steps([example.num_tokens for example in train.examples], settings)
-    return Prepared(tokenizer, policy, train, held_out, steps, optimizer, progress)
+    release_memory()
+    return Prepared(policy, train, held_out, steps, optimizer, progress)
 
 
 def load_tokenizer(settings: TrainSettings) -> Any:

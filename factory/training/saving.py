@@ -14,7 +14,7 @@ from schemas.training import TrainSettings
 
 
 def write_model(
-    policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, tokenizer: Any, final: Path
+    policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, tokenizer: Path, final: Path
 ) -> None:
     """Write weights in the dtype of the model that they came from, with tokenizer, template and generation config.
 
@@ -30,7 +30,7 @@ def write_model(
             policy.model.save_pretrained(unfinished, state_dict=_plain_names(weights))
         else:
             _save_whole(policy, weights, settings, unfinished)
-        tokenizer.save_pretrained(unfinished)
+        shutil.copytree(tokenizer, unfinished, dirs_exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
     except (OSError, RuntimeError) as error:

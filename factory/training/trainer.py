@@ -109,7 +109,7 @@ class _Run:
             best_step=progress.best_step,
         )
         if self._world.is_main:
-            write_model(prepared.policy, weights, settings, prepared.tokenizer, result.model)
+            write_model(prepared.policy, weights, settings, self._output / "tokenizer", result.model)
             if settings.run.plot:
                 plot_curves(self._output)
             write_result(self._output, result)

@@ -100,6 +100,7 @@ def test_sharing_prompts_changes_nothing(llama):
     torch.testing.assert_close(policy(layout), shared, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called")
 def test_flex_attention_sees_what_the_cpu_sees(tmp_path, monkeypatch):
     """The path of a GPU, forward alone: flex attention has no backward here."""
     from factory.training import attention
