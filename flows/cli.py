@@ -6,12 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from schemas.errors import FactoryError
 
 if TYPE_CHECKING:
+    from typer._click.core import Context
+
     from flows.execution import BuildSummary
     from schemas.recipe import Recipe, WarehouseSettings
+
+
+class DefaultGroup(TyperGroup):
+    """Commands of which `run` is meant where none is named."""
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named or not args else ["run", *args])
+
 
 app = typer.Typer(
     name="factory",
@@ -170,6 +182,84 @@ def demo(
     run_demo(folder, fresh=fresh)
 
 
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(help="A TOML file with a [train] table.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The run's folder: metrics, checkpoints, model.", show_default=False)],
+    model: Annotated[str | None, typer.Option(help="Train this model instead of the file's.")] = None,
+    data: Annotated[str | None, typer.Option(help="Train on this export, file or dataset instead.")] = None,
+    warehouse: Annotated[
+        Path | None,
+        typer.Option("--warehouse", help="Record the checkpoint in this warehouse; default: lake, if it exists."),
+    ] = None,
+    recipe: OptionalRecipe = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Train a model (SFT, DPO, IPO, SimPO), or go on with it: the same command resumes a stopped run."""
+    from flows.training import run_training
+
+    place = _recorded_in(recipe, warehouse)
+    run_training(file, output, warehouse=place, quiet=quiet, model=model, data=data)
+
+
+merges = typer.Typer(
+    cls=DefaultGroup, help="Merge checkpoints into one: factory merge FILE OUTPUT.", no_args_is_help=True
+)
+app.add_typer(merges, name="merge")
+
+MergeFile = Annotated[Path, typer.Argument(help="A TOML file with a [merge] table.", show_default=False)]
+MergeOutput = Annotated[Path, typer.Argument(help="The folder to write; it must not exist.", show_default=False)]
+FitnessCommand = Annotated[
+    str, typer.Option("--fitness", help="Prints how good the model in the folder {model} is; higher is better.")
+]
+SearchFolder = Annotated[Path, typer.Option("--evaluations", help="Where evaluations are kept, to go on from.")]
+OptionalFolder = Annotated[
+    Path | None,
+    typer.Option("--warehouse", help="Record the checkpoint in this warehouse; default: lake, if it exists."),
+]
+
+
+@merges.command("run")
+def merge(
+    file: MergeFile,
+    output: MergeOutput,
+    warehouse: OptionalFolder = None,
+    recipe: OptionalRecipe = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Merge checkpoints into one; `run` may be left out."""
+    from flows.merging import run_merge
+
+    run_merge(file, output, warehouse=_recorded_in(recipe, warehouse), quiet=quiet)
+
+
+@merges.command("search")
+def merge_search(
+    file: MergeFile,
+    output: MergeOutput,
+    fitness: FitnessCommand,
+    evaluations: SearchFolder = Path("merge-search"),
+    number: Annotated[int, typer.Option("--num-evaluations", min=1, help="How many merges to score in all.")] = 100,
+    warehouse: OptionalFolder = None,
+    recipe: OptionalRecipe = None,
+) -> None:
+    """Search for the weights of the best merge, by CMA-ES, and write it; the same command goes on after a stop."""
+    from flows.merging import run_search
+
+    place = _recorded_in(recipe, warehouse)
+    run_search(file, output, fitness, folder=evaluations, num_evaluations=number, warehouse=place)
+
+
+@merges.command("leave-one-out")
+def merge_leave_one_out(
+    file: MergeFile, fitness: FitnessCommand, evaluations: SearchFolder = Path("merge-search")
+) -> None:
+    """Show what each parent adds to the merge, or costs it."""
+    from flows.merging import run_leave_one_out
+
+    run_leave_one_out(file, fitness, folder=evaluations)
+
+
 def _load(path: Path) -> "Recipe":
     from schemas.recipe_file import load_recipe
 
@@ -182,6 +272,13 @@ def _warehouse(recipe: Path | None, folder: Path) -> "WarehouseSettings":
     if recipe is not None:
         return _load(recipe).warehouse
     return WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data"))
+
+
+def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings | None":
+    """Return the warehouse that was named, or the one in the usual folder where there is one."""
+    if recipe is None and folder is None and not Path("lake/catalog.sqlite").exists():
+        return None
+    return _warehouse(recipe, folder or Path("lake"))
 
 
 def _run(recipe: "Recipe", *, until: str, limit: int | None, quiet: bool) -> "BuildSummary":

@@ -6,11 +6,19 @@ left out of ``MergeSettings.identity``.
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-Weight: TypeAlias = float | tuple[float, ...]
+
+def _check_weight(value: object) -> object:
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not numbers or not all(type(number) in {int, float} for number in numbers):
+        raise ValueError("a weight is a number, or a list of numbers over depth")
+    return value
+
+
+Weight: TypeAlias = Annotated[float | tuple[float, ...], BeforeValidator(_check_weight)]
 """One number, or a gradient over depth: anchors from the first layer to the last, evenly spaced, linear in between."""
 
 Method: TypeAlias = Literal["linear", "slerp", "ties", "dare_linear", "dare_ties"]
@@ -18,12 +26,6 @@ Method: TypeAlias = Literal["linear", "slerp", "ties", "dare_linear", "dare_ties
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True)
-
-
-def _check_gradient(weight: Weight) -> Weight:
-    if weight == ():
-        raise ValueError("a gradient needs at least one number")
-    return weight
 
 
 def _resolve(path: str | None, info: ValidationInfo) -> str | None:
@@ -55,16 +57,10 @@ class MergeModel(_Section):
     def _resolve_model(cls, value: str | None, info: ValidationInfo) -> str | None:
         return _resolve(value, info)
 
-    @field_validator("weight")
-    @classmethod
-    def _has_anchors(cls, value: Weight) -> Weight:
-        return _check_gradient(value)
-
     @field_validator("patterns")
     @classmethod
     def _are_patterns(cls, value: dict[str, Weight]) -> dict[str, Weight]:
-        for pattern, weight in value.items():
-            _check_gradient(weight)
+        for pattern in value:
             try:
                 re.compile(pattern)
             except re.error as error:

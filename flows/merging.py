@@ -1,0 +1,158 @@
+"""The merge commands: merging, searching for weights, leaving one out; and the row that records a checkpoint."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from factory.engines.fingerprint import fingerprint_model
+from factory.merging.merge import MergeResult, merge
+from factory.merging.search import (
+    Contribution,
+    Evaluation,
+    command_fitness,
+    leave_one_out,
+    search_weights,
+    with_weights,
+)
+from flows.report import make_table
+from schemas.merging import MergeModel, MergeSettings
+from schemas.recipe import Model, WarehouseSettings
+from schemas.recipe_file import load_table
+from warehouse.lake import Lake
+
+LOG_SECONDS = 10.0
+"""How often progress is reported where no terminal redraws a bar."""
+
+
+def run_merge(path: Path, output: Path, *, warehouse: WarehouseSettings | None, quiet: bool = False) -> MergeResult:
+    """Merge as the ``[merge]`` table of a file says, and record the result where there is a warehouse."""
+    settings = load_table(path, "merge", MergeSettings)
+    return _merge_and_record(settings, output, {}, warehouse, quiet=quiet)
+
+
+def run_search(
+    path: Path,
+    output: Path,
+    command: str,
+    *,
+    folder: Path,
+    num_evaluations: int,
+    warehouse: WarehouseSettings | None,
+    quiet: bool = False,
+) -> Evaluation:
+    """Search for the weights whose merge a command scores highest, and write and record that merge."""
+    settings = load_table(path, "merge", MergeSettings)
+
+    def tell(evaluation: Evaluation) -> None:
+        if not quiet:
+            print(f"{evaluation.label:<16} {evaluation.fitness:>12.6g}  {_show(evaluation.weights)}", file=sys.stderr)
+
+    best = search_weights(settings, command_fitness(command), folder, num_evaluations=num_evaluations, progress=tell)
+    chosen = with_weights(settings, best.weights)
+    _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=quiet)
+    return best
+
+
+def run_leave_one_out(path: Path, command: str, *, folder: Path) -> list[Contribution]:
+    """Score the merge and the merges that lack one parent each, and print the table."""
+    settings = load_table(path, "merge", MergeSettings)
+    contributions = leave_one_out(settings, command_fitness(command), folder)
+    frame = pl.DataFrame([asdict(each) for each in contributions])
+    Console().print(make_table(frame, "leave one out"))
+    return contributions
+
+
+def record_merge(
+    settings: MergeSettings, result: MergeResult, metrics: dict[str, float], warehouse: WarehouseSettings
+) -> str:
+    """Append the merged model to the ``checkpoints`` table; return its id.
+
+    Ids, the parents' included, are those of models everywhere: of their content. The base is the last parent.
+    """
+    parents = [*settings.models, *([] if settings.base is None else [settings.base])]
+    checkpoint_id = fingerprint_model(Model(model=str(result.path.resolve())))
+    row = {
+        "checkpoint_id": checkpoint_id,
+        "kind": "merge",
+        "parents": [_fingerprint(parent) for parent in parents],
+        "export_id": None,
+        "path": str(result.path.resolve()),
+        "config": json.dumps({"merge": settings.identity(), "notes": list(result.notes)}, ensure_ascii=False),
+        "metrics": json.dumps(metrics | {"num_parameters": result.num_parameters, "seconds": round(result.seconds, 3)}),
+        "recorded_at": datetime.now(UTC),
+    }
+    with Lake.open(warehouse) as lake:
+        lake.append("checkpoints", pl.DataFrame([row], schema_overrides={"export_id": pl.String}))
+    return checkpoint_id
+
+
+def _merge_and_record(
+    settings: MergeSettings,
+    output: Path,
+    metrics: dict[str, float],
+    warehouse: WarehouseSettings | None,
+    *,
+    quiet: bool,
+) -> MergeResult:
+    with _Meter(quiet=quiet) as meter:
+        result = merge(settings, output, progress=meter.update)
+    if not quiet:
+        for note in result.notes:
+            print(f"note: {note}", file=sys.stderr)
+        rate = result.num_bytes / 1e9 / max(result.seconds, 1e-9)
+        print(f"{output}: {result.num_parameters:,} parameters in {result.seconds:,.1f} s, {rate:.2f} GB/s")
+    if warehouse is not None:
+        checkpoint_id = record_merge(settings, result, metrics, warehouse)
+        if not quiet:
+            print(f"recorded as checkpoint {checkpoint_id}")
+    return result
+
+
+def _fingerprint(parent: MergeModel) -> str:
+    return fingerprint_model(Model(model=parent.model, revision=parent.revision, adapter=parent.adapter))
+
+
+def _show(weights: tuple[float, ...]) -> str:
+    return " ".join(f"{weight:.3f}" for weight in weights)
+
+
+class _Meter:
+    """Progress in bytes with time left: a bar in a terminal, lines in a log."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        console = Console(stderr=True)
+        self._quiet = quiet
+        self._bars = Progress(
+            TextColumn("merging"),
+            BarColumn(bar_width=24),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._bar = self._bars.add_task("merging", total=None)
+        self._started = self._reported = time.monotonic()
+
+    def __enter__(self) -> "_Meter":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` bytes are written."""
+        self._bars.update(self._bar, completed=done, total=total)
+        now = time.monotonic()
+        if self._bars.disable and not self._quiet and now - self._reported > LOG_SECONDS and done:
+            left = (now - self._started) * (total - done) / done
+            print(f"  merged {done / 1e9:,.2f} of {total / 1e9:,.2f} GB, {left:,.0f} s left", file=sys.stderr)
+            self._reported = now
