@@ -1,6 +1,7 @@
-"""Sampling through the factory's engine against bare ``vllm.LLM.generate``, on the same prompts: tokens per second.
+"""Sampling through a lane of the factory, rows committed, against bare ``vllm.LLM.generate`` on the same prompts.
 
-``python tests/benchmarks/sampling.py [--model FOLDER] [--prompts 256] [--max-tokens 64] [--pairs 5]``
+Ours reads pending prompts from a warehouse, detects the language of every completion and commits the rows; bare vLLM
+only generates. ``python tests/benchmarks/sampling.py [--model FOLDER] [--prompts 128] [--max-tokens 64] [--pairs 5]``
 """
 
 import argparse
@@ -8,15 +9,30 @@ import json
 import random
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from factory.engines.base import Engine, Message, Request
+from factory.engines.base import Engine
+from factory.engines.langid import LanguageDetector
 from factory.engines.open import open_engine
+from factory.stages.sampling import Sampler
 from schemas.recipe import ModelRun, Sampling, Teacher
-from tests.benchmarks.side_by_side import Bare, Side, compare, engine_pid, make_model, serve_bare, set_environment
+from tests.benchmarks.side_by_side import (
+    LANE,
+    Bare,
+    Side,
+    compare,
+    engine_pid,
+    make_model,
+    open_lake,
+    run_lane,
+    serve_bare,
+    set_environment,
+)
+from warehouse.lake import Lake
 
 TEMPERATURE = 0.7
 
@@ -27,9 +43,10 @@ def make_prompts(number: int, num_prompts: int) -> list[str]:
     return ["".join(rng.choices("abcdefgh ", k=rng.randint(40, 160))) for _ in range(num_prompts)]
 
 
-def sample(engine: Engine, prompts: list[str]) -> int:
-    requests = (Request(str(at), (Message(role="user", content=prompt),)) for at, prompt in enumerate(prompts))
-    return sum(reply.num_completion_tokens for reply in engine.stream(requests))
+def sample(lake: Lake, engine: Engine, number: int) -> int:
+    sampler = Sampler(LANE, detect=LanguageDetector().detect)
+    pending = f"SELECT *, prompt_id AS completion_id, 0 AS sample_index FROM prompts WHERE source = '{number}'"
+    return sum(reply.num_completion_tokens for reply in run_lane(lake, engine, "completions", sampler, pending))
 
 
 def run_bare(settings: dict[str, Any]) -> None:
@@ -54,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="a model folder; none: a random Llama is made")
-    parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--pairs", type=int, default=5)
@@ -74,14 +91,24 @@ def main() -> None:
         run=ModelRun(max_model_len=options.max_model_len, max_in_flight=options.in_flight),
     )
     settings = {"model": folder, "max_tokens": options.max_tokens, "max_model_len": options.max_model_len}
-    with Bare(__file__, settings) as bare, open_engine(teacher, "generate") as engine:
+    rounds = {number: make_prompts(number, options.prompts) for number in range(-1, options.pairs)}
+    chats = {number: [[{"role": "user", "content": text}] for text in texts] for number, texts in rounds.items()}
+    with (
+        tempfile.TemporaryDirectory() as warehouse,
+        open_lake(Path(warehouse), chats) as lake,
+        Bare(__file__, settings) as bare,
+        open_engine(teacher, "generate") as engine,
+    ):
         compare(
             "sampling",
             "tokens",
-            Side(lambda number: bare.run(make_prompts(number, options.prompts)), lambda: bare.pid),
-            Side(lambda number: sample(engine, make_prompts(number, options.prompts)), lambda: engine_pid(engine)),
+            Side(lambda number: bare.run(rounds[number]), lambda: bare.pid),
+            Side(lambda number: sample(lake, engine, number), lambda: engine_pid(engine)),
             options.pairs,
         )
+        stored = lake.query("SELECT (SELECT count(*) FROM completions), (SELECT count(*) FROM rejections)").row(0)
+        print(f"stored: {stored[0]} completions and {stored[1]} rejections of {options.prompts * (options.pairs + 1)}")
+        assert sum(stored) == options.prompts * (options.pairs + 1)
     if options.model is None:
         shutil.rmtree(folder)
 

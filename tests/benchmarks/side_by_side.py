@@ -12,10 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import polars as pl
 import psutil
 
 from factory.engines.base import Engine
 from factory.engines.supervisor import ChildEngine
+from factory.stages.rows import Lane, Stage
+from flows.committer import Committer
+from flows.lanes import PENDING_BATCH_ROWS
+from schemas.recipe import RunSettings, WarehouseSettings
+from schemas.tables import Prompts
+from warehouse.lake import Lake
 
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2"}
@@ -73,6 +80,43 @@ def serve_bare(run: Callable[[list[str]], int]) -> None:
     """Answer rounds until the input ends."""
     for line in sys.stdin:
         print("units", run(json.loads(line)), flush=True)
+
+
+LANE = Lane("settings", "benchmark", "fingerprint")
+"""What the rows that our side commits are made by."""
+
+
+def open_lake(folder: Path, rounds: dict[int, list[list[dict[str, str]]]]) -> Lake:
+    """Make a warehouse that holds the conversations of every round, under the round's number as their source."""
+    lake = Lake.open(WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data")))
+    for number, conversations in rounds.items():
+        rows = [
+            {"prompt_id": (name := f"{number}-{at}"), "root_id": name, "messages": messages}
+            for at, messages in enumerate(conversations)
+        ]
+        columns = [pl.lit("en").alias("language"), pl.lit(str(number)).alias("source"), pl.lit("train").alias("split")]
+        frame = pl.DataFrame(rows).with_columns(columns)
+        lake.append("prompts", _fill(frame))
+    return lake
+
+
+def _fill(frame: pl.DataFrame) -> pl.DataFrame:
+    schema = Prompts.create_empty().schema
+    missing = [pl.lit(None).alias(name) for name in schema if name not in frame.columns]
+    return frame.with_columns(missing).select(list(schema)).cast(dict(schema))
+
+
+def run_lane(lake: Lake, engine: Engine, table: str, stage: Stage, pending: str) -> list[Any]:
+    """Send what a SELECT wants and commit what comes back, as a build's lane does; return the replies."""
+    settings = RunSettings()
+    replies = []
+    with Committer(
+        lake, table, stage, rows=settings.commit_rows, seconds=settings.commit_seconds, on_commit=lambda landed: None
+    ) as committer:
+        for reply in engine.stream(stage.requests(lake.stream(pending, batch_rows=PENDING_BATCH_ROWS))):
+            committer.add(reply)
+            replies.append(reply)
+    return replies
 
 
 @dataclass(frozen=True, slots=True)
