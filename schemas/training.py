@@ -1,25 +1,25 @@
 """Settings of one training run: what identifies its result, and under ``run`` how it is executed."""
 
-import tomllib
+import glob
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from schemas.errors import TrainingError
+from schemas.recipe_file import load_table
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _resolve(path: str, info: ValidationInfo) -> str:
-    """Resolve ``./``, ``../`` and ``~`` against the settings file's folder; other names may be hub ids."""
-    folder: Path | None = (info.context or {}).get("folder")
-    expanded = Path(path).expanduser()
-    if folder is None or expanded.is_absolute() or not path.startswith("."):
-        return str(expanded) if path.startswith("~") else path
-    return str((folder / expanded).resolve())
+def _resolve(name: str, info: ValidationInfo) -> str:
+    """Return a path that lies below the settings file's folder (or the working directory) in full; else a hub id."""
+    folder: Path = (info.context or {}).get("folder") or Path.cwd()
+    path = folder / Path(name).expanduser()
+    is_path = name.startswith((".", "/", "~")) or path.exists() or glob.has_magic(name)
+    return str(path.absolute()) if is_path else name
 
 
 class Lora(_Section):
@@ -146,54 +146,20 @@ class TrainSettings(_Section):
 
 
 def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
-    """Read settings from the ``[train]`` table of a TOML file (or a JSON file of its fields) and override some.
+    """Read settings from the ``[train]`` table of a TOML file, or from a JSON file of its fields, and override some.
 
     Raises:
-        TrainingError: the file is missing, is not TOML, or holds a value that is not allowed.
+        RecipeError: the file is missing or holds a value that is not allowed.
+        TrainingError: an override is not allowed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            settings = TrainSettings.model_validate_json(path.read_bytes())
+        else:
+            settings = load_table(path, "train", TrainSettings)
+        given = {key: value for key, value in overrides.items() if value is not None}
+        return TrainSettings.model_validate(settings.model_dump() | given) if given else settings
     except OSError as error:
         raise TrainingError(f"settings {path} cannot be read: {error.strerror}") from error
-    if path.suffix == ".json":
-        return parse_train_settings(text, str(path))
-    try:
-        table = tomllib.loads(text).get("train")
-    except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"settings {path} are not TOML: {error}") from error
-    if not isinstance(table, dict):
-        raise TrainingError(f"settings {path} have no [train] table")
-    return make_train_settings(table | overrides, str(path), path.resolve().parent)
-
-
-def parse_train_settings(text: str, where: str) -> TrainSettings:
-    """Return the settings that a JSON text holds."""
-    try:
-        return TrainSettings.model_validate_json(text)
     except ValidationError as error:
-        raise TrainingError(_sentences(where, error)) from error
-
-
-def make_train_settings(values: dict[str, object], where: str, folder: Path | None = None) -> TrainSettings:
-    """Return settings of plain values; relative paths are resolved against ``folder``."""
-    try:
-        return TrainSettings.model_validate(values, context={"folder": folder})
-    except ValidationError as error:
-        raise TrainingError(_sentences(where, error)) from error
-
-
-def _sentences(where: str, error: ValidationError) -> str:
-    lines = []
-    for mistake in error.errors(include_url=False):
-        key = ".".join(("train", *map(str, mistake["loc"])))
-        match mistake["type"]:
-            case "missing":
-                message = "is missing"
-            case "extra_forbidden":
-                message = "there is no such key"
-            case _:
-                given = mistake["input"]
-                shown = "" if isinstance(given, dict) else f" (given: {given!r})"
-                message = mistake["msg"].removeprefix("Value error, ") + shown
-        lines.append(f"{where}: {key}: {message}")
-    return "\n".join(lines)
+        raise TrainingError(f"train: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error

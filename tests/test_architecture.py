@@ -21,8 +21,13 @@ OWNERS = {
     "fasttext": {"factory/engines/langid.py"},
     "prefect": {"flows/build.py", "flows/deployments.py", "flows/progress.py"},
     "datasets": {"factory/stages/files.py"},
-    "torch": {"factory/engines/translator.py", "factory/microworld/"},
-    "transformers": {"factory/engines/translator.py", "factory/engines/vllm.py", "factory/microworld/"},
+    "torch": {"factory/engines/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
+    "transformers": {
+        "factory/engines/translator.py",
+        "factory/engines/vllm.py",
+        "factory/microworld/",
+        "factory/training/",
+    },
 }
 """The modules (or folders) that may import a heavy package at all."""
 

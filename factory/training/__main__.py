@@ -14,6 +14,7 @@ def main() -> int:
     parser.add_argument("settings", type=Path, help="TOML with a [train] table, or JSON of its fields")
     parser.add_argument("output", type=Path, help="the run's folder")
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--error", type=Path, help="write the sentence of an error to this file, for a caller")
     arguments = parser.parse_args()
     try:
         from schemas.training import load_train_settings
@@ -24,7 +25,9 @@ def main() -> int:
 
         train(settings, arguments.output, quiet=arguments.quiet)
     except FactoryError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if arguments.error is not None:
+            arguments.error.write_text(str(error), encoding="utf-8")
+        elif os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -19,17 +19,17 @@ PACKED = "packed"
 
 
 def packed_attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    _attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
     layout: Layout | None = None,
-    **unused: Any,
+    **_unused: Any,
 ) -> tuple[Tensor, None]:
     """Return attention [1, T, heads, size] of queries [1, heads, T, size] over keys and values of as many or fewer heads."""
     assert layout is not None, "packed attention needs the layout of the batch"
@@ -52,17 +52,22 @@ def _attend_by_group(
     if ratio > 1:
         key, value = key.repeat_interleave(ratio, 1), value.repeat_interleave(ratio, 1)
     parts = zip(*(tensor.split(layout.lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    return torch.cat(
-        [
-            _attend(*part, layout.group_mask(group, window), scale, softcap, dropout)
-            for group, part in enumerate(parts)
-        ],
-        dim=2,
-    )
+    mixed = [
+        _attend(*part, mask=layout.group_mask(group, window), scale=scale, softcap=softcap, dropout=dropout)
+        for group, part in enumerate(parts)
+    ]
+    return torch.cat(mixed, dim=2)
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    dropout: float,
 ) -> Tensor:
     if softcap is None:
         return scaled_dot_product_attention(
@@ -87,7 +92,9 @@ def _flex(
     dropout: float,
 ) -> Tensor:
     if dropout:
-        raise TrainingError("attention dropout is not available on a GPU; set attention_dropout = 0 in the model's config")
+        raise TrainingError(
+            "attention dropout is not available on a GPU; set attention_dropout = 0 in the model's config"
+        )
     from torch.nn.attention.flex_attention import create_block_mask
 
     def sees(_batch: Tensor, _head: Tensor, at: Tensor, other: Tensor) -> Tensor:

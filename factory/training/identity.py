@@ -1,13 +1,12 @@
 """What identifies a run, worked out without loading torch: settings, models and data by content, never by path."""
 
-import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model
-from factory.training.rows import read_export_id
+from factory.training.rows import find_files, read_export_id
 from schemas.errors import TrainingError
 from schemas.ids import content_id, file_digest
 from schemas.recipe import Model
@@ -65,7 +64,7 @@ def _identify_data(data: str) -> str:
     export_id = read_export_id(data)
     if export_id is not None:
         return export_id
-    paths = sorted(path for name in glob.glob(data) if (path := Path(name)).is_file())
+    paths = find_files(data)
     if paths:
         return content_id("files", [file_digest(path) for path in paths])
     return content_id("dataset", data)

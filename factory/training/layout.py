@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def num_tokens(self) -> int:
-        return self.tokens.shape[1]
+        return int(self.tokens.shape[1])
 
     def sees(self, query: Tensor, key: Tensor, window: int | None) -> Tensor:
         """Whether tokens at the places ``query`` see those at ``key`` (broadcast), in a sliding window if one is given."""

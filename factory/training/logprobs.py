@@ -49,7 +49,7 @@ def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     return logps
 
 
-class _TokenLogps(torch.autograd.Function):
+class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, head: Head, targets: Tensor) -> Tensor:
         lse = _logsumexp2(hidden, weight, head)
@@ -57,15 +57,15 @@ class _TokenLogps(torch.autograd.Function):
         if head.cap:
             picked = torch.tanh(picked / head.cap) * head.cap
         ctx.save_for_backward(hidden, weight, targets, lse, picked)
-        ctx.head = head  # type: ignore[attr-defined]
+        ctx.head = head
         return picked - lse / LOG2E
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden, weight, targets, lse, picked = ctx.saved_tensors  # type: ignore[attr-defined]
-        head: Head = ctx.head  # type: ignore[attr-defined]
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
+        hidden, weight, targets, lse, picked = ctx.saved_tensors
+        head: Head = ctx.head
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_weight = _find_weight_grad(weight, head) if needs_weight else None
         grad_hidden = _softmax_backward(hidden, weight, head, lse, upstream, grad_weight)
         slope = upstream * head.scale

@@ -42,5 +42,6 @@ def learning_rate_at(step: int, num_steps: int, settings: TrainSettings) -> floa
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the learning rate of all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = value

@@ -26,7 +26,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
 """The largest difference of a log-probability that rounding explains, by the precision of the weights."""
 
 
-class Policy(nn.Module):
+class Policy(nn.Module):  # type: ignore[misc]
     """A causal language model whose ``forward`` gives the log-probabilities of a layout's targets."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -80,7 +80,8 @@ class Policy(nn.Module):
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32 or self.is_sharded:
             return nullcontext()
-        return torch.autocast(device, self.dtype)
+        context: AbstractContextManager[Any] = torch.autocast(device, self.dtype)
+        return context
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
@@ -148,7 +149,7 @@ def _checked_places(example: Example) -> list[Tensor]:
     ]
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def _packed_logps(policy: Policy, batch: Sequence[Example], device: torch.device) -> Tensor:
     layout = policy.pack(batch, device)
     with policy.in_float32():
@@ -158,7 +159,7 @@ def _packed_logps(policy: Policy, batch: Sequence[Example], device: torch.device
     return torch.cat([side[place.to(device)] for side, place in zip(by_side, places, strict=True)])
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def _own_logps(policy: Policy, example: Example, device: torch.device) -> Tensor:
     """Return the checked log-probabilities of a one-branch example by the model as transformers runs it."""
     model = policy.causal_lm

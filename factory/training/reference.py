@@ -40,7 +40,7 @@ def read_reference(path: Path, dataset: Dataset) -> NDArray[np.float32] | None:
     return kept if kept.shape == (dataset.starts()[-1],) else None
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def compute_reference(policy: Policy, dataset: Dataset, limit: int, world: World) -> NDArray[np.float32]:
     """Return the log-probability of every trained token, in the order of the examples."""
     policy.eval()

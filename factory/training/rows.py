@@ -83,6 +83,15 @@ def has_eval_split(settings: TrainSettings) -> bool:
     return any((Path(settings.data) / config).glob("eval-*"))
 
 
+def find_files(pattern: str) -> list[Path]:
+    """Return the files that a path or a glob names, in the order of their names."""
+    path = Path(pattern)
+    if path.is_file():
+        return [path]
+    base = Path(path.anchor or ".")
+    return sorted(found for found in base.glob(str(path.relative_to(path.anchor))) if found.is_file())
+
+
 def _find_shards(folder: Path, config: str, split: str) -> str:
     for suffix in (".parquet", ".jsonl"):
         if any((folder / config).glob(f"{split}-*{suffix}")):
@@ -92,7 +101,7 @@ def _find_shards(folder: Path, config: str, split: str) -> str:
 
 def _columns_of_file(pattern: str) -> list[str]:
     """Return the columns of the first file that a pattern names."""
-    paths = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
+    paths = find_files(pattern)
     if not paths:
         raise InputError(f"there is no training data at {pattern}")
     try:

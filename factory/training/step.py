@@ -74,7 +74,7 @@ class Stepper:
         num_tokens = sum(dataset.examples[row].num_tokens for row in rows)
         return StepResult(tally.means(self._world), float(norm), everywhere, num_tokens)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:
         """Return the means over a whole data set."""
         self._policy.eval()

@@ -25,7 +25,7 @@ _BATCH_ROWS = 500
 Ids = list[int]
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     """A row that becomes no example."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -49,7 +49,7 @@ class Templater:
         self._eos = tokenizer.eos_token_id
         self._ends = {*eos_ids, *([] if self._eos is None else [self._eos])}
         self._special = self._ends | set(tokenizer.all_special_ids)
-        self._special |= {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special |= {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._end: int | None = None
 
     def examples(self, rows: Iterable[TextRow | Rejected]) -> Iterator[Example | Rejected]:
@@ -63,7 +63,7 @@ class Templater:
         for row in batch:
             try:
                 turns.append(row if isinstance(row, Rejected) else self._render(row))
-            except _Unusable as fault:
+            except _UnusableError as fault:
                 assert isinstance(row, TextRow)
                 turns.append(Rejected(row.row, row.language, fault.reason, fault.detail))
         ids = self._tokenize(batch, turns)
@@ -74,7 +74,7 @@ class Templater:
                 continue
             try:
                 yield from self._assemble(row, found, ids)
-            except _Unusable as fault:
+            except _UnusableError as fault:
                 yield Rejected(row.row, row.language, fault.reason, fault.detail)
 
     def _render(self, row: TextRow) -> list[_Turn]:
@@ -94,7 +94,7 @@ class Templater:
         clean = self._clean(messages)
         ends = [at for at, message in enumerate(clean) if message["role"] == "assistant"]
         if not ends:
-            raise _Unusable(Reason.EMPTY, "the conversation has no assistant turn")
+            raise _UnusableError(Reason.EMPTY, "the conversation has no assistant turn")
         return [_Turn(self._apply(clean[:at], opens=True), self._apply(clean[: at + 1])) for at in ends]
 
     def _clean(self, messages: str | Messages) -> Messages:
@@ -108,18 +108,18 @@ class Templater:
     def _strip(self, answer: str) -> str:
         """Return an answer without end tokens that it brought along; there will be exactly one."""
         text = answer
-        endings = [ending for id in sorted(self._all_ends()) if (ending := self._tokenizer.decode([id]).strip())]
+        endings = [ending for end in sorted(self._all_ends()) if (ending := self._tokenizer.decode([end]).strip())]
         while ending := next((ending for ending in endings if text.rstrip().endswith(ending)), None):
             text = text.rstrip().removesuffix(ending)
         if not text.strip():
-            raise _Unusable(Reason.EMPTY, "an answer is empty")
+            raise _UnusableError(Reason.EMPTY, "an answer is empty")
         return text
 
     def _apply(self, messages: Messages, *, opens: bool = False) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens)
         except TemplateError as error:
-            raise _Unusable(Reason.INVALID_ROW, f"the chat template refuses it: {error}") from error
+            raise _UnusableError(Reason.INVALID_ROW, f"the chat template refuses it: {error}") from error
         return text
 
     def _all_ends(self) -> set[int]:
@@ -141,7 +141,7 @@ class Templater:
             probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
             prompt, whole = self._ids([self._apply(probe[:1], opens=True), self._apply(probe)], is_text=False)
             after = whole[len(prompt) :]
-            self._end = next((id for id in after if id in self._special), self._eos)
+            self._end = next((token for token in after if token in self._special), self._eos)
             if self._end is None:
                 raise TrainingError(f"the tokenizer of model '{name}' has no token that could end a turn")
         return self._end
@@ -204,7 +204,7 @@ class Templater:
             rest: Ids = self._tokenizer(turn.whole[len(turn.prompt) :], add_special_tokens=False)["input_ids"]
             if self._tokenizer.decode(prompt + rest) == self._tokenizer.decode(whole):
                 return rest
-        raise _Unusable(
+        raise _UnusableError(
             Reason.TEMPLATE_PREFIX, f"the prompt is no prefix of prompt and answer: it ends in {turn.prompt[-30:]!r}"
         )
 
@@ -213,12 +213,14 @@ class Templater:
         (prompt, chosen), (_, rejected) = spans
         budget = limit - len(prompt)
         if budget < 2:
-            raise _Unusable(Reason.PROMPT_TOO_LONG, f"the prompt has {len(prompt)} tokens of {limit} allowed")
+            raise _UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {len(prompt)} tokens of {limit} allowed")
         is_cut = max(len(chosen), len(rejected)) > budget
         self._refuse_overlong(is_cut, len(prompt) + max(len(chosen), len(rejected)))
         answers = [_cut(answer, budget) for answer in (chosen, rejected)]
         if answers[0] == answers[1]:
-            raise _Unusable(Reason.IDENTICAL_PAIR, "chosen and rejected are the same" + " after truncation" * is_cut)
+            raise _UnusableError(
+                Reason.IDENTICAL_PAIR, "chosen and rejected are the same" + " after truncation" * is_cut
+            )
         branches = tuple(map(_tokens, answers))
         trained = tuple(np.ones(len(branch), dtype=np.bool_) for branch in branches)
         return Example(row.row, row.language, _tokens(prompt), branches, trained, is_cut)
@@ -246,7 +248,7 @@ class Templater:
         if is_cut:
             first = int(mask.argmax())
             if first + 2 > limit:
-                raise _Unusable(Reason.PROMPT_TOO_LONG, f"the prompt has {first} tokens of {limit} allowed")
+                raise _UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {first} tokens of {limit} allowed")
             self._refuse_overlong(is_cut, len(ids))
             stop = limit if mask[limit - 1] else int(np.flatnonzero(mask[:limit])[-1]) + 1
             ids, mask = [*ids[: stop - 1], ids[-1]], mask[:stop]
@@ -257,7 +259,7 @@ class Templater:
 
     def _refuse_overlong(self, is_cut: bool, length: int) -> None:
         if is_cut and self._settings.overlong == "drop":
-            raise _Unusable(Reason.TOO_LONG, f"the row has {length} tokens of {self._settings.max_length} allowed")
+            raise _UnusableError(Reason.TOO_LONG, f"the row has {length} tokens of {self._settings.max_length} allowed")
 
 
 def _cut(answer: Ids, budget: int) -> Ids:

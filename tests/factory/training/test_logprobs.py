@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.factory.training.conftest import CONFIGS, VOCABULARY, make_tokenizer, save_model
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM
 
@@ -17,6 +16,7 @@ from factory.training.losses import preference_rows, sft_rows
 from factory.training.policy import check_logits, load_policy
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
+from tests.factory.training.conftest import CONFIGS, VOCABULARY, make_tokenizer, save_model
 
 CPU = torch.device("cpu")
 
@@ -84,7 +84,10 @@ def test_a_packed_pair_with_a_shared_prompt_equals_the_plain_computation(tmp_pat
     exact_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager")
     exact = torch.cat([logps for example in examples for logps in plain_logps(exact_model, example)])
     (exact * upstream.double()).sum().backward()
-    sums = [tensor.double().new_zeros(6).index_add(0, layout.sides, tensor.double()) for tensor in (ours.detach(), exact.detach())]
+    sums = [
+        tensor.double().new_zeros(6).index_add(0, layout.sides, tensor.double())
+        for tensor in (ours.detach(), exact.detach())
+    ]
     assert float(((sums[0] - sums[1]) / sums[1]).abs().max()) < 1e-5
     gradients = dict(exact_model.named_parameters())
     for name, parameter in policy.causal_lm.named_parameters():

@@ -1,0 +1,111 @@
+"""The train command: the trainer in a process of its own or in several, and the row that records its model."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from factory.engines.fingerprint import fingerprint_model
+from factory.training.identity import RunIdentity, claim_output, identify_run
+from factory.training.result import TrainResult, read_result
+from factory.training.rows import read_export_id
+from schemas.errors import TrainingError
+from schemas.recipe import Model, WarehouseSettings
+from schemas.training import TrainSettings, load_train_settings
+from warehouse.lake import Lake
+
+
+def run_training(
+    path: Path,
+    output: Path,
+    *,
+    warehouse: WarehouseSettings | None,
+    quiet: bool = False,
+    model: str | None = None,
+    data: str | None = None,
+) -> TrainResult:
+    """Train as the ``[train]`` table of a file says, and record the model where there is a warehouse."""
+    settings = load_train_settings(path, model=model, data=data)
+    result = train_and_record(settings, output, warehouse=warehouse, quiet=quiet)
+    if not quiet:
+        print(summarize(result))
+    return result
+
+
+def train_and_record(
+    settings: TrainSettings, output: Path, *, warehouse: WarehouseSettings | None, quiet: bool = False
+) -> TrainResult:
+    """Train in child processes, going on with what lies in ``output``; a run that is complete is not run again.
+
+    Raises:
+        TrainingError: the run could not start or go on, in the trainer's own words; or it was killed.
+    """
+    identity = identify_run(settings)
+    result = read_result(output, identity)
+    if result is None:
+        claim_output(output, identity)
+        _launch(settings, output, quiet=quiet)
+        result = read_result(output, identity)
+        assert result is not None
+    if warehouse is not None:
+        record_training(settings, identity, result, warehouse)
+    return result
+
+
+def record_training(
+    settings: TrainSettings, identity: RunIdentity, result: TrainResult, warehouse: WarehouseSettings
+) -> str:
+    """Append the trained model to the ``checkpoints`` table; return its id, which is that of its content."""
+    checkpoint_id = fingerprint_model(Model(model=str(result.model.resolve())))
+    kept = {"train": result.metrics, "eval": result.eval_metrics, "num_rejected": sum(result.rejected.values())}
+    kept |= {"num_steps": result.num_steps, "num_tokens": result.num_tokens, "seconds": round(result.seconds, 3)}
+    row = {
+        "checkpoint_id": checkpoint_id,
+        "kind": "preference" if settings.is_preference else "sft",
+        "parents": [identity.model, *([] if identity.reference is None else [identity.reference])],
+        "export_id": read_export_id(settings.data),
+        "path": str(result.model.resolve()),
+        "config": json.dumps(identity.parts(), ensure_ascii=False),
+        "metrics": json.dumps(kept, ensure_ascii=False),
+        "recorded_at": datetime.now(UTC),
+    }
+    with Lake.open(warehouse) as lake:
+        lake.append("checkpoints", pl.DataFrame([row], schema_overrides={"export_id": pl.String}))
+    return checkpoint_id
+
+
+def summarize(result: TrainResult) -> str:
+    """Return a few lines about a finished run."""
+    lines = [f"{result.model}: {result.num_steps:,} steps, {result.num_tokens:,} tokens, {result.seconds:,.0f} s"]
+    if result.rejected or result.num_cut:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in result.rejected.items()) or "none"
+        lines.append(f"rows: {result.num_rows:,} used, {result.num_cut:,} of them cut; rejected: {reasons}")
+    for name, metrics in (("train", result.metrics), ("held out", result.eval_metrics)):
+        shown = [f"{key} {metrics[key]:.4f}" for key in ("loss", "accuracy", "margin", "kl") if key in metrics]
+        if shown:
+            lines.append(f"{name}: {', '.join(shown)}")
+    return "\n".join(lines)
+
+
+def _launch(settings: TrainSettings, output: Path, *, quiet: bool) -> None:
+    """Run the trainer alone, or under torchrun, and wait for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, error = Path(folder) / "settings.json", Path(folder) / "error.txt"
+        file.write_text(settings.model_dump_json(), encoding="utf-8")
+        module = ["-m", "factory.training", str(file), str(output), "--error", str(error)]
+        count = settings.run.processes
+        runner = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+        command = [sys.executable, *runner, *module, *(["--quiet"] if quiet else [])]
+        environment = {"OMP_NUM_THREADS": str(settings.run.threads)} | os.environ
+        code = subprocess.run(command, env=environment, check=False).returncode
+        if error.is_file():
+            raise TrainingError(error.read_text(encoding="utf-8"))
+    if code:
+        raise TrainingError(
+            f"the training process ended with code {code}; the same command goes on from its last checkpoint"
+        )
