@@ -21,6 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from factory.merging import merge as merge_module
 from factory.merging.merge import merge
 from schemas.errors import InputError
 from schemas.merging import MergeSettings
@@ -159,8 +160,13 @@ def make_adapter(folder: Path, base: Path, seed: int, **options: Any) -> Any:
     ],
     ids=["plain", "rank-stabilised, with patterns", "embeddings", "a whole module"],
 )
-def test_a_lora_adapter_counts_as_the_model_that_it_makes(options, tmp_path):
-    """Two adapters on one model are merged, and each with its own weight, as if they had been folded in first."""
+@pytest.mark.parametrize("block_elements", [1000, 1 << 17])
+def test_a_lora_adapter_counts_as_the_model_that_it_makes(options, block_elements, tmp_path, monkeypatch):
+    """Two adapters on one model are merged, each with its own weight, as if they had been folded in first.
+
+    Blocks of 1000 elements begin and end within rows.
+    """
+    monkeypatch.setattr(merge_module, "BLOCK_ELEMENTS", block_elements)
     base = make_model(tmp_path / "base", FAMILIES["llama"], 0, torch.float32)
     states = [make_adapter(tmp_path / str(seed), base, seed, **options).state_dict() for seed in (1, 2)]
     models = [
