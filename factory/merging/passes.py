@@ -14,7 +14,7 @@ from torch import Tensor
 
 from factory.merging import methods
 from factory.merging.masks import draw_mask
-from factory.merging.selection import select_largest
+from factory.merging.selection import Pass, select_largest
 from schemas.merging import MergeSettings
 
 
@@ -38,9 +38,8 @@ class Block:
     read_base: Callable[[], Tensor]
 
 
-Pass: TypeAlias = Callable[[Block], Any]
 Combine: TypeAlias = Callable[[Block], Tensor]
-Steps: TypeAlias = Generator[Pass, list[Any], Combine]
+Steps: TypeAlias = Generator[Pass, Any, Combine]
 
 
 def plan_steps(settings: MergeSettings, parameter: Parameter) -> Steps:
@@ -74,8 +73,8 @@ def _linear(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) ->
 def _slerp(parameter: Parameter, at: Sequence[int]) -> Steps:
     coefficients = [1.0]
     if len(at) > 1:
-        grams = yield lambda block: methods.gram_matrix([block.read(number) for number in at])
-        coefficients = methods.slerp_coefficients(np.sum(grams, axis=0), [parameter.weights[number] for number in at])
+        gram = yield Pass(lambda block: methods.gram_matrix([block.read(number) for number in at]), sum)
+        coefficients = methods.slerp_coefficients(gram, [parameter.weights[number] for number in at])
     return lambda block: methods.weighted_sum((block.read(number) for number in at), coefficients)
 
 
@@ -129,7 +128,7 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
     if settings.rescale == "density":
         factors = [1 / density if density else 1.0 for density in densities]
     elif settings.rescale == "l1" and at:
-        sums = np.sum((yield norms), axis=0)
+        sums = yield Pass(norms, sum)
         factors = [methods.l1_factor(before, after) for after, before in sums]
 
     def combine(block: Block) -> Tensor:

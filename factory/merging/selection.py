@@ -22,8 +22,17 @@ STRIDES = (5, 11, 23, 61, 127, 257, 521, 1031, 2053, 4099, 8209, 16411, 32771)
 MARGIN = 6.0
 """Half of the bracket, in standard deviations of the sample's quantile."""
 
-Passes: TypeAlias = Generator[Callable[[Any], Any], list[Any], Any]
-"""Asks for passes over the blocks of a parameter: yields a function of a block, is sent its results in their order."""
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Something to be found out over all blocks of a parameter: of one block, and of several from what each gave."""
+
+    measure: Callable[[Any], Any]
+    join: Callable[[Sequence[Any]], Any]
+
+
+Passes: TypeAlias = Generator[Pass, Any, list[float]]
+"""Yields passes, is sent what each found out over all blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +45,7 @@ class Bracket:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What one block has of one bracket: counts, and the magnitudes strictly inside."""
+    """What some blocks have of one bracket: counts, and the magnitudes strictly inside."""
 
     above: int
     at_high: int
@@ -56,25 +65,32 @@ def select_largest(magnitudes: Callable[[Any], list[Tensor]], num_elements: int,
         The magnitudes, in the tensors' order.
     """
     if num_elements <= 4 * SAMPLE_SIZE:
-        blocks = yield lambda block: [values.numpy(force=True) for values in magnitudes(block)]
-        return [
-            _kth_largest(np.concatenate(parts), rank)
-            for parts, rank in zip(zip(*blocks, strict=True), ranks, strict=True)
-        ]
+        gathered = yield Pass(lambda block: [_to_array(values) for values in magnitudes(block)], _join_arrays)
+        return [_kth_largest(values, rank) for values, rank in zip(gathered, ranks, strict=True)]
     stride = next((stride for stride in STRIDES if stride >= num_elements / SAMPLE_SIZE), STRIDES[-1])
-    blocks = yield lambda block: [values[::stride].clone().numpy(force=True) for values in magnitudes(block)]
-    samples = [np.sort(np.concatenate(parts)) for parts in zip(*blocks, strict=True)]
+    samples = yield Pass(
+        lambda block: [_to_array(values[::stride].clone()) for values in magnitudes(block)], _join_arrays
+    )
+    samples = [np.sort(sample) for sample in samples]
     margin = MARGIN
     found: dict[int, float] = {}
     while len(found) < len(ranks):
         brackets = [_bracket(sample, rank / num_elements, margin) for sample, rank in zip(samples, ranks, strict=True)]
-        censuses = yield partial(_take_censuses, magnitudes, brackets)
-        for at, parts in enumerate(zip(*censuses, strict=True)):
-            value = _look_up(brackets[at], parts, ranks[at])
+        censuses = yield Pass(partial(_take_censuses, magnitudes, brackets), _join_censuses)
+        for at, (bracket, census) in enumerate(zip(brackets, censuses, strict=True)):
+            value = _look_up(bracket, census, ranks[at])
             if value is not None:
                 found[at] = value
         margin *= 8
     return [found[at] for at in range(len(ranks))]
+
+
+def _to_array(values: Tensor) -> np.ndarray:
+    return np.asarray(values.numpy(force=True))
+
+
+def _join_arrays(parts: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _kth_largest(values: np.ndarray, rank: int) -> float:
@@ -97,7 +113,7 @@ def _take_censuses(
 
 def take_census(values: Tensor, bracket: Bracket) -> Census:
     """Count a block's magnitudes above, at and below the bounds, and gather those inside."""
-    array = values.numpy(force=True)
+    array = _to_array(values)
     kind = array.dtype.type
     low, high = kind(bracket.low), kind(bracket.high)
     above_low = array > low
@@ -112,15 +128,24 @@ def _gather(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return array[np.flatnonzero(mask)]
 
 
-def _look_up(bracket: Bracket, parts: Sequence[Census], rank: int) -> float | None:
+def _join_censuses(parts: Sequence[Sequence[Census]]) -> list[Census]:
+    """Join those of several blocks at once: small arrays that live long would tear holes into the blocks' memory."""
+    return [
+        Census(
+            sum(census.above for census in censuses),
+            sum(census.at_high for census in censuses),
+            np.concatenate([census.inside for census in censuses]),
+            sum(census.at_low for census in censuses),
+        )
+        for censuses in zip(*parts, strict=True)
+    ]
+
+
+def _look_up(bracket: Bracket, census: Census, rank: int) -> float | None:
     """Return the rank-th largest magnitude, or None where it lies outside the bracket."""
-    above = sum(part.above for part in parts)
-    at_high = sum(part.at_high for part in parts)
-    inside = np.concatenate([part.inside for part in parts])
-    at_low = sum(part.at_low for part in parts)
-    if above < rank <= above + at_high:
+    if census.above < rank <= census.above + census.at_high:
         return bracket.high
-    rank -= above + at_high
-    if 0 < rank <= len(inside):
-        return _kth_largest(inside, rank)
-    return bracket.low if 0 < rank - len(inside) <= at_low else None
+    rank -= census.above + census.at_high
+    if 0 < rank <= len(census.inside):
+        return _kth_largest(census.inside, rank)
+    return bracket.low if 0 < rank - len(census.inside) <= census.at_low else None

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
-from factory.merging.passes import Block, Parameter, Pass, Steps
+from factory.merging.passes import Block, Combine, Parameter, Steps
+from factory.merging.selection import Pass
 
 BLOCK_ELEMENTS = 1 << 17
 """Small enough that a block's intermediate values stay in a core's cache; a multiple of 4, which the masks need."""
@@ -35,9 +37,11 @@ class Work:
 
 @dataclass(slots=True)
 class _Active:
+    """A parameter in the middle of a pass; the last one, which makes the result, has nothing to find out."""
+
     work: Work
-    tasks: list[Future[list[Any]]] = field(default_factory=list)
-    is_last: bool = False
+    asked: Pass | None = None
+    tasks: list[Future[Any]] = field(default_factory=list)
 
 
 def stream(
@@ -58,38 +62,46 @@ def stream(
                 if not active:
                     return
                 current = active.popleft()
-                results = [result for task in current.tasks for result in task.result()]
-                if current.is_last:
+                found = [task.result() for task in current.tasks]
+                if current.asked is None:
                     finished(current.work.parameter)
                 else:
-                    active.append(_advance(current, results, pool, block_elements))
+                    answer = current.asked.join(found)
+                    active.append(_advance(current, answer, pool, block_elements))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _advance(active: _Active, results: list[Any] | None, pool: ThreadPoolExecutor, block_elements: int) -> _Active:
+def _advance(active: _Active, answer: Any, pool: ThreadPoolExecutor, block_elements: int) -> _Active:
     """Start the next pass over a parameter, or the one that makes the result."""
     work = active.work
     try:
-        run: Pass = next(work.steps) if results is None else work.steps.send(results)
+        active.asked = work.steps.send(answer)
+        run = partial(_measure, active.asked)
     except StopIteration as last:
-        combine, active.is_last = last.value, True
-
-        def run(block: Block) -> None:
-            work.write(block.start, combine(block))
-
+        active.asked = None
+        run = partial(_write, work, last.value)
     size, step = work.parameter.num_elements, block_elements * BLOCKS_PER_TASK
     active.tasks = [
-        pool.submit(_run, run, work.make_block, start, min(start + step, size), block_elements)
-        for start in range(0, size, step)
+        pool.submit(run, _blocks(work, start, min(start + step, size), block_elements))
+        for start in range(0, max(size, 1), step)
     ]
     return active
 
 
-def _run(run: Pass, make_block: Callable[[int, int], Block], start: int, stop: int, block_elements: int) -> list[Any]:
-    bounds = range(start, stop, block_elements)
-    return [run(make_block(first, min(first + block_elements, stop))) for first in bounds]
+def _blocks(work: Work, start: int, stop: int, block_elements: int) -> Iterator[Block]:
+    for first in range(start, max(stop, start + 1), block_elements):
+        yield work.make_block(first, min(first + block_elements, stop))
+
+
+def _measure(asked: Pass, blocks: Iterator[Block]) -> Any:
+    return asked.join([asked.measure(block) for block in blocks])
+
+
+def _write(work: Work, combine: Combine, blocks: Iterator[Block]) -> None:
+    for block in blocks:
+        work.write(block.start, combine(block))
 
 
 def default_num_threads() -> int:

@@ -46,10 +46,10 @@ FAMILIES: dict[str, Any] = {
     "llama": LlamaConfig(**SIZES, tie_word_embeddings=False),
     "cohere": CohereConfig(**SIZES, use_qk_norm=False),
     "cohere-qk-norm": CohereConfig(**SIZES, use_qk_norm=True),
-    "cohere2": Cohere2Config(**SIZES, sliding_window=16),
+    "cohere2": Cohere2Config(**SIZES, sliding_window=64),
     "qwen3": Qwen3Config(**SIZES, tie_word_embeddings=True),
-    "gemma2": Gemma2Config(**SIZES, sliding_window=16, query_pre_attn_scalar=32),
-    "gemma3": Gemma3TextConfig(**SIZES, sliding_window=16, query_pre_attn_scalar=32),
+    "gemma2": Gemma2Config(**SIZES, sliding_window=64, query_pre_attn_scalar=32),
+    "gemma3": Gemma3TextConfig(**SIZES, sliding_window=64, query_pre_attn_scalar=32),
 }
 
 

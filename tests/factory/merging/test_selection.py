@@ -18,7 +18,7 @@ def run(tensors: list[torch.Tensor], ranks: list[int], block: int = 1000) -> tup
         ask = next(steps)
         while True:
             num_passes += 1
-            ask = steps.send([ask(each) for each in bounds])
+            ask = steps.send(ask.join([ask.measure(each) for each in bounds]))
     except StopIteration as last:
         return last.value, num_passes
 
