@@ -54,7 +54,7 @@ class MetricLog:
         self._board: Any = None
         if not writes:
             return
-        lines = [line for line in read_metrics(output) if line["step"] <= after_step]
+        lines = [line for line in read_metrics(output) if after_step and line["step"] <= after_step]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text(output / METRICS_FILE, text)
         self._file = (output / METRICS_FILE).open("a", encoding="utf-8")

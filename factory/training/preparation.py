@@ -47,6 +47,7 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
     policy = _load(settings, settings.model, world)
     check_logits(policy, settings.model, train.examples, world.device)
     if settings.lora is not None:
+        torch.manual_seed(settings.seed)
         add_adapters(policy, settings.lora)
     if world.size > 1:
         policy.shard(shard)

@@ -1,0 +1,337 @@
+"""Whole runs of tiny models: learning, resuming, stopping, saving."""
+
+import json
+import math
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from factory.training.dataset import load_datasets
+from factory.training.metrics import read_metrics
+from factory.training.preparation import prepare
+from factory.training.step import Stepper
+from factory.training.trainer import _Run, train
+from factory.training.world import World
+from schemas.errors import TrainingError
+from schemas.training import Lora, TrainRun, TrainSettings
+
+ROOT = Path(__file__).parents[3]
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def settings(model: Path, data: Path, objective: str = "dpo", **values) -> TrainSettings:
+    run = {"checkpoint_every": None, "tensorboard": False, "plot": False, "device": "cpu", "cache": str(data.parent)}
+    common = {"dtype": "float32", "learning_rate": 3e-3, "batch_rows": 8, "warmup_steps": 2, "max_steps": 6}
+    run |= values.pop("run", {})
+    return TrainSettings(
+        model=str(model), data=str(data), objective=objective, run=TrainRun(**run), **(common | values)
+    )
+
+
+@pytest.fixture
+def pair_file(tmp_path) -> Path:
+    return write_rows(tmp_path / "pairs.jsonl", pairs(40))
+
+
+@pytest.fixture
+def turn_file(tmp_path) -> Path:
+    return write_rows(tmp_path / "turns.jsonl", turns(40))
+
+
+def losses(output: Path, split: str = "train") -> list[float]:
+    return [line["loss"] for line in read_metrics(output) if line["split"] == split]
+
+
+def test_sft_learns_and_leaves_a_whole_model(llama, turn_file, tmp_path):
+    output = tmp_path / "run"
+    held_out = write_rows(tmp_path / "eval.jsonl", turns(10))
+    chosen = settings(
+        llama, turn_file, "sft", max_steps=30, eval_every=10, eval_data=str(held_out), run={"tensorboard": True, "plot": True}
+    )  # fmt: skip
+    result = train(chosen, output, quiet=True)
+    found = losses(output)
+    assert len(found) == 30
+    assert found[-1] < 0.6 * found[0]
+    assert losses(output, "eval")[-1] < losses(output, "eval")[0]
+    assert result.eval_metrics["languages"].keys() == {"ar", "en", "hi", "ja", "ru"}
+    assert (output / "curves.png").stat().st_size > 1000
+    assert list((output / "tensorboard").glob("events*"))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(result.model), AutoTokenizer.from_pretrained(result.model)
+    assert model.dtype == torch.float32
+    assert tokenizer.chat_template == make_tokenizer().chat_template
+    assert GenerationConfig.from_pretrained(result.model).eos_token_id == [2, 6]
+    written = (output / "result.json").stat().st_mtime_ns
+    assert train(chosen, output, quiet=True) == result
+    assert (output / "result.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_every_family_learns_preferences_and_loads_again(family, pair_file, tmp_path):
+    folder = save_model(tmp_path / family, family)
+    rate = 1e-2 if family.startswith("cohere") else 3e-3  # their logits are scaled down
+    chosen = settings(folder, pair_file, max_steps=15, learning_rate=rate, eval_data=str(pair_file))
+    result = train(chosen, tmp_path / "run", quiet=True)
+    first, last = losses(tmp_path / "run", "eval")
+    assert first == pytest.approx(math.log(2), abs=1e-4)
+    assert last < 0.6
+    before, after = load_file(folder / "model.safetensors"), load_file(result.model / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert AutoModelForCausalLM.from_pretrained(result.model).config.tie_word_embeddings == (family != "llama")
+    assert read_metrics(tmp_path / "run")[-1]["languages"]["ja"].keys() >= {"accuracy", "margin", "kl", "chosen_logp"}
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo", "simpo"])
+def test_how_the_batch_was_cut_changes_neither_loss_nor_gradient(llama, pair_file, turn_file, tmp_path, objective):
+    found = []
+    for tokens in (1, 60, 150, 100_000):
+        data = turn_file if objective == "sft" else pair_file
+        chosen = settings(llama, data, objective, run={"micro_batch_tokens": tokens})
+        output = tmp_path / str(tokens)
+        output.mkdir()
+        ready = prepare(chosen, _identity(chosen), output, ALONE)
+        result = Stepper(ready.policy, chosen.model_copy(update={"max_grad_norm": 1e9}), ALONE).accumulate(
+            ready.train, ready.steps[0]
+        )
+        gradient = torch.cat([parameter.grad.flatten() for parameter in ready.policy.parameters()])
+        found.append((result, gradient))
+    for result, gradient in found[1:]:
+        assert result.loss == pytest.approx(found[0][0].loss, rel=1e-5)
+        assert float((gradient - found[0][1]).norm() / found[0][1].norm()) < 1e-5
+        assert dict(result.losses).keys() == dict(found[0][0].losses).keys()
+
+
+def _identity(chosen: TrainSettings):
+    from factory.training.identity import identify_run
+
+    return identify_run(chosen)
+
+
+def test_activation_checkpointing_changes_nothing(llama, pair_file, tmp_path):
+    for name, checkpointing in (("plain", False), ("recomputed", True)):
+        chosen = settings(llama, pair_file, run={"activation_checkpointing": checkpointing})
+        train(chosen, tmp_path / name, quiet=True)
+    assert losses(tmp_path / "plain") == losses(tmp_path / "recomputed")
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(llama, pair_file, turn_file, tmp_path, monkeypatch, objective):
+    data = turn_file if objective == "sft" else pair_file
+    lora = Lora(rank=4, dropout=0.2) if objective == "dpo" else None  # dropout asks for the random state
+    held_out = write_rows(tmp_path / "eval.jsonl", turns(5) if objective == "sft" else pairs(5))
+    chosen = settings(
+        llama, data, objective, lora=lora, eval_every=2, eval_data=str(held_out), run={"checkpoint_every": 2}
+    )
+    whole = train(chosen, tmp_path / "whole", quiet=True)
+    step = _Run._step
+    for stop in range(1, 7):
+        output = tmp_path / f"stopped-{stop}"
+
+        def stopping(run, number, rate, stop=stop):
+            if number == stop:
+                raise KeyboardInterrupt
+            return step(run, number, rate)
+
+        monkeypatch.setattr(_Run, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(chosen, output, quiet=True)
+        monkeypatch.setattr(_Run, "_step", step)
+        result = train(chosen, output, quiet=True)
+        assert losses(output) == losses(tmp_path / "whole")
+        assert losses(output, "eval") == losses(tmp_path / "whole", "eval")
+        assert (result.model / "model.safetensors").read_bytes() == (whole.model / "model.safetensors").read_bytes()
+
+
+def test_a_killed_process_goes_on_bit_for_bit(llama, pair_file, tmp_path):
+    chosen = settings(llama, pair_file, max_steps=400, run={"checkpoint_every": 1})
+    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
+    output = tmp_path / "killed"
+    command = [sys.executable, "-m", "factory.training", str(tmp_path / "settings.json"), str(output), "--quiet"]
+    process = subprocess.Popen(command, cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while len(losses(output)) < 4 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = len(losses(output))
+    assert 4 <= done < 400
+    short = chosen.model_copy(update={"max_steps": 400})
+    steps = _Run._step
+
+    def stop_soon(run, number, rate):
+        if number > done + 3:
+            raise KeyboardInterrupt
+        return steps(run, number, rate)
+
+    for where in (output, tmp_path / "whole"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(_Run, "_step", stop_soon)
+            train(short, where, quiet=True)
+    assert losses(output) == losses(tmp_path / "whole")
+    assert len(losses(output)) == done + 3
+
+
+def test_the_last_checkpoints_and_the_best_one_are_kept(llama, turn_file, tmp_path):
+    held_out = write_rows(tmp_path / "eval.jsonl", [{"language": "en"} | chat("?", "wholly different: zzzz 0000")])
+    chosen = settings(
+        llama,
+        turn_file,
+        "sft",
+        max_steps=12,
+        learning_rate=2e-2,
+        eval_every=1,
+        eval_data=str(held_out),
+        final="best",
+        run={"checkpoint_every": 1, "keep_last": 2},
+    )
+    result = train(chosen, tmp_path / "run", quiet=True)
+    found = losses(tmp_path / "run", "eval")[1:]
+    best = found.index(min(found)) + 1
+    assert result.best_step == best
+    kept = sorted(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert set(kept) == {10, 11} | ({best} if best < 12 else set())
+    again = settings(result.model, turn_file, "sft", max_steps=1, eval_data=str(held_out))
+    train(again, tmp_path / "again", quiet=True)
+    assert losses(tmp_path / "again", "eval")[0] == pytest.approx(min(found), rel=1e-5)
+
+
+def test_the_reference_is_computed_once_and_only_used_where_it_fits(llama, pair_file, tmp_path):
+    def caches():
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+
+    train(settings(llama, pair_file, max_steps=1), tmp_path / "a", quiet=True)
+    first = caches()
+    assert len(first) == 1
+    train(settings(llama, pair_file, max_steps=2, learning_rate=1e-5, beta=0.5), tmp_path / "b", quiet=True)
+    assert caches() == first
+    train(settings(llama, pair_file, max_steps=1, max_length=20), tmp_path / "c", quiet=True)
+    assert len(caches()) == 2
+    trained = train(settings(llama, pair_file, max_steps=3, learning_rate=1e-2), tmp_path / "d", quiet=True)
+    train(settings(trained.model, pair_file, max_steps=1), tmp_path / "e", quiet=True)
+    assert len(caches()) == 3
+    train(settings(trained.model, pair_file, max_steps=1, reference=str(llama)), tmp_path / "f", quiet=True)
+    assert len(caches()) == 3
+    assert losses(tmp_path / "e")[0] == pytest.approx(0.6931, abs=1e-3)
+    assert losses(tmp_path / "f")[0] < 0.68
+
+
+def test_a_damaged_cache_is_computed_again(llama, pair_file, tmp_path):
+    train(settings(llama, pair_file, max_steps=1), tmp_path / "a", quiet=True)
+    (cache,) = tmp_path.glob("*.npy")
+    cache.write_bytes(cache.read_bytes()[:-8])
+    train(settings(llama, pair_file, max_steps=1, beta=0.2), tmp_path / "b", quiet=True)
+    assert losses(tmp_path / "b")[0] == pytest.approx(0.6931, abs=1e-3)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_adapters_are_merged_or_saved_alone(llama, pair_file, tmp_path, merge):
+    lora = Lora(rank=4, alpha=8, merge=merge)
+    result = train(settings(llama, pair_file, lora=lora, learning_rate=1e-2), tmp_path / "run", quiet=True)
+    base = AutoModelForCausalLM.from_pretrained(llama)
+    if merge:
+        model = AutoModelForCausalLM.from_pretrained(result.model)
+        assert not (result.model / "adapter_config.json").exists()
+    else:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(base, result.model).merge_and_unload()
+        base = AutoModelForCausalLM.from_pretrained(llama)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, base.state_dict()[name])}
+    assert changed == {name for name in base.state_dict() if "proj" in name}
+    again = settings(result.model if merge else llama, pair_file, reference=str(llama), max_steps=1, learning_rate=1e-9)
+    if merge:
+        train(again, tmp_path / "again", quiet=True)
+        assert losses(tmp_path / "again")[0] < 0.65
+
+
+def test_bfloat16_keeps_float32_weights_and_the_checkpoint_keeps_its_dtype(llama, pair_file, tmp_path):
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16).save_pretrained(half)
+    make_tokenizer().save_pretrained(half)
+    chosen = settings(half, pair_file, dtype="bfloat16")
+    result = train(chosen, tmp_path / "run", quiet=True)
+    assert {tensor.dtype for tensor in load_file(result.model / "model.safetensors").values()} == {torch.bfloat16}
+    train(settings(half, pair_file), tmp_path / "exact", quiet=True)
+    for ours, exact in zip(losses(tmp_path / "run"), losses(tmp_path / "exact"), strict=True):
+        assert ours == pytest.approx(exact, abs=0.03)
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_rows(llama, tmp_path):
+    """The model has one broken embedding, that of a token which only the row 'odd' has."""
+    folder = shutil.copytree(llama, tmp_path / "broken")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (token,) = make_tokenizer()("~", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = torch.nan
+    model.save_pretrained(folder)
+    data = write_rows(tmp_path / "rows.jsonl", [*turns(40), {"id": "odd"} | chat("what is ~", "that")])
+    with pytest.raises(TrainingError, match=r"step \d has the loss nan .* from the rows odd$"):
+        train(settings(folder, data, "sft", learning_rate=1e-5), tmp_path / "run", quiet=True)
+
+
+def test_a_diverging_run_stops(llama, turn_file, tmp_path):
+    with pytest.raises(TrainingError, match=r"the run diverges: step \d+ has the loss .* from the rows row-\d+"):
+        train(settings(llama, turn_file, "sft", learning_rate=30.0, max_steps=60), tmp_path / "run", quiet=True)
+
+
+def test_another_model_or_other_settings_are_refused_in_a_runs_folder(llama, pair_file, tmp_path):
+    train(settings(llama, pair_file, max_steps=1), tmp_path / "run", quiet=True)
+    other = save_model(tmp_path / "other", seed=1)
+    with pytest.raises(TrainingError, match=r"holds another run, which differs in model \(model: "):
+        train(settings(other, pair_file, max_steps=1), tmp_path / "run", quiet=True)
+    with pytest.raises(TrainingError, match=r"differs in settings.beta \(settings.beta: 0.1 there, 0.2 now\)"):
+        train(settings(llama, pair_file, max_steps=1, beta=0.2), tmp_path / "run", quiet=True)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(llama, pair_file, tmp_path, monkeypatch):
+    chosen = settings(llama, pair_file, run={"checkpoint_every": 1})
+    step, limits = _Run._step, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def filling(run, number, rate):
+        if number == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        return step(run, number, rate)
+
+    monkeypatch.setattr(_Run, "_step", filling)
+    try:
+        with pytest.raises(
+            TrainingError, match=r"step-0000004 could not be written: .*; the last good one is step-0000003"
+        ):
+            train(chosen, tmp_path / "run", quiet=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-0000002", "step-0000003"]
+    monkeypatch.setattr(_Run, "_step", step)
+    train(chosen, tmp_path / "run", quiet=True)
+    train(chosen, tmp_path / "whole", quiet=True)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_rejected_rows_are_listed(llama, tmp_path):
+    data = write_rows(tmp_path / "rows.jsonl", [*pairs(8), {"id": "same", "language": "en"} | chat("?", "a", "a")])
+    result = train(settings(llama, data, max_steps=1), tmp_path / "run", quiet=True)
+    assert result.rejected == {"identical_pair": 1}
+    (line,) = (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()
+    assert json.loads(line) | {"detail": ""} == {
+        "split": "train", "row": "same", "language": "en", "reason": "identical_pair", "detail": ""
+    }  # fmt: skip
+
+
+def test_an_export_is_read_with_its_held_out_split(llama, tmp_path):
+    folder = tmp_path / "v0001"
+    (folder / "preference").mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"export_id": "e"}))
+    write_rows(folder / "preference" / "train-00000-of-00001.jsonl", pairs(20))
+    write_rows(folder / "preference" / "eval-00000-of-00001.jsonl", pairs(5))
+    train_set, held_out = load_datasets(settings(llama, folder), make_tokenizer(), [])
+    assert (len(train_set.examples), len(held_out.examples)) == (20, 5)
