@@ -71,9 +71,13 @@ def join_world(run: TrainRun) -> Iterator[World]:
 
 
 def shard(module: nn.Module, layers: list[nn.Module], dtype: torch.dtype) -> None:
-    """Shard parameters, gradients and optimizer states with FSDP2: float32 shards, computed with in ``dtype``."""
+    """Shard parameters, gradients and optimizer states with FSDP2: float32 shards, computed with in ``dtype``.
+
+    The whole is resharded after its forward pass too, as its parts are: after an evaluation there is no backward pass
+    that would do it, and optimizer and checkpoints must see the shards.
+    """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for layer in (*layers, module):
-        fully_shard(layer, mp_policy=policy)
+        fully_shard(layer, mp_policy=policy, reshard_after_forward=True)

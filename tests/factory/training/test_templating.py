@@ -3,13 +3,13 @@
 import copy
 
 import pytest
-from tests.factory.training.conftest import chat, make_tokenizer, write_rows
 
 from factory.training.examples import Example
 from factory.training.rows import Rejected, read_rows
 from factory.training.templating import Templater
 from schemas.errors import InputError, TrainingError
 from schemas.training import TrainSettings
+from tests.factory.training.conftest import chat, make_tokenizer, write_rows
 
 END, EOS, BOS = 6, 2, 1
 

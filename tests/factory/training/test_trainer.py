@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from factory.training.dataset import load_datasets
@@ -24,6 +23,7 @@ from factory.training.trainer import _Run, train
 from factory.training.world import World
 from schemas.errors import TrainingError
 from schemas.training import Lora, TrainRun, TrainSettings
+from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows
 
 ROOT = Path(__file__).parents[3]
 ALONE = World(0, 1, torch.device("cpu"))
