@@ -98,14 +98,15 @@ def _make_pairs(lake: Lake, config_id: str, strategy: PairStrategy) -> Change:
             SELECT {build} AS config_id, pair_id AS row_id, {stage_name} AS stage, '' AS settings_id,
                 reason, detail, language, NULL AS model
             FROM {judged} WHERE reason IS NOT NULL"""
+        dropped = f"config_id = {build} AND stage = {stage_name}"
         added, removed = replace_rows(
             lake,
             {
                 "pairs": Derived(f"config_id = {build} AND strategy = {label}", pairs),
-                "rejections": Derived(f"config_id = {build} AND stage = {stage_name}", drops),
+                "rejections": Derived(dropped, drops),
             },
         )
-        num_dropped = _count(lake, judged, "reason IS NOT NULL")
+        num_dropped = _count(lake, "rejections", dropped)
         return Change(_count(lake, proposals) - num_dropped, num_dropped, added, removed)
 
 

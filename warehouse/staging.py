@@ -46,12 +46,10 @@ def replace_rows(lake: Lake, derived: Mapping[str, Derived]) -> tuple[int, int]:
 
 def _replace(cursor: duckdb.DuckDBPyConnection, table: str, rows: Derived) -> tuple[int, int]:
     columns, keys = ", ".join(TABLES[table].column_names()), ", ".join(KEYS[table])
-    removed = 0
-    if cursor.execute(f"FROM {table} WHERE {rows.own} LIMIT 1").fetchone():
-        stale = f"SELECT {columns} FROM {table} WHERE {rows.own} EXCEPT SELECT {columns} FROM ({rows.select})"
-        removed = _count(
-            cursor, f"DELETE FROM {table} WHERE {rows.own} AND ({keys}) IN (SELECT ({keys}) FROM ({stale}))"
-        )
+    if not cursor.execute(f"FROM {table} WHERE {rows.own} LIMIT 1").fetchone():
+        return _count(cursor, f"INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows.select})"), 0
+    stale = f"SELECT {columns} FROM {table} WHERE {rows.own} EXCEPT SELECT {columns} FROM ({rows.select})"
+    removed = _count(cursor, f"DELETE FROM {table} WHERE {rows.own} AND ({keys}) IN (SELECT ({keys}) FROM ({stale}))")
     missing = f"SELECT {columns} FROM ({rows.select}) ANTI JOIN (FROM {table} WHERE {rows.own}) USING ({keys})"
     return _count(cursor, f"INSERT INTO {table} ({columns}) {missing}"), removed
 
