@@ -63,18 +63,22 @@ def read_dataset_rows(
     Raises:
         InputError: the dataset, its configuration or its split is missing, or it lacks a column.
     """
-    import datasets  # takes half a second, and only this kind of source needs it
-
-    try:
-        dataset = _open_dataset(name, config=config, split=split, revision=revision)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
+    dataset = _open_dataset(name, config=config, split=split, revision=revision)
     tops = find_top_columns(columns, dataset.column_names, f"dataset '{name}'")
     numbers = count(1)
     for batch in dataset.select_columns(tops).iter(batch_size=_BATCH_ROWS):
         for values in zip(*(batch[top] for top in tops), strict=True):
             number = next(numbers)
             yield RawRow(str(number), f"{name}:{number}", dict(zip(tops, values, strict=True)))
+
+
+def read_dataset_columns(name: str, *, config: str | None, split: str) -> list[str]:
+    """Return the names of the columns of a Hugging Face dataset.
+
+    Raises:
+        InputError: the dataset, its configuration or its split is missing.
+    """
+    return list(_open_dataset(name, config=config, split=split, revision=None).column_names)
 
 
 def find_value(row: Row, column: str) -> Any:
@@ -205,13 +209,16 @@ def _csv_records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, 
 
 
 def _open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> Any:
-    import datasets
+    import datasets  # takes half a second, and only this kind of source needs it
 
     folder = Path(name)
-    if not (folder / "state.json").is_file() and not (folder / "dataset_dict.json").is_file():
-        return datasets.load_dataset(name, config, split=split, revision=revision)
-    saved = datasets.load_from_disk(name)
-    return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+    try:
+        if not (folder / "state.json").is_file() and not (folder / "dataset_dict.json").is_file():
+            return datasets.load_dataset(name, config, split=split, revision=revision)
+        saved = datasets.load_from_disk(name)
+        return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
 
 
 _READERS = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_csv}

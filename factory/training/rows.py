@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from factory.stages.files import SUFFIXES, RawRow, read_dataset_rows, read_file_rows
+from factory.stages.files import SUFFIXES, RawRow, read_dataset_columns, read_dataset_rows, read_file_rows
 from schemas.errors import InputError
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
@@ -62,7 +62,7 @@ def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRo
         raw = read_file_rows(data, columns)
     else:
         config_name = settings.dataset_config
-        names = _columns_of_dataset(data, config_name, split)
+        names = read_dataset_columns(data, config=config_name, split=split)
         form, columns = _choose_columns(names, f"dataset '{data}'", settings.is_preference)
         raw = read_dataset_rows(data, columns, config=config_name, split=split, revision=None)
     for row in raw:
@@ -112,11 +112,6 @@ def _columns_of_file(pattern: str) -> list[str]:
         return list(json.loads(first)) if paths[0].suffix == ".jsonl" else first.strip().split(",")
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{paths[0]} cannot be read: {error}") from error
-
-
-def _columns_of_dataset(name: str, config: str | None, split: str) -> list[str]:
-    first = next(read_dataset_rows(name, [], config=config, split=split, revision=None), None)
-    return [] if first is None or first.value is None else list(first.value)
 
 
 def _choose_columns(names: list[str], where: str, is_preference: bool) -> tuple[tuple[str, ...], list[str]]:

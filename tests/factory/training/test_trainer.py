@@ -21,7 +21,7 @@ from factory.training.preparation import prepare
 from factory.training.step import Stepper
 from factory.training.trainer import _Run, train
 from factory.training.world import World
-from schemas.errors import TrainingError
+from schemas.errors import InputError, TrainingError
 from schemas.training import Lora, TrainRun, TrainSettings
 from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows
 
@@ -325,6 +325,22 @@ def test_rejected_rows_are_listed(llama, tmp_path):
     assert json.loads(line) | {"detail": ""} == {
         "split": "train", "row": "same", "language": "en", "reason": "identical_pair", "detail": ""
     }  # fmt: skip
+
+
+def test_a_hugging_face_dataset_and_parquet_files_are_read_as_json_lines_are(llama, pair_file, tmp_path):
+    import datasets
+    import polars as pl
+
+    rows = list(pairs(40))
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    pl.DataFrame(rows[:30]).write_parquet(tmp_path / "part-0.parquet")
+    pl.DataFrame(rows[30:]).write_parquet(tmp_path / "part-1.parquet")
+    expected, _ = load_datasets(settings(llama, pair_file), make_tokenizer(), [])
+    for place in (tmp_path / "saved", tmp_path / "part-*.parquet"):
+        found, _ = load_datasets(settings(llama, place), make_tokenizer(), [])
+        assert str(found.examples) == str(expected.examples)
+    with pytest.raises(InputError, match="there is no training data at"):
+        load_datasets(settings(llama, tmp_path / "nothing.jsonl"), make_tokenizer(), [])
 
 
 def test_an_export_is_read_with_its_held_out_split(llama, tmp_path):
