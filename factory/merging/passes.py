@@ -99,8 +99,9 @@ def _ties(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
             methods.trim(block.read(number).sub_(base), threshold).mul_(weight)
             for number, threshold, weight in zip(at, thresholds, weights, strict=True)
         ]
-        change = methods.elect(deltas, weights, normalize=settings.is_normalized) if deltas else torch.zeros_like(base)
-        return methods.add_to_base(base, change, settings.lambda_)
+        return methods.add_to_base(
+            base, methods.elect(deltas, weights, normalize=settings.is_normalized), settings.lambda_
+        )
 
     return combine
 
@@ -111,34 +112,31 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
     keys = [model.name or str(number) for number, model in zip(at, models, strict=True)]
     densities = [settings.density_of(model) for model in models]
 
-    def kept(block: Block, place: int, delta: Tensor) -> Tensor:
-        """Return a task vector, what the mask drops set to zero."""
-        if densities[place] == 1:
-            return delta
-        mask = draw_mask(settings.seed, keys[place], parameter.name, densities[place], block.start, block.stop)
-        return delta * mask.to(delta.device).to(delta.dtype)
+    def mask(block: Block, place: int, like: Tensor) -> Tensor:
+        """Return 1 for what is kept of a task vector and 0 for what is dropped, in the dtype and place of ``like``."""
+        drawn = draw_mask(settings.seed, keys[place], parameter.name, densities[place], block.start, block.stop)
+        return drawn.to(like.device).to(like.dtype)
 
     def norms(block: Block) -> np.ndarray:
+        """Return the L1 norm of each task vector, and of what is kept of it."""
         base = block.read_base()
-        deltas = [block.read(number).sub_(base) for number in at]
-        pairs = [(delta, kept(block, place, delta)) for place, delta in enumerate(deltas)]
-        return np.array([[values.abs_().sum().item() for values in (after, before)] for before, after in pairs])
+        magnitudes = [block.read(number).sub_(base).abs_() for number in at]
+        kept = [torch.dot(each, mask(block, place, each)) for place, each in enumerate(magnitudes)]
+        return np.array([(each.sum().item(), part.item()) for each, part in zip(magnitudes, kept, strict=True)])
 
     factors = [1.0] * len(at)
     if settings.rescale == "density":
         factors = [1 / density if density else 1.0 for density in densities]
-    elif settings.rescale == "l1" and at:
+    elif settings.rescale == "l1":
         sums = yield Pass(norms, sum)
-        factors = [methods.l1_factor(before, after) for after, before in sums]
+        factors = [methods.l1_factor(whole, kept) for whole, kept in sums]
 
     def combine(block: Block) -> Tensor:
         base = block.read_base()
-        deltas = [
-            kept(block, place, block.read(number).sub_(base)).mul_(weights[place] * factors[place])
-            for place, number in enumerate(at)
-        ]
-        if not deltas:
-            return base
+        deltas = []
+        for place, number in enumerate(at):
+            delta = block.read(number).sub_(base).mul_(weights[place] * factors[place])
+            deltas.append(delta if densities[place] == 1 else delta.mul_(mask(block, place, delta)))
         join = methods.elect if settings.method == "dare_ties" else methods.add_up
         return methods.add_to_base(base, join(deltas, weights, normalize=settings.is_normalized), settings.lambda_)
 
