@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
+from schemas.merging import MergeSettings
 
 _PATH_FIELDS = frozenset({"path", "model", "adapter", "chat_template", "sql"})
 
@@ -417,6 +418,7 @@ class Recipe(_Section):
     export: Export = Export()
     warehouse: WarehouseSettings = WarehouseSettings()
     run: RunSettings = RunSettings()
+    merge: MergeSettings | None = Field(default=None, exclude=True)  # of the models trained on the build, not of it
 
     @field_validator("languages")
     @classmethod

@@ -68,18 +68,23 @@ def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = 
 def plan_parameters(settings: MergeSettings, like: Checkpoint) -> list[Parameter]:
     """Return the parameters of the result with their weights, in the order in which a checkpoint has them.
 
+    Where all weights of a parameter are zero, a method that has a base keeps the base's.
+
     Raises:
-        InputError: the weights sum to zero where they are normalised, or all are zero.
+        InputError: weights sum to zero that should be divided by their sum, or that leave nothing of a parameter.
     """
     num_layers = count_layers(like.tensors)
     parameters = []
     for name, tensor in like.tensors.items():
         weights = weights_of(settings.models, name, find_depth(name, num_layers))
-        sums = settings.is_normalized and not settings.method.endswith("ties")
-        if not any(weights) or (sums and abs(sum(weights)) < MIN_WEIGHT_SUM):
+        is_divided = settings.is_normalized and not settings.method.endswith("ties")
+        keeps_base = settings.has_task_vectors and not any(weights)
+        if not keeps_base and (not any(weights) or (is_divided and abs(sum(weights)) < MIN_WEIGHT_SUM)):
             listed = ", ".join(f"{weight:g}" for weight in weights)
             raise InputError(f"the weights of parameter '{name}' sum to zero ({listed})")
         parameters.append(Parameter(name, tensor.shape, tensor.num_elements, weights))
+    if not any(any(parameter.weights) for parameter in parameters):
+        raise InputError("the weights of all parameters are zero: nothing would be merged")
     return parameters
 
 
@@ -110,7 +115,7 @@ def _write_weights(
             reader.open(path for source in sources for path in source.paths())
             stream(
                 (_plan_work(settings, sources, each, reader, writer, dtypes[each.name]) for each in parameters),
-                num_threads=settings.run.threads or default_num_threads(),
+                num_threads=settings.run.threads or default_num_threads(settings.run.device),
                 block_elements=BLOCK_ELEMENTS if settings.run.device == "cpu" else GPU_BLOCK_ELEMENTS,
                 finished=finished,
             )

@@ -45,6 +45,8 @@ Steps: TypeAlias = Generator[Pass, Any, Combine]
 def plan_steps(settings: MergeSettings, parameter: Parameter) -> Steps:
     """Return the passes of the settings' method over one parameter. Models of weight zero are not read."""
     at = [number for number, weight in enumerate(parameter.weights) if weight != 0]
+    if not at:
+        return _keep_base()
     match settings.method:
         case "linear":
             return _linear(settings, parameter, at)
@@ -60,6 +62,11 @@ def copy_steps() -> Steps:
     """Return the steps for a parameter that cannot be averaged, such as integers: the first model's is taken."""
     yield from ()
     return lambda block: block.read(0)
+
+
+def _keep_base() -> Steps:
+    yield from ()
+    return lambda block: block.read_base()
 
 
 def _linear(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> Steps:

@@ -19,6 +19,8 @@ BLOCK_ELEMENTS = 1 << 17
 
 GPU_BLOCK_ELEMENTS = 1 << 24
 
+GPU_THREADS = 4
+
 BLOCKS_PER_TASK = 8
 
 KEPT_BYTES = 30 << 20
@@ -104,9 +106,10 @@ def _write(work: Work, combine: Combine, blocks: Iterator[Block]) -> None:
         work.write(block.start, combine(block))
 
 
-def default_num_threads() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def default_num_threads(device: str) -> int:
+    """Return the number of cores that this process may use; a few are enough to keep a GPU busy with its large blocks."""
+    num_cores = len(os.sched_getaffinity(0))
+    return num_cores if device == "cpu" else min(num_cores, GPU_THREADS)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from factory.engines.fingerprint import fingerprint_model
 from schemas.errors import RecipeError
 from schemas.merging import MergeSettings
 from schemas.recipe import Model, WarehouseSettings
-from schemas.recipe_file import load_table
+from schemas.recipe_file import load_recipe, load_table
 from warehouse.lake import Lake
 
 MODELS = Path(__file__).parents[2] / "factory/microworld/models"
@@ -131,6 +131,18 @@ def test_local_paths_are_the_files_and_other_names_the_hubs(file):
     first, second = load_table(file, "merge", MergeSettings).models
     assert (first.model, first.adapter) == (str(file.parent / "a"), str(file.parent.parent / "b"))
     assert second.model == "owner/name"
+
+
+def test_a_recipe_may_hold_the_table_and_is_the_same_build(tmp_path):
+    recipe = (Path(__file__).parents[2] / "flows/recipes/microworld.toml").read_text()
+    (tmp_path / "plain.toml").write_text(recipe)
+    (tmp_path / "merging.toml").write_text(recipe + TABLE)
+    plain, merging = (load_recipe(tmp_path / name) for name in ("plain.toml", "merging.toml"))
+    assert merging.identity() == plain.identity()
+    assert merging.merge == load_table(tmp_path / "merging.toml", "merge", MergeSettings)
+    (tmp_path / "bad.toml").write_text(recipe + TABLE.replace("density", "densty"))
+    with pytest.raises(RecipeError, match=r"merge.densty: there is no such key; did you mean 'density'"):
+        load_recipe(tmp_path / "bad.toml")
 
 
 def test_what_is_execution_is_no_part_of_the_identity():

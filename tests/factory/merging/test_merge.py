@@ -347,6 +347,21 @@ def test_weights_that_sum_to_zero(parents, tmp_path):
         merge(MergeSettings.model_validate({"models": models}), tmp_path / "out")
 
 
+def test_parameters_without_weight_stay_the_bases(parents, tmp_path):
+    base, model, _, _ = parents
+    for method in ("ties", "dare_linear", "dare_ties"):
+        models = [{"model": str(model), "patterns": {"embed_tokens|lm_head": 0.0}}]
+        options = {"method": method, "models": models, "base": str(base), "density": 1.0}
+        merge(MergeSettings.model_validate(options), tmp_path / method)
+        merged = read_weights(tmp_path / method)
+        for name, tensor in merged.items():
+            kept = "embed_tokens" in name or "lm_head" in name
+            assert torch.equal(tensor, read_weights(base if kept else model)[name]), name
+        nothing = [{"model": str(model), "weight": 0.0}]
+        with pytest.raises(InputError, match="the weights of all parameters are zero"):
+            merge(MergeSettings.model_validate(options | {"models": nothing}), tmp_path / "none")
+
+
 def test_an_output_that_exists_is_left_alone(parents, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match=r"'.*/out' exists already; name a folder that does not"):
