@@ -260,6 +260,24 @@ def merge_leave_one_out(
     run_leave_one_out(file, fitness, folder=evaluations)
 
 
+evaluations = typer.Typer(help="Win rates of two models, and language confusion.", no_args_is_help=True)
+app.add_typer(evaluations, name="evaluate")
+
+
+@evaluations.command("confusion")
+def evaluate_confusion(
+    file: Annotated[str, typer.Argument(help="Parquet, JSONL or CSV with responses.", show_default=False)],
+    text: Annotated[str, typer.Option("--text-column", help="The responses; dots reach into fields.")] = "completion",
+    language: Annotated[str, typer.Option("--language-column", help="The language asked for.")] = "language",
+    group: Annotated[str | None, typer.Option("--by", help="A column to report apart, such as the task.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures to this JSON file.")] = None,
+) -> None:
+    """Measure how often recorded responses are in the wrong language, by lines (LPR) and by words (WPR)."""
+    from flows.confusion import measure_confusion
+
+    measure_confusion(file, text=text, language=language, group=group, output=output)
+
+
 def _load(path: Path) -> "Recipe":
     from schemas.recipe_file import load_recipe
 

@@ -1,0 +1,59 @@
+"""Recorded responses of a model, read from a file for measuring: each with the language that it should be in."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from factory.engines.base import Failure
+from factory.stages.files import RawRow, find_value, read_file_rows
+from factory.stages.language_names import find_language
+from factory.stages.rows import Row
+from schemas.errors import InputError
+from schemas.reasons import Reason
+
+Response = tuple[str, str, str]
+"""A group, such as the task; the code of the language that was asked for; the text."""
+
+
+def read_responses(
+    path: str, *, text: str, language: str, group: str | None, rejected: Counter[str]
+) -> Iterator[Response]:
+    """Yield the responses in a file (Parquet, JSONL, CSV; globs allowed), in its order, and count the other rows.
+
+    ``text``, ``language`` and ``group`` name columns; dots reach into nested fields. A missing text is an empty
+    response. ``rejected`` counts, by reason, the rows that are none.
+
+    Raises:
+        InputError: the file is missing or cannot be read, lacks a column, or none of its rows is a response.
+    """
+    columns = [text, language, *([] if group is None else [group])]
+    num_read, first = 0, None
+    for raw in read_file_rows(path, columns):
+        found = _read_response(raw, columns)
+        if isinstance(found, Failure):
+            rejected[found.reason.value] += 1
+            first = first or f"{raw.where}: {found.detail}"
+        else:
+            num_read += 1
+            yield found
+    if not num_read:
+        raise InputError(f"{path} has no response that can be read; the first of its rows, {first or 'none'}")
+
+
+def _read_response(raw: RawRow, columns: list[str]) -> Response | Failure:
+    if raw.value is None:
+        assert raw.fault is not None
+        return raw.fault
+    try:
+        text, language, *group = _find_values(raw.value, columns)
+    except LookupError as error:
+        return Failure(Reason.INVALID_ROW, str(error.args[0]))
+    code = find_language(str(language))
+    if code is None:
+        return Failure(Reason.UNKNOWN_LANGUAGE, f"unknown language {language!r}")
+    if not isinstance(text, str | None):
+        return Failure(Reason.INVALID_ROW, f"'{columns[0]}' must be text, got {type(text).__name__} {str(text)[:40]!r}")
+    return (str(group[0]) if group else "", code, text or "")
+
+
+def _find_values(row: Row, columns: list[str]) -> list[object]:
+    return [find_value(row, column) for column in columns]
