@@ -65,8 +65,8 @@ class TrainSettings(_Section):
     ``eval_data`` defaults to the export's eval split. ``objective`` and its formula: factory/training/losses.py.
     A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
     tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
-    SimPO has no other form. ``divergence_factor``: a step whose loss exceeds that many times the first one stops the
-    run. ``final`` says which weights become the model: those of the last step, or of the best evaluation.
+    SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times the first one stops
+    the run. ``final`` says which weights become the model: those of the last step, or of the best evaluation.
     """
 
     model: str = Field(min_length=1)
@@ -98,7 +98,7 @@ class TrainSettings(_Section):
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    divergence_factor: float = Field(default=10.0, gt=1)
+    divergence_factor: float = Field(default=4.0, gt=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     lora: Lora | None = None
     eval_every: int | None = Field(default=None, gt=0)

@@ -37,6 +37,7 @@ class Progress:
     step: int = 0
     num_tokens: int = 0
     first_loss: float | None = None
+    smoothed_loss: float | None = None
     best_step: int | None = None
     best_loss: float | None = None
     seconds: float = 0.0

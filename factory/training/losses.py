@@ -32,7 +32,7 @@ PREFERENCE_FIELDS = (
     "chosen_nll",
     "kl",
 )
-"""What is reported of a pair. Rewards are beta times the log-ratio to the reference (SimPO: times the mean
+"""What is reported of a pair. A tie is half right, so an accuracy begins at 0.5. Rewards are beta times the log-ratio to the reference (SimPO: times the mean
 log-probability); logps are sums over tokens; ``kl`` is the mean over both answers' tokens of (log pi - log ref)^2 / 2,
 an estimate of the divergence per token on the data (Schulman's k2), 0 without a reference."""
 
@@ -79,7 +79,8 @@ def preference_rows(
         losses = losses + settings.nll_weight * nll
     with torch.no_grad():
         rewards = settings.beta * ratios.detach()
-        columns = [losses, (gap > 0).to(losses.dtype), rewards[:, 0] - rewards[:, 1], *rewards.T, *sums.T, nll]
+        accuracy = (torch.sign(gap) + 1) / 2
+        columns = [losses, accuracy, rewards[:, 0] - rewards[:, 1], *rewards.T, *sums.T, nll]
         drift = torch.zeros_like(gap)
         if reference is not None:
             squares = _sum((logps.detach() - reference).square() / 2, sides, num_rows)

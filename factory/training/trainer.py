@@ -29,6 +29,8 @@ from factory.training.world import World, join_world
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
 
+SMOOTHED_STEPS = 10
+
 
 def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> TrainResult:
     """Train a model, or go on with it; a run that is complete is returned as it is.
@@ -133,17 +135,28 @@ class _Run:
             raise TrainingError(
                 f"step {step} has the loss {result.loss} and a gradient of norm {result.grad_norm}, from the rows {rows}"
             )
-        factor = self._settings.divergence_factor
-        if first is not None and result.loss > factor * abs(first):
+        factor, smoothed = self._settings.divergence_factor, self._smooth(result.loss)
+        if first is not None and smoothed > factor * first:
             raise TrainingError(
-                f"the run diverges: step {step} has the loss {result.loss:.4g}, over {factor:g} times the first one "
-                f"({first:.4g}), most of it from the rows {rows}; a lower learning_rate or max_grad_norm helps"
+                f"the run diverges: at step {step} the loss is {smoothed:.4g} in the mean of the last steps, over "
+                f"{factor:g} times the first one ({first:.4g}); the highest of step {step} are those of the rows {rows}; "
+                "a lower learning_rate or max_grad_norm helps"
             )
 
+    def _smooth(self, loss: float) -> float:
+        """Return the mean over about the last ``SMOOTHED_STEPS`` losses: one odd batch is no divergence."""
+        before = self.progress.smoothed_loss
+        return loss if before is None else before + (loss - before) / SMOOTHED_STEPS
+
     def _count(self, step: int, result: StepResult, seconds: float) -> None:
-        first = result.loss if self.progress.first_loss is None else self.progress.first_loss
-        num_tokens = self.progress.num_tokens + result.num_tokens
-        self.progress = replace(self.progress, step=step, num_tokens=num_tokens, first_loss=first, seconds=seconds)
+        self.progress = replace(
+            self.progress,
+            step=step,
+            num_tokens=self.progress.num_tokens + result.num_tokens,
+            first_loss=result.loss if self.progress.first_loss is None else self.progress.first_loss,
+            smoothed_loss=self._smooth(result.loss),
+            seconds=seconds,
+        )
 
     def _after_step(self, step: int, log: MetricLog, watch: Watch) -> None:
         """Evaluate and write a checkpoint where it is time to."""

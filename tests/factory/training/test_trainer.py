@@ -279,7 +279,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_rows(llama, tmp_path):
 
 
 def test_a_diverging_run_stops(llama, turn_file, tmp_path):
-    with pytest.raises(TrainingError, match=r"the run diverges: step \d+ has the loss .* from the rows row-\d+"):
+    with pytest.raises(TrainingError, match=r"the run diverges: at step \d+ .* those of the rows row-\d+"):
         train(settings(llama, turn_file, "sft", learning_rate=30.0, max_steps=60), tmp_path / "run", quiet=True)
 
 

@@ -1,0 +1,77 @@
+"""The train command: a file in, a model and a row of the checkpoints table out."""
+
+import json
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from factory.microworld.world import MODELS
+from flows.cli import app
+from flows.training import run_training
+from schemas.errors import TrainingError
+from schemas.recipe import WarehouseSettings
+from warehouse.lake import Lake
+
+SETTINGS = """
+[train]
+model = "{model}"
+data = "export"
+objective = "dpo"
+batch_rows = 4
+max_steps = 2
+dtype = "float32"
+[train.run]
+processes = {processes}
+tensorboard = false
+plot = false
+"""
+
+
+@pytest.fixture
+def export(tmp_path):
+    folder = tmp_path / "export"
+    (folder / "preference").mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"export_id": "the-export"}))
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"سؤال {number}"}],
+            "chosen": [{"role": "assistant", "content": "はい"}],
+            "rejected": [{"role": "assistant", "content": "no"}],
+            "language": "ja",
+            "pair_id": str(number),
+        }
+        for number in range(8)
+    ]
+    pl.DataFrame(rows).write_parquet(folder / "preference" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def write_settings(folder, model=MODELS / "base", processes=1):
+    (folder / "train.toml").write_text(SETTINGS.format(model=model, processes=processes))
+    return folder / "train.toml"
+
+
+def test_a_run_is_recorded_with_its_parents_and_export_and_not_run_again(tmp_path, export, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, output = write_settings(tmp_path), tmp_path / "run"
+    warehouse = WarehouseSettings(catalog=str(tmp_path / "lake/catalog.sqlite"), data=str(tmp_path / "lake/data"))
+    done = CliRunner().invoke(app, ["train", str(file), str(output), "--warehouse", str(tmp_path / "lake"), "--quiet"])
+    assert done.exit_code == 0, done.output
+    result = run_training(file, output, warehouse=warehouse, quiet=True)
+    assert result.num_steps == 2
+    with Lake.open(warehouse, read_only=True) as lake:
+        (row,) = lake.query("SELECT * FROM checkpoints").to_dicts()
+    assert row["kind"] == "preference"
+    assert row["export_id"] == "the-export"
+    assert row["path"] == str(output / "model")
+    assert len(row["parents"]) == 1
+    assert row["checkpoint_id"] != row["parents"][0]
+    assert json.loads(row["config"])["settings.objective"] == "dpo"
+    assert json.loads(row["metrics"])["train"]["languages"]["ja"]["loss"] < 1
+
+
+def test_mistakes_of_the_trainer_reach_the_caller_as_one_sentence(tmp_path, export, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="has no tokenizer that can be loaded"):
+        run_training(write_settings(tmp_path, model=tmp_path / "export"), tmp_path / "run", warehouse=None, quiet=True)
