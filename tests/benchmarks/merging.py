@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--mergekit", help="the program mergekit-yaml; without it only ours is measured")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/merging"))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--rescale", choices=("density", "l1"), default="l1", help="ours, for DARE; mergekit's is l1")
     parser.add_argument("--equality", action="store_true", help="compare results, mergekit working in float32")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoints for the next call")
     arguments = parser.parse_args()
@@ -76,7 +77,7 @@ def main() -> None:
         if arguments.equality:
             compare(method, arguments.folder, arguments.mergekit)
         else:
-            measure(method, arguments.folder, arguments.mergekit)
+            measure(method, arguments.folder, arguments.mergekit, arguments.rescale)
     if not arguments.keep:
         shutil.rmtree(arguments.folder)
 
@@ -135,9 +136,9 @@ def copy(folder: Path) -> float:
     return seconds
 
 
-def measure(method: str, folder: Path, mergekit: str | None) -> None:
+def measure(method: str, folder: Path, mergekit: str | None, rescale: str) -> None:
     """Print what each tool takes for a method, and by how much they differ."""
-    ours = run_ours(method, folder, folder / "ours")
+    ours = run_ours(method, folder, folder / "ours", rescale)
     inner = float(ours.output.splitlines()[-1])
     print(f"{method:<12} ours     {show(ours)}  without start-up {inner:5.2f} s", flush=True)
     if mergekit is not None:
@@ -188,12 +189,12 @@ def read(folder: Path, name: str) -> torch.Tensor:
         return file.get_tensor(name)
 
 
-def run_ours(method: str, folder: Path, output: Path) -> Run:
+def run_ours(method: str, folder: Path, output: Path, rescale: str = "l1") -> Run:
     names = ["a", "b"] if method == "slerp" else list(WEIGHTS)
     models = [{"model": str(folder / name), "weight": WEIGHTS[name] if method == "linear" else 1.0} for name in names]
     settings: dict[str, object] = {"method": method, "models": models}
     if method not in {"linear", "slerp"}:
-        settings |= {"base": str(folder / "base"), "density": 0.5, "rescale": "l1"}
+        settings |= {"base": str(folder / "base"), "density": 0.5, "rescale": rescale}
     return watch([sys.executable, "-c", OURS, json.dumps(settings), str(output)])
 
 
