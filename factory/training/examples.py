@@ -50,9 +50,8 @@ class Example:
 
 def examples_digest(examples: list[Example]) -> str:
     """Return the id of what a model will see: all tokens and masks, so template, tokenizer and limits count too."""
-    parts = [
-        part.astype(np.int64).tobytes().hex() if part.dtype == np.bool_ else part.tobytes().hex()
-        for example in examples
-        for part in (example.prompt, *example.branches, *example.trained)
-    ]
-    return content_id("examples", parts)
+    return content_id("examples", [content_id("example", _as_text(example)) for example in examples])
+
+
+def _as_text(example: Example) -> list[str]:
+    return [part.tobytes().hex() for part in (example.prompt, *example.branches, *example.trained)]

@@ -22,6 +22,8 @@ from schemas.training import Lora
 CHECKED_TOKENS = 16
 """Targets of each branch that are compared with the model's own logits."""
 
+MAX_CHECKED_TOKENS = 2048
+
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
 """The largest difference of a log-probability that rounding explains, by the precision of the weights."""
 
@@ -112,6 +114,23 @@ def load_policy(
     return Policy(model.to(device), dtype)
 
 
+def check_lengths(policy: Policy, name: str, examples: Sequence[Example]) -> None:
+    """Check that a model has a word for every token and a position for every place.
+
+    Raises:
+        TrainingError: it has not.
+    """
+    config = policy.causal_lm.config
+    highest = max(int(part.max(initial=0)) for example in examples for part in (example.prompt, *example.branches))
+    num_words = policy.causal_lm.get_input_embeddings().num_embeddings
+    if highest >= num_words:
+        raise TrainingError(f"the tokenizer of model '{name}' gives token {highest}, the model has {num_words} words")
+    longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
+    limit = getattr(config, "max_position_embeddings", None) or longest
+    if longest > limit:
+        raise TrainingError(f"a row has {longest} tokens, model '{name}' has {limit} positions; lower 'max_length'")
+
+
 def check_logits(policy: Policy, name: str, examples: Sequence[Example], device: torch.device) -> None:
     """Compare packed, tiled log-probabilities with those of the model's own attention and logits, row by row.
 
@@ -135,9 +154,10 @@ def check_logits(policy: Policy, name: str, examples: Sequence[Example], device:
 
 
 def _choose(examples: Sequence[Example]) -> list[Example]:
-    """Return the shortest and the median row of the first few."""
+    """Return the shortest and the median row of the first few; plain attention over a very long one costs too much."""
     by_length = sorted(examples[:32], key=lambda example: example.num_packed)
-    return [by_length[0], by_length[len(by_length) // 2]]
+    middle = by_length[len(by_length) // 2]
+    return by_length[:1] if middle.num_packed > MAX_CHECKED_TOKENS else [by_length[0], middle]
 
 
 def _checked_places(example: Example) -> list[Tensor]:

@@ -14,7 +14,7 @@ from factory.training.dataset import Dataset, load_datasets, write_rejected
 from factory.training.identity import RunIdentity
 from factory.training.memory import release_memory
 from factory.training.optimization import make_optimizer
-from factory.training.policy import Policy, add_adapters, check_logits, load_policy
+from factory.training.policy import Policy, add_adapters, check_lengths, check_logits, load_policy
 from factory.training.reference import compute_reference, find_cache, keep_reference, read_reference
 from factory.training.world import World, shard
 from schemas.errors import TrainingError
@@ -45,6 +45,9 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
         write_rejected(output / "rejected.jsonl", {"train": train, "eval": held_out})
     del tokenizer  # of 256,000 words, it would take 100 MB to the end
     policy = _load(settings, settings.model, world)
+    for dataset in (train, held_out):
+        if dataset is not None:
+            check_lengths(policy, settings.model, dataset.examples)
     check_logits(policy, settings.model, train.examples, world.device)
     if settings.lora is not None:
         torch.manual_seed(settings.seed)

@@ -21,7 +21,7 @@ WORST_ROWS = 5
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step gave: means over its rows, the gradient's norm before clipping, and its losses by row."""
+    """What a step gave: means over its rows, the gradient's norm before clipping, and losses of this process's rows."""
 
     metrics: dict[str, Any]
     grad_norm: float
@@ -32,10 +32,11 @@ class StepResult:
     def loss(self) -> float:
         return float(self.metrics["loss"])
 
-    def worst_rows(self) -> list[str]:
-        """Return the rows whose loss is no number, or else those with the highest."""
-        broken = [row for row, loss in self.losses if not abs(loss) < float("inf")]
-        by_loss = [row for row, _ in sorted(self.losses, key=lambda entry: -entry[1])]
+    def worst_rows(self, world: World) -> list[str]:
+        """Return the rows, of all processes, whose loss is no number, or else those with the highest."""
+        losses = [entry for there in world.gather(self.losses) for entry in there]
+        broken = [row for row, loss in losses if not abs(loss) < float("inf")]
+        by_loss = [row for row, _ in sorted(losses, key=lambda entry: -entry[1])]
         return (broken or by_loss)[:WORST_ROWS]
 
 
@@ -70,9 +71,8 @@ class Stepper:
             for batch, values in losses
             for row, loss in zip(batch, values.tolist(), strict=True)
         ]
-        everywhere = [entry for found_there in self._world.gather(by_row) for entry in found_there]
         num_tokens = sum(dataset.examples[row].num_tokens for row in rows)
-        return StepResult(tally.means(self._world), float(norm), everywhere, num_tokens)
+        return StepResult(tally.means(self._world), float(norm), by_row, num_tokens)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def evaluate(self, dataset: Dataset) -> dict[str, Any]:

@@ -130,13 +130,15 @@ class _Run:
 
     def _refuse_bad(self, result: StepResult, step: int) -> None:
         """Stop before an update that would spoil the weights."""
-        rows, first = ", ".join(result.worst_rows()), self.progress.first_loss
         if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+            rows = ", ".join(result.worst_rows(self._world))
             raise TrainingError(
                 f"step {step} has the loss {result.loss} and a gradient of norm {result.grad_norm}, from the rows {rows}"
             )
-        factor, smoothed = self._settings.divergence_factor, self._smooth(result.loss)
+        first, smoothed = self.progress.first_loss, self._smooth(result.loss)
+        factor = self._settings.divergence_factor
         if first is not None and smoothed > factor * first:
+            rows = ", ".join(result.worst_rows(self._world))
             raise TrainingError(
                 f"the run diverges: at step {step} the loss is {smoothed:.4g} in the mean of the last steps, over "
                 f"{factor:g} times the first one ({first:.4g}); the highest of step {step} are those of the rows {rows}; "

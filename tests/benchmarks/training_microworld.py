@@ -3,9 +3,10 @@
     factory demo --folder build/demo
     python -m tests.benchmarks.training_microworld build/demo/exports/microworld/v0001-...
 
-For each seed the base policy is trained on the arbitrage rows, and the result on the pairs of one strategy whose margin
-is at least ``--margin`` (what ``min_margin`` of a recipe would have left). Shown are the mean true quality of greedy
-answers to the export's held-out prompts, and the held-out preference accuracy before and after DPO.
+For each seed the base policy is trained on the arbitrage rows (SFT), on the pairs of one strategy whose margin is at
+least ``--margin``, which is what ``min_margin`` of a recipe would have left (DPO), and on both, one after the other.
+Shown are the mean true quality of greedy answers to the export's held-out prompts, and the preference accuracy on
+held-out pairs, which is 0.5 before the first step.
 """
 
 import argparse
@@ -23,20 +24,20 @@ import polars as pl
 from factory.microworld.models import complete
 from factory.microworld.truth import quality
 from factory.microworld.world import MODELS
-from factory.training.metrics import read_metrics
 from factory.training.trainer import train
 from schemas.training import TrainRun, TrainSettings
+
+SFT = {"learning_rate": 5e-4, "epochs": 2}
+DPO = {"learning_rate": 2e-4, "epochs": 2, "beta": 0.1}
+DPO_AFTER_SFT = {"learning_rate": 5e-5, "epochs": 1, "beta": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One seed: mean true quality of the three models, and the accuracy of DPO before its first and after its last step."""
+    """One seed: mean true quality by model, and the held-out preference accuracy after DPO by the model it began from."""
 
-    base: float
-    sft: float
-    dpo: float
-    accuracy_before: float
-    accuracy_after: float
+    quality: dict[str, float]
+    accuracy: dict[str, float]
 
 
 def measure_quality(model: Path, prompts: list[tuple[str, str]]) -> float:
@@ -67,48 +68,24 @@ def train_seeds(export: Path, folder: Path, seeds: int, strategy: str, margin: f
     """Yield what each seed gave."""
     pairs, held_out = choose_pairs(export, folder, strategy, margin)
     prompts = find_prompts(export)
+    run = TrainRun(device="cpu", checkpoint_every=None, tensorboard=False, plot=False, cache=str(folder))
     base = MODELS / "base"
     quality_of_base = measure_quality(base, prompts)
-    run = TrainRun(device="cpu", checkpoint_every=None, tensorboard=False, plot=False, cache=str(folder))
     for seed in range(seeds):
-        sft = train(
-            TrainSettings(
-                model=str(base),
-                data=str(export),
-                objective="sft",
-                learning_rate=5e-4,
-                batch_rows=32,
-                epochs=2,
-                seed=seed,
-                run=run,
-            ),
-            folder / f"sft-{seed}",
-            quiet=True,
-        )
-        dpo = train(
-            TrainSettings(
-                model=str(sft.model),
-                data=str(pairs),
-                eval_data=str(held_out),
-                objective="dpo",
-                beta=0.1,
-                nll_weight=0.2,
-                learning_rate=5e-4,
-                batch_rows=32,
-                epochs=2,
-                seed=seed,
-                run=run,
-            ),
-            folder / f"dpo-{seed}",
-            quiet=True,
-        )
-        accuracies = [line["accuracy"] for line in read_metrics(folder / f"dpo-{seed}") if line["split"] == "eval"]
+        common = {"batch_rows": 32, "seed": seed, "run": run}
+        preference = common | {"data": str(pairs), "eval_data": str(held_out), "objective": "dpo", "nll_weight": 0.2}
+        runs = {
+            "SFT": common | {"model": str(base), "data": str(export), "objective": "sft"} | SFT,
+            "DPO": preference | {"model": str(base)} | DPO,
+            "SFT+DPO": preference | {"model": str(folder / f"SFT-{seed}" / "model")} | DPO_AFTER_SFT,
+        }
+        results = {
+            name: train(TrainSettings(**values), folder / f"{name}-{seed}", quiet=True) for name, values in runs.items()
+        }
         yield Outcome(
-            quality_of_base,
-            measure_quality(sft.model, prompts),
-            measure_quality(dpo.model, prompts),
-            accuracies[0],
-            accuracies[-1],
+            {"base": quality_of_base}
+            | {name: measure_quality(result.model, prompts) for name, result in results.items()},
+            {name: results[name].eval_metrics["accuracy"] for name in ("DPO", "SFT+DPO")},
         )
 
 
@@ -123,12 +100,9 @@ def main() -> None:
         for seed, outcome in enumerate(
             train_seeds(arguments.export, Path(folder), arguments.seeds, arguments.strategy, arguments.margin)
         ):
-            print(
-                f"seed {seed}: true quality base {outcome.base:.3f}, SFT {outcome.sft:.3f}, DPO {outcome.dpo:.3f}; "
-                f"held-out preference accuracy {outcome.accuracy_before:.3f} before DPO's first step, "
-                f"{outcome.accuracy_after:.3f} after its last",
-                flush=True,
-            )
+            qualities = ", ".join(f"{name} {value:.3f}" for name, value in outcome.quality.items())
+            accuracies = ", ".join(f"{name} {value:.3f}" for name, value in outcome.accuracy.items())
+            print(f"seed {seed}: true quality {qualities}; held-out preference accuracy {accuracies}", flush=True)
 
 
 if __name__ == "__main__":

@@ -317,6 +317,18 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(llama, pair_file, tmp_path,
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
 
+def test_a_model_that_is_too_small_for_its_data_is_refused(llama, pair_file, tmp_path):
+    with pytest.raises(TrainingError, match=r"a row has 603 tokens, model .* has 512 positions; lower 'max_length'"):
+        long = write_rows(tmp_path / "long.jsonl", [chat("?", "cat " * 900)])
+        train(settings(llama, long, "sft", max_length=603), tmp_path / "run", quiet=True)
+    folder = shutil.copytree(llama, tmp_path / "small")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(100)
+    model.save_pretrained(folder)
+    with pytest.raises(TrainingError, match=r"gives token \d+, the model has 100 words"):
+        train(settings(folder, pair_file), tmp_path / "run2", quiet=True)
+
+
 def test_rejected_rows_are_listed(llama, tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", [*pairs(8), {"id": "same", "language": "en"} | chat("?", "a", "a")])
     result = train(settings(llama, data, max_steps=1), tmp_path / "run", quiet=True)
