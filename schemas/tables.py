@@ -67,6 +67,23 @@ class Rewards(dy.Schema):
     reward = dy.Float64()
 
 
+class Verdicts(dy.Schema):
+    """What a judge says of two completions of one prompt.
+
+    ``completion_a`` is the one with the smaller id, so that a pair has one row whoever asks. ``order`` says which was
+    shown first; the verdict is about a and b all the same. ``text`` is what an LLM wrote.
+    """
+
+    completion_a = dy.String(primary_key=True)
+    completion_b = dy.String(primary_key=True)
+    judge_fingerprint = dy.String(primary_key=True)
+    order = _one_of("ab", "ba", primary_key=True)
+    prompt_id = dy.String()
+    language = dy.String()
+    verdict = _one_of("A>>B", "A>B", "A=B", "B>A", "B>>A", "unreadable")
+    text = dy.String(nullable=True)
+
+
 class Rejections(dy.Schema):
     """Every row that was dropped, with its reason.
 
@@ -183,6 +200,7 @@ TABLES: dict[str, type[dy.Schema]] = {
     "prompts": Prompts,
     "completions": Completions,
     "rewards": Rewards,
+    "verdicts": Verdicts,
     "rejections": Rejections,
     "build_prompts": BuildPrompts,
     "build_models": BuildModels,

@@ -1,0 +1,141 @@
+"""Judging by an LLM: pending games in, requests out; replies in, verdicts out."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+import polars as pl
+
+from factory.engines.base import Failure, Message, Reply, Request
+from factory.evaluation.verdicts import LABELS, MIRRORED, parse_verdict
+from factory.stages.rows import Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
+from schemas.evaluation import Scale
+from schemas.languages import LANGUAGES
+from schemas.recipe import Structured
+
+STAGE = "judge"
+
+Output = Literal["json", "choice", "text"]
+
+CRITERIA = (
+    "You compare two answers to a prompt and decide which one is better. The answers should be in {language}. The "
+    "better answer is written in {language}, unless the prompt asks for another language; it completes what the prompt "
+    "requests; it is factually correct and comprehensible; it is grammatical and fluent. The order in which the answers "
+    "stand and their length do not count."
+)
+"""The system text: it names the language and Aya's criteria."""
+
+SCALES: dict[Scale, str] = {
+    "aya": "A (answer A is better), B (answer B is better) or TIE (both are as good, or as bad)",
+    "arena": (
+        "A>>B (answer A is much better), A>B (slightly better), A=B (about the same), B>A (answer B is slightly "
+        "better) or B>>A (much better)"
+    ),
+}
+
+FORMS: dict[Output, str] = {
+    "json": 'Reply with a JSON object: first "reason", in one or two sentences, then "verdict".',
+    "choice": "Reply with the verdict alone.",
+    "text": "Explain yourself briefly, then end with the verdict in double square brackets, such as [[{label}]].",
+}
+
+_SHOWN = (
+    "<prompt>\n{prompt}\n</prompt>\n\n<answer_a>\n{first}\n</answer_a>\n\n<answer_b>\n{second}\n</answer_b>\n\n"
+    "Which answer is better? The verdict is one of {scale}. {form}"
+)
+
+
+class JudgeStage:
+    """The stage (``rows.Stage``) of an LLM that judges.
+
+    Pending rows have the columns game_id, completion_a, completion_b, order ("ab": a is shown first), prompt_id,
+    language, messages (the prompt), text_a and text_b. The lane's settings id is the judge's fingerprint.
+    """
+
+    def __init__(self, lane: Lane, *, scale: Scale, output: Output) -> None:
+        self._lane = lane
+        self._scale = scale
+        self._output = output
+        self._in_flight: dict[str, Row] = {}
+        self._answered: deque[tuple[Row, Reply]] = deque()
+
+    def requests(self, pending: Iterable[pl.DataFrame]) -> Iterator[Request]:
+        """Yield one request per pending game."""
+        kept = ("completion_a", "completion_b", "order", "prompt_id", "language")
+        for frame in pending:
+            for row in frame.iter_rows(named=True):
+                self._in_flight[row["game_id"]] = {name: row[name] for name in kept}
+                yield Request(row["game_id"], make_messages(row, self._scale, self._output))
+
+    def add(self, reply: Reply) -> int:
+        """Take a reply; it finishes its game."""
+        self._answered.append((self._in_flight.pop(reply.request_id), reply))
+        return 1
+
+    def take(self) -> Landed:
+        """Return the verdicts and rejections of the replies since the last call."""
+        answered = [self._answered.popleft() for _ in range(len(self._answered))]
+        verdicts, rejections = [], []
+        for game, reply in answered:
+            fault = find_reply_fault(reply)
+            if fault is None:
+                verdicts.append(self._make_verdict(game, reply))
+            else:
+                rejections.append(self._make_rejection(game, reply, fault))
+        return Landed(make_frame("verdicts", verdicts), make_frame("rejections", rejections))
+
+    def _make_verdict(self, game: Row, reply: Reply) -> Row:
+        assert reply.text is not None
+        shown = parse_verdict(reply.text, self._scale)
+        verdict = shown if game["order"] == "ab" else MIRRORED[shown]
+        return game | {"judge_fingerprint": self._lane.settings_id, "verdict": verdict, "text": reply.text}
+
+    def _make_rejection(self, game: Row, reply: Reply, fault: Failure) -> Row:
+        return make_rejection(
+            reply.request_id,
+            STAGE,
+            fault,
+            settings_id=self._lane.settings_id,
+            language=game["language"],
+            model=self._lane.model,
+        )
+
+
+def make_messages(game: Row, scale: Scale, output: Output) -> tuple[Message, ...]:
+    """Return the conversation that asks for the verdict on one game; the answers stand in the game's order."""
+    first, second = (game["text_a"], game["text_b"]) if game["order"] == "ab" else (game["text_b"], game["text_a"])
+    asked = _SHOWN.format(
+        prompt=_show_prompt(game["messages"]),
+        first=first,
+        second=second,
+        scale=SCALES[scale],
+        form=FORMS[output].format(label=next(iter(LABELS[scale]))),
+    )
+    criteria = CRITERIA.format(language=LANGUAGES[game["language"]].name)
+    return Message(role="system", content=criteria), Message(role="user", content=asked)
+
+
+def make_structure(scale: Scale, output: Output) -> Structured | None:
+    """Return what the engine holds a judge's reply to; nothing for free text."""
+    labels = tuple(LABELS[scale])
+    match output:
+        case "choice":
+            return Structured(choice=labels)
+        case "json":
+            fields = {"reason": {"type": "string"}, "verdict": {"type": "string", "enum": list(labels)}}
+            schema = {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
+            return Structured(json_schema=schema)
+        case "text":
+            return None
+
+
+def wording(scale: Scale, output: Output) -> list[str]:
+    """Return everything that a judge is told whatever the game, as part of its identity."""
+    return [CRITERIA, _SHOWN, SCALES[scale], FORMS[output], *LABELS[scale]]
+
+
+def _show_prompt(messages: Sequence[Message]) -> str:
+    """Return a prompt as text: one turn as it stands, several each under its role."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in messages)

@@ -1,0 +1,95 @@
+"""Settings of one evaluation: two models, the prompts that they answer, and who judges the answers."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from schemas.languages import CORE_LANGUAGES, LANGUAGES
+from schemas.recipe import PromptSource, RewardModel, RunSettings, Sampling, Teacher
+
+Scale = Literal["aya", "arena"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Contestant(Teacher):
+    """``[evaluation.a]`` and ``[evaluation.b]``: one of the two models; recorded answers take part like any model's."""
+
+    sampling: Sampling = Sampling(temperature=0.75)
+
+
+class JudgeModel(Teacher):
+    """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision."""
+
+    sampling: Sampling = Sampling(temperature=0.0)
+
+    @model_validator(mode="after")
+    def _writes(self) -> Self:
+        if self.engine == "recorded" or self.structured is not None:
+            raise ValueError("a judge runs on the vllm or openai engine, and 'output' says what its verdicts look like")
+        return self
+
+
+class Judge(_Section):
+    """``[evaluation.judge]``: exactly one of an LLM, a reward model and the microworld's truth.
+
+    ``scale`` is that of an LLM's verdicts: A, B or TIE, judged by Aya's criteria, or Arena-Hard's five steps, of which
+    a strong one weighs as much as three. ``output`` is how it states them: in a JSON object with its reason, as one
+    word alone (both held to by the engine), or in double square brackets at the end of free text. ``swap`` shows every
+    pair in both orders or, once, in one that chance (``seed``) decides. Scores of a reward model or the truth that
+    differ by ``tie_margin`` or less are a tie.
+    """
+
+    llm: JudgeModel | None = None
+    reward: RewardModel | None = None
+    truth: Literal["microworld"] | None = None
+    scale: Scale = "aya"
+    output: Literal["json", "choice", "text"] = "json"
+    swap: Literal["both", "random"] = "both"
+    tie_margin: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> Self:
+        if sum(judge is not None for judge in (self.llm, self.reward, self.truth)) != 1:
+            raise ValueError("exactly one of 'llm', 'reward' and 'truth' judges")
+        return self
+
+
+class EvaluationSettings(_Section):
+    """``[evaluation]``: who plays, on which prompts, who judges, and how the figures are worked out.
+
+    Without ``prompts`` the held-out prompts of ``build`` (a name or config id; default: the latest) are answered, of
+    each language at most ``limit``, the same ones in all languages where they are translations of one another.
+    """
+
+    name: str = Field(default="evaluation", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
+    a: Contestant
+    b: Contestant
+    languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
+    prompts: PromptSource | None = None
+    build: str | None = None
+    limit: int | None = Field(default=None, gt=0)
+    judge: Judge
+    seed: int = Field(default=0, ge=0)
+    bootstrap_rounds: int = Field(default=1000, gt=1)
+    run: RunSettings = RunSettings()
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [code for code in value if code not in LANGUAGES]
+        if unknown or len(set(value)) < len(value):
+            raise ValueError(f"languages are named once each, of {', '.join(LANGUAGES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.prompts is not None and self.build is not None:
+            raise ValueError("'prompts' and 'build' both say what is answered; give one of them")
+        if self.a.name == self.b.name:
+            raise ValueError(f"both models are named {self.a.name!r}; names must differ")
+        if self.a.samples != self.b.samples:
+            raise ValueError("both models give as many answers to a prompt: 'samples' must be equal")
+        return self
