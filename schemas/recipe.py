@@ -378,11 +378,13 @@ class Export(_Section):
 class WarehouseSettings(_Section):
     """``[warehouse]``: where the lake lies. ``catalog`` is a SQLite path or a postgres:// URL; ``data`` may be s3://.
 
-    The password of a Postgres catalog comes from PGPASSWORD, never from the recipe.
+    ``memory`` ("4GB") is how much DuckDB may use before it spills to disk; none: most of the machine's. The password of
+    a Postgres catalog comes from PGPASSWORD, never from the recipe.
     """
 
     catalog: str = "lake/catalog.sqlite"
     data: str = "lake/data"
+    memory: str | None = Field(default=None, pattern=r"^\d+(\.\d+)? ?[MGT]i?B$")
 
     @field_validator("catalog", "data")
     @classmethod

@@ -71,7 +71,8 @@ class Lake:
         if read_only and catalog.sqlite and not catalog.sqlite.exists():
             raise WarehouseError(f"there is no warehouse at {catalog.shown}; a build makes one")
         spill = Path(tempfile.gettempdir()) / f"factory-spill-{random.getrandbits(48):x}"
-        connection = duckdb.connect(config={"python_enable_replacements": False, "temp_directory": str(spill)})
+        limit = {"memory_limit": settings.memory} if settings.memory else {}
+        connection = duckdb.connect(config={"python_enable_replacements": False, "temp_directory": str(spill), **limit})
         lake = cls(connection, catalog, open_locks(catalog), read_only=read_only)
         try:
             with _explained(catalog):
@@ -188,8 +189,12 @@ class Lake:
         """
 
         def change(cursor: duckdb.DuckDBPyConnection) -> None:
-            cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
-            cursor.execute(f"CALL ducklake_merge_adjacent_files('lake', max_file_size => {_SMALL_FILE})")
+            cursor.execute("SET threads = 1")  # every thread of a writer holds row groups in memory
+            try:
+                cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
+                cursor.execute(f"CALL ducklake_merge_adjacent_files('lake', max_file_size => {_SMALL_FILE})")
+            finally:
+                cursor.execute("RESET threads")
 
         with self._locks.rewriting(patience=_QUIET) as is_alone:
             if is_alone:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from schemas.errors import WarehouseError
 from schemas.ids import content_id
@@ -206,6 +207,13 @@ def test_compaction_merges_files_and_removes_them_when_no_reader_needs_them(sett
         assert len(files()) == 1
         assert not files() & small
         assert count(lake) == 60
+
+
+def test_memory_is_what_the_settings_say(settings: WarehouseSettings) -> None:
+    with Lake.open(settings.model_copy(update={"memory": "512MiB"})) as lake:
+        assert lake.query("SELECT current_setting('memory_limit')").item() == "512.0 MiB"
+    with pytest.raises(ValidationError, match="memory"):
+        WarehouseSettings(memory="much")
 
 
 def test_compaction_leaves_files_alone_while_somebody_reads(settings: WarehouseSettings) -> None:
