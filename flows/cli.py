@@ -264,6 +264,22 @@ evaluations = typer.Typer(help="Win rates of two models, and language confusion.
 app.add_typer(evaluations, name="evaluate")
 
 
+@evaluations.command("winrate")
+def evaluate_winrate(
+    file: Annotated[Path, typer.Argument(help="A TOML file with an [evaluation] table.", show_default=False)],
+    a: Annotated[str | None, typer.Option("--a", help="This model instead of the file's first.")] = None,
+    b: Annotated[str | None, typer.Option("--b", help="This model instead of the file's second.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures to this JSON file.")] = None,
+    warehouse: WarehouseFolder = Path("lake"),
+    recipe: OptionalRecipe = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Let two models answer held-out prompts and a judge compare them; a rerun asks only what is missing."""
+    from flows.evaluation_report import run_winrate
+
+    run_winrate(file, warehouse=_warehouse(recipe, warehouse), a=a, b=b, output=output, quiet=quiet)
+
+
 @evaluations.command("confusion")
 def evaluate_confusion(
     file: Annotated[str, typer.Argument(help="Parquet, JSONL or CSV with responses.", show_default=False)],

@@ -59,7 +59,7 @@ def execute_build(
         raise FactoryError(f"there is no stage {until!r}; allowed are {', '.join(STAGES)}")
     started = time.monotonic()
     stop = threading.Event()
-    with Board(quiet=quiet) as board, Lake.open(recipe.warehouse) as lake, _stop_on_signal(stop, board):
+    with Board(quiet=quiet) as board, Lake.open(recipe.warehouse) as lake, stop_on_signal(stop, board):
         build = resolve_build(recipe)
         run = Run(uuid4().hex, build, lake, board, SlotPool(find_slots(recipe.run.slots)), limit, stop)
         if together is not None:
@@ -142,7 +142,7 @@ def _record(run: Run, status: str, detail: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _stop_on_signal(stop: threading.Event, board: Board) -> Iterator[None]:
+def stop_on_signal(stop: threading.Event, board: Board) -> Iterator[None]:
     """First Ctrl-C or SIGTERM: send nothing more, commit what is in flight. Second Ctrl-C: stop at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

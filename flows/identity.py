@@ -1,6 +1,7 @@
 """What makes a build this build: model fingerprints, lane settings and the config id, resolved before anything is sent."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from schemas.recipe import EXECUTION_FIELDS, Model, Recipe, RewardModel, Teacher
 from schemas.tables import BuildModels
 from warehouse.user_sql import check_sql
 
-Role = Literal["teacher", "translator", "reward"]
+Role = Literal["teacher", "translator", "reward", "policy", "judge"]
 
 _LOCATION_FIELDS = frozenset({"engine", "model", "revision", "adapter", "adapter_revision", "dtype", "quantization"})
 """Fields that the fingerprint stands for."""
@@ -58,20 +59,25 @@ class Build:
 
     def models(self) -> pl.DataFrame:
         """Return the build's lanes as rows of ``build_models``."""
-        rows = [
-            {
-                "config_id": self.config_id,
-                "role": lane.role,
-                "name": lane.name,
-                "settings_id": lane.settings_id,
-                "model_fingerprint": lane.fingerprint,
-                "languages": list(lane.languages),
-                "num_samples": lane.num_samples,
-                "licence": lane.licence,
-            }
-            for lane in self.lanes
-        ]
-        return BuildModels.validate(pl.DataFrame(rows, schema=BuildModels.create_empty().schema), cast=True)
+        return make_model_rows(self.config_id, self.lanes)
+
+
+def make_model_rows(config_id: str, lanes: Iterable[Lane]) -> pl.DataFrame:
+    """Return lanes as rows of ``build_models``."""
+    rows = [
+        {
+            "config_id": config_id,
+            "role": lane.role,
+            "name": lane.name,
+            "settings_id": lane.settings_id,
+            "model_fingerprint": lane.fingerprint,
+            "languages": list(lane.languages),
+            "num_samples": lane.num_samples,
+            "licence": lane.licence,
+        }
+        for lane in lanes
+    ]
+    return BuildModels.validate(pl.DataFrame(rows, schema=BuildModels.create_empty().schema), cast=True)
 
 
 def resolve_build(recipe: Recipe) -> Build:
@@ -82,23 +88,27 @@ def resolve_build(recipe: Recipe) -> Build:
         RecipeError: an SQL file that is not there or not one SELECT, or a refusal pattern that is none.
     """
     check_sql(recipe)
-    teachers = tuple(_teacher_lane(teacher, recipe) for teacher in recipe.teachers)
+    teachers = tuple(teacher_lane(teacher, recipe.languages) for teacher in recipe.teachers)
     translator = _translator_lane(recipe.translation, recipe) if recipe.translation else None
-    rewards = tuple(_reward_lane(model, recipe) for model in recipe.reward_models)
+    rewards = tuple(reward_lane(model, recipe.languages) for model in recipe.reward_models)
     lanes = (*teachers, *([translator] if translator else []), *rewards)
     return Build(recipe, _config_id(recipe, lanes), teachers, translator, rewards)
 
 
-def _teacher_lane(teacher: Teacher, recipe: Recipe) -> Lane:
+def teacher_lane(teacher: Teacher, languages: tuple[str, ...], role: Role = "teacher") -> Lane:
+    """Return the lane of a model that completes prompts, in those of ``languages`` that it is declared for.
+
+    Raises:
+        EngineError: the model is not there, or its moving revision cannot be resolved.
+    """
     if teacher.recorded:
         fingerprint = content_id("recorded", [teacher.name, _file_digests(teacher.recorded.path)])
         settings = content_id("settings", [fingerprint, teacher.recorded.model_dump(mode="json", exclude={"path"})])
     else:
         fingerprint = fingerprint_model(teacher)
         settings = _settings_id(teacher, fingerprint)
-    declared = teacher.languages or recipe.languages
-    languages = tuple(code for code in recipe.languages if code in declared)
-    return Lane("teacher", teacher.name, teacher, fingerprint, settings, languages, teacher.samples, teacher.licence)
+    declared = tuple(code for code in languages if code in (teacher.languages or languages))
+    return Lane(role, teacher.name, teacher, fingerprint, settings, declared, teacher.samples, teacher.licence)
 
 
 def _translator_lane(translation: Translation, recipe: Recipe) -> Lane:
@@ -108,9 +118,14 @@ def _translator_lane(translation: Translation, recipe: Recipe) -> Lane:
     return Lane("translator", name, translation, fingerprint, settings, recipe.languages, 1, translation.licence)
 
 
-def _reward_lane(model: RewardModel, recipe: Recipe) -> Lane:
+def reward_lane(model: RewardModel, languages: tuple[str, ...]) -> Lane:
+    """Return the lane of a reward model.
+
+    Raises:
+        EngineError: the model is not there, or its moving revision cannot be resolved.
+    """
     fingerprint = fingerprint_model(model)
-    return Lane("reward", model.name, model, fingerprint, _settings_id(model, fingerprint), recipe.languages, 1, None)
+    return Lane("reward", model.name, model, fingerprint, _settings_id(model, fingerprint), languages, 1, None)
 
 
 def _settings_id(model: Model, fingerprint: str) -> str:

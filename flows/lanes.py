@@ -18,7 +18,7 @@ from flows.progress import Board, LaneReport
 from flows.slots import Slot, SlotPool
 from schemas.errors import EngineError, FactoryError
 from schemas.reasons import TRANSIENT_REASONS
-from schemas.recipe import Model
+from schemas.recipe import Model, RunSettings
 from schemas.tables import Usage
 from warehouse.lake import Lake
 
@@ -59,6 +59,36 @@ def run_in_order(pieces: dict[str, Callable[[], int]]) -> list[int]:
     return [piece() for piece in pieces.values()]
 
 
+class LaneRun(Protocol):
+    """What a lane needs of the run that it is part of, be it a build's or an evaluation's."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def lake(self) -> Lake: ...
+
+    @property
+    def board(self) -> Board: ...
+
+    @property
+    def slots(self) -> SlotPool: ...
+
+    @property
+    def stop(self) -> threading.Event: ...
+
+    @property
+    def open_engine(self) -> OpenEngine: ...
+
+    @property
+    def settings(self) -> RunSettings: ...
+
+    @property
+    def scorers(self) -> tuple[Lane, ...]:
+        """The reward models that will score what is answered."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of a build: what its stages share."""
@@ -73,13 +103,26 @@ class Run:
     together: Together = run_in_order
     open_engine: OpenEngine = open_engine
 
+    @property
+    def settings(self) -> RunSettings:
+        return self.build.recipe.run
+
+    @property
+    def scorers(self) -> tuple[Lane, ...]:
+        return self.build.rewards
+
     def check_stop(self) -> None:
         """Raise if the user asked for a stop."""
-        if self.stop.is_set():
-            raise BuildStoppedError("the build was stopped; the same command goes on from there")
+        check_stop(self.stop)
 
 
-def run_lane(run: Run, job: LaneJob) -> int:
+def check_stop(stop: threading.Event) -> None:
+    """Raise if the user asked for a stop."""
+    if stop.is_set():
+        raise BuildStoppedError("the build was stopped; the same command goes on from there")
+
+
+def run_lane(run: LaneRun, job: LaneJob) -> int:
     """Send what is pending, commit what comes back, and return the number of requests answered or rejected.
 
     Nothing is sent, and no engine started, when nothing is pending. Only one process at a time works on a lane.
@@ -93,7 +136,7 @@ def run_lane(run: Run, job: LaneJob) -> int:
         total = int(run.lake.query(f"SELECT count(*) AS n FROM ({job.pending})").item())
         if not total:
             return 0
-        run.check_stop()
+        check_stop(run.stop)
         if job.task != "score":
             _check_scorers(run)
         settings = job.lane.model.run
@@ -105,7 +148,7 @@ def run_lane(run: Run, job: LaneJob) -> int:
             finally:
                 _record_usage(run, job, slot, report)
         run.lake.compact()
-        run.check_stop()
+        check_stop(run.stop)
         if report.meter.done != total:
             raise EngineError(
                 f"{job.stage} of {job.lane.name} answered {report.meter.done:,} of {total:,} requests; "
@@ -114,8 +157,8 @@ def run_lane(run: Run, job: LaneJob) -> int:
     return total
 
 
-def _work(run: Run, job: LaneJob, engine: Engine, report: LaneReport) -> None:
-    settings = run.build.recipe.run
+def _work(run: LaneRun, job: LaneJob, engine: Engine, report: LaneReport) -> None:
+    settings = run.settings
 
     def count(landed: Landed) -> None:
         report.count(rows=landed.rows.height, rejected=landed.rejections.height)
@@ -129,13 +172,13 @@ def _work(run: Run, job: LaneJob, engine: Engine, report: LaneReport) -> None:
             committer.add(reply)
 
 
-def _check_scorers(run: Run) -> None:
+def _check_scorers(run: LaneRun) -> None:
     """Refuse reward models that cannot score before anything is spent on completions; opening them starts nothing."""
-    for lane in run.build.rewards:
+    for lane in run.scorers:
         run.open_engine(lane.model, "score")
 
 
-def _open(run: Run, job: LaneJob, slot: Slot) -> Engine:
+def _open(run: LaneRun, job: LaneJob, slot: Slot) -> Engine:
     model = job.lane.model
     replicas = model.run.replicas
     if replicas == 1:
@@ -153,7 +196,7 @@ def _forget_transient(lake: Lake, job: LaneJob) -> None:
         lake.delete("rejections", where, parameters)
 
 
-def _record_usage(run: Run, job: LaneJob, slot: Slot, report: LaneReport) -> None:
+def _record_usage(run: LaneRun, job: LaneJob, slot: Slot, report: LaneReport) -> None:
     meter = report.meter
     row = {
         "run_id": run.run_id,

@@ -16,11 +16,13 @@ from factory.stages.sources import read_source
 from factory.stages.translation import Translator
 from flows.identity import Lane
 from flows.lanes import LaneJob, Run
+from flows.progress import Board
 from schemas.recipe import PromptSource, Teacher, Translation
 from warehouse import curate, pending
 from warehouse.audits import run_audits
 from warehouse.build_views import use_build
 from warehouse.export import export_build
+from warehouse.lake import Lake
 
 
 @cache
@@ -96,16 +98,17 @@ def _translation_job(
         lane=lane,
         pending=wanted,
         table=table,
-        work=Translator(_signature(lane), translation, table, detect=detector().detect),
+        work=Translator(signature(lane), translation, table, detect=detector().detect),
     )
 
 
 def sampling_jobs(run: Run) -> list[LaneJob]:
     """Return one lane per teacher that is to be asked."""
-    return [_sampling_job(lane) for lane in run.build.teachers if lane not in recorded_lanes(run)]
+    return [sampling_job(lane) for lane in run.build.teachers if lane not in recorded_lanes(run)]
 
 
-def _sampling_job(lane: Lane) -> LaneJob:
+def sampling_job(lane: Lane) -> LaneJob:
+    """Return what a teacher or policy has to answer of the build in use."""
     assert isinstance(lane.model, Teacher)
     wanted, _ = pending.pending_completions(lane.settings_id, lane.languages, lane.num_samples)
     return LaneJob(
@@ -115,7 +118,7 @@ def _sampling_job(lane: Lane) -> LaneJob:
         pending=wanted,
         table="completions",
         work=Sampler(
-            _signature(lane),
+            signature(lane),
             detect=detector().detect,
             system_prompt=lane.model.system_prompt,
             seed=lane.model.sampling.seed,
@@ -125,17 +128,19 @@ def _sampling_job(lane: Lane) -> LaneJob:
 
 def scoring_jobs(run: Run) -> list[LaneJob]:
     """Return one lane per reward model."""
-    return [
-        LaneJob(
-            stage="score",
-            task="score",
-            lane=lane,
-            pending=pending.pending_rewards(lane.settings_id)[0],
-            table="rewards",
-            work=Scorer(_signature(lane), system_prompt=lane.model.system_prompt),
-        )
-        for lane in run.build.rewards
-    ]
+    return [scoring_job(lane) for lane in run.build.rewards]
+
+
+def scoring_job(lane: Lane) -> LaneJob:
+    """Return what a reward model has to score of the build in use."""
+    return LaneJob(
+        stage="score",
+        task="score",
+        lane=lane,
+        pending=pending.pending_rewards(lane.settings_id)[0],
+        table="rewards",
+        work=Scorer(signature(lane), system_prompt=lane.model.system_prompt),
+    )
 
 
 def recorded_lanes(run: Run) -> list[Lane]:
@@ -145,18 +150,23 @@ def recorded_lanes(run: Run) -> list[Lane]:
 
 def read_recorded(run: Run, lane: Lane) -> int:
     """Let recorded completions join the pool; rows that join to no prompt are rejections."""
+    return land_recorded(run.lake, run.board, lane, run.build.config_id)
+
+
+def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str) -> int:
+    """Let a lane's recorded completions answer the kept prompts of the build in use; return how many are new."""
     assert isinstance(lane.model, Teacher)
     assert lane.model.recorded is not None
     columns = "prompt_id, language, source, source_row, parent_id, messages"
-    prompts = run.lake.stream(f"SELECT {columns} FROM kept_prompts ORDER BY prompt_id")
+    prompts = lake.stream(f"SELECT {columns} FROM kept_prompts ORDER BY prompt_id")
     num_new = num_rejected = 0
     for landed in read_recorded_rows(
-        lane.model.recorded, prompts, _signature(lane), detect=detector().detect, config_id=run.build.config_id
+        lane.model.recorded, prompts, signature(lane), detect=detector().detect, config_id=config_id
     ):
-        num_new += run.lake.append("completions", landed.rows)
-        run.lake.append("rejections", landed.rejections)
+        num_new += lake.append("completions", landed.rows)
+        lake.append("rejections", landed.rejections)
         num_rejected += landed.rejections.height
-    run.board.say(f"  read · {lane.name}: {num_new:,} new completions, {num_rejected:,} rejected")
+    board.say(f"  read · {lane.name}: {num_new:,} new completions, {num_rejected:,} rejected")
     return num_new
 
 
@@ -212,5 +222,6 @@ def count_stages(run: Run) -> pl.DataFrame:
     return run.lake.query("FROM stages")
 
 
-def _signature(lane: Lane) -> rows.Lane:
+def signature(lane: Lane) -> rows.Lane:
+    """Return what the rows that a lane makes carry of it."""
     return rows.Lane(lane.settings_id, lane.name, lane.fingerprint)

@@ -142,3 +142,14 @@ def _with_interval(name: str, rounds: Floats) -> dict[str, Floats]:
 def _rate_names() -> list[str]:
     names = [*(f"{outcome}_rate" for outcome in OUTCOMES), "length_controlled"]
     return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+
+
+def rate_first_shown(games: pl.DataFrame) -> float | None:
+    """Return the share of won games that the answer shown first has won; far from a half, the judge minds the order.
+
+    ``games`` has, besides the verdict, ``is_first``: whether the first model's answer was shown first. None where
+    nobody has won a game.
+    """
+    won, lost = pl.col("verdict").str.starts_with("A>"), pl.col("verdict").str.starts_with("B>")
+    share = games.filter(won | lost).select((won == pl.col("is_first")).mean()).item()
+    return None if share is None else float(share)

@@ -1,0 +1,45 @@
+"""Verdicts from scores: those of a reward model, or the microworld's truth."""
+
+from functools import partial
+
+import polars as pl
+
+from factory.engines.base import Failure
+from factory.evaluation.judging import STAGE
+from factory.evaluation.verdicts import compare_scores
+from factory.microworld.truth import quality
+from factory.stages.rows import Landed, make_frame, make_rejection
+from schemas.reasons import Reason
+
+
+def score_by_truth(games: pl.DataFrame) -> pl.DataFrame:
+    """Return games with score_a and score_b, the true qualities of their answers; null where the truth is not known.
+
+    The question is the last message. Known is what the microworld's wording asks.
+    """
+    return games.with_columns(
+        pl.struct(pl.col("messages").list.last().struct.field("content"), "language", f"text_{side}")
+        .map_elements(partial(_grade, side=side), return_dtype=pl.Float64)
+        .alias(f"score_{side}")
+        for side in ("a", "b")
+    )
+
+
+def decide_games(games: pl.DataFrame, *, judge_fingerprint: str, tie_margin: float) -> Landed:
+    """Return the verdicts on games with score_a and score_b; a game without scores is a rejection."""
+    verdicts, rejections = [], []
+    unknown = Failure(Reason.NO_SUCH_PROMPT, "the prompt is no question of the microworld")
+    for game in games.iter_rows(named=True):
+        if game["score_a"] is None or game["score_b"] is None:
+            language = game["language"]
+            rejections.append(
+                make_rejection(game["game_id"], STAGE, unknown, settings_id=judge_fingerprint, language=language)
+            )
+        else:
+            verdict = compare_scores(game["score_a"], game["score_b"], tie_margin)
+            verdicts.append(game | {"judge_fingerprint": judge_fingerprint, "verdict": verdict, "text": None})
+    return Landed(make_frame("verdicts", verdicts), make_frame("rejections", rejections))
+
+
+def _grade(row: dict[str, str], side: str) -> float | None:
+    return quality(row["content"], row["language"], row[f"text_{side}"])

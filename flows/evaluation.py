@@ -1,0 +1,317 @@
+"""One evaluation: two models answer the same prompts, a judge compares, and the games become win rates.
+
+Everything is wanted minus have: answers, scores and verdicts are facts of the warehouse, and a rerun asks only what is
+missing.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import polars as pl
+
+from factory.engines.open import open_engine
+from factory.evaluation.confusion import check_responses, rate_confusion
+from factory.evaluation.judging import STAGE, JudgeStage, make_structure, wording
+from factory.evaluation.scored import decide_games, score_by_truth
+from factory.evaluation.verdicts import MIRRORED, STRONG_WEIGHTS
+from factory.evaluation.winrates import rate_first_shown, rate_games
+from factory.stages.prompts import SeenPrompts, build_prompts
+from factory.stages.sources import read_source
+from flows.execution import stop_on_signal
+from flows.identity import Lane, make_model_rows, reward_lane, teacher_lane
+from flows.lanes import LaneJob, OpenEngine, check_stop, run_lane
+from flows.progress import Board
+from flows.slots import SlotPool, find_slots
+from flows.stages import detector, land_recorded, sampling_job, scoring_job, signature
+from schemas.errors import InputError, RecipeError
+from schemas.evaluation import EvaluationSettings, Judge
+from schemas.ids import content_id
+from schemas.recipe import PromptGates, PromptSource, RunSettings, Teacher, WarehouseSettings
+from warehouse.build_views import latest_build, use_build
+from warehouse.games import games_with_verdicts, pending_games, pending_scored_games, use_games
+from warehouse.lake import Lake
+
+OPEN_GATES = PromptGates(language=False, near_duplicate_similarity=0, max_chars=1_000_000)
+"""Prompts of an evaluation are taken as they are; only what is no text, or there twice, is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation with its identities resolved. ``judge`` is none where the truth judges."""
+
+    settings: EvaluationSettings
+    evaluation_id: str
+    a: Lane
+    b: Lane
+    judge: Lane | None
+    judge_fingerprint: str
+
+    @property
+    def models(self) -> tuple[Lane, Lane]:
+        return self.a, self.b
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRun:
+    """One run of an evaluation (``lanes.LaneRun``)."""
+
+    run_id: str
+    evaluation: Evaluation
+    lake: Lake
+    board: Board
+    slots: SlotPool
+    stop: threading.Event
+    open_engine: OpenEngine
+
+    @property
+    def settings(self) -> RunSettings:
+        return self.evaluation.settings.run
+
+    @property
+    def scorers(self) -> tuple[Lane, ...]:
+        judge = self.evaluation.judge
+        return (judge,) if judge is not None and judge.role == "reward" else ()
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    ``rates`` is what ``winrates.rate_games`` returns, ``a`` being the first model. ``answers`` has one row per language
+    and model: num_answers, lpr, wpr, mean_chars, mean_tokens and truncated (a share). ``first_shown`` is the share of
+    won games that the answer shown first has won. ``num_sent`` counts what was asked in this run.
+    """
+
+    evaluation: Evaluation
+    rates: pl.DataFrame
+    answers: pl.DataFrame
+    first_shown: float | None
+    num_prompts: int
+    num_sent: int
+    snapshot: int
+
+
+def evaluate(
+    settings: EvaluationSettings,
+    warehouse: WarehouseSettings,
+    *,
+    quiet: bool = False,
+    open_engine: OpenEngine = open_engine,
+) -> EvaluationResult:
+    """Run an evaluation, or go on with it.
+
+    Raises:
+        FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
+    """
+    stop = threading.Event()
+    with Board(quiet=quiet) as board, Lake.open(warehouse) as lake, stop_on_signal(stop, board):
+        build_id = None if settings.prompts is not None else _find_build(lake, settings.build)
+        evaluation = resolve_evaluation(settings, build_id)
+        slots = SlotPool(find_slots(settings.run.slots))
+        run = EvaluationRun(uuid4().hex, evaluation, lake, board, slots, stop, open_engine)
+        board.say(
+            f"evaluation {settings.name} ({evaluation.evaluation_id[:8]}) · {settings.a.name} and {settings.b.name}"
+        )
+        with lake.lease(f"evaluation {evaluation.evaluation_id}", wait=settings.run.overlap == "wait"):
+            num_prompts = _choose_prompts(run, build_id)
+            num_sent = _answer(run) + _judge(run)
+            return _summarize(run, num_prompts, num_sent)
+
+
+def resolve_evaluation(settings: EvaluationSettings, build_id: str | None) -> Evaluation:
+    """Fingerprint the models and derive the ids; ``build_id`` names the build whose held-out prompts are answered.
+
+    Raises:
+        EngineError: a model is not there, or its moving revision cannot be resolved.
+        RecipeError: both models are the same one with the same settings.
+    """
+    a = teacher_lane(settings.a, settings.languages, "policy")
+    b = teacher_lane(settings.b, settings.languages, "policy")
+    if a.settings_id == b.settings_id:
+        raise RecipeError(f"{a.name} and {b.name} are one model with the same settings: there is nothing to compare")
+    judge, fingerprint = _resolve_judge(settings.judge, settings.languages)
+    prompts = build_id or _identify_prompts(settings.prompts)
+    limits = [list(settings.languages), settings.limit]
+    evaluation_id = content_id("evaluation", [a.settings_id, b.settings_id, fingerprint, prompts, limits])
+    return Evaluation(settings, evaluation_id, a, b, judge, fingerprint)
+
+
+def _resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None, str]:
+    """Return the judge's lane and its fingerprint: the model with its settings, and all that decides its verdicts."""
+    if judge.reward is not None:
+        lane = reward_lane(judge.reward, languages)
+        return lane, content_id("judge", [lane.settings_id, judge.tie_margin])
+    if judge.llm is None:
+        return None, content_id("judge", ["truth", judge.truth, judge.tie_margin])
+    # Built anew as a teacher: of a judge, its own check would refuse the structure that is set here.
+    fields = judge.llm.model_dump() | {"structured": make_structure(judge.scale, judge.output), "languages": ()}
+    lane = teacher_lane(Teacher.model_validate(fields), languages, "judge")
+    fingerprint = content_id("judge", [lane.settings_id, wording(judge.scale, judge.output)])
+    return Lane("judge", lane.name, lane.model, lane.fingerprint, fingerprint, languages, 1, lane.licence), fingerprint
+
+
+def _identify_prompts(source: PromptSource | None) -> str:
+    assert source is not None
+    return content_id("prompts", source.model_dump(mode="json", exclude={"path"}))
+
+
+def _find_build(lake: Lake, name: str | None) -> str:
+    build_id = latest_build(lake, name)
+    if build_id is None:
+        raise InputError(
+            "the warehouse has no build whose held-out prompts could be answered; name [evaluation.prompts]"
+        )
+    return build_id
+
+
+def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
+    """Make the prompts and models those of the evaluation, and let the views speak of it; return how many prompts."""
+    lake, evaluation = run.lake, run.evaluation
+    settings, evaluation_id = evaluation.settings, evaluation.evaluation_id
+    if build_id is None:
+        found = _read_prompts(run)
+    else:
+        use_build(lake, build_id)
+        found = lake.query("SELECT prompt_id, root_id, language, split FROM kept_prompts WHERE split = 'eval'")
+    wanted = found.filter(pl.col("language").is_in(settings.languages)).sort("root_id", "prompt_id")
+    chosen = wanted if settings.limit is None else wanted.group_by("language").head(settings.limit)
+    if chosen.is_empty():
+        raise InputError(f"there are no prompts in {', '.join(settings.languages)} to answer")
+    num_seen = chosen.filter(pl.col("split") == "train").height
+    if num_seen:
+        run.board.say(f"  warning: {num_seen:,} of {chosen.height:,} prompts are training prompts of this warehouse")
+    members = chosen.select(pl.lit(evaluation_id).alias("config_id"), "prompt_id").unique()
+    lake.append("build_prompts", members)
+    judges = () if evaluation.judge is None else (evaluation.judge,)
+    lake.append("build_models", make_model_rows(evaluation_id, (*evaluation.models, *judges)))
+    use_build(lake, evaluation_id)
+    judge = settings.judge
+    use_games(
+        lake,
+        models=(evaluation.a.settings_id, evaluation.b.settings_id),
+        judge=evaluation.judge_fingerprint,
+        languages=settings.languages,
+        swap=judge.swap if judge.llm is not None else "none",
+        seed=settings.seed,
+    )
+    return members.height
+
+
+def _read_prompts(run: EvaluationRun) -> pl.DataFrame:
+    """Read the evaluation's own prompts into the warehouse, all of them held out; return those that are prompts."""
+    evaluation = run.evaluation
+    assert evaluation.settings.prompts is not None
+    source = evaluation.settings.prompts.model_copy(update={"eval_percent": 100.0})
+    seen = SeenPrompts(OPEN_GATES)
+    ids = []
+    for raw in read_source(source):
+        landed = build_prompts(
+            raw,
+            source=source,
+            gates=OPEN_GATES,
+            config_id=evaluation.evaluation_id,
+            seen=seen,
+            detect=detector().detect,
+        )
+        run.lake.append("prompts", landed.rows)
+        run.lake.append("rejections", landed.rejections)
+        ids.extend(landed.rows["prompt_id"].to_list())
+    return run.lake.query(
+        "SELECT prompt_id, root_id, language, split FROM prompts WHERE list_contains(?, prompt_id)", [ids]
+    )
+
+
+def _answer(run: EvaluationRun) -> int:
+    """Let both models answer what they have not; return how many requests were sent."""
+    num_sent = 0
+    for lane in run.evaluation.models:
+        check_stop(run.stop)
+        if isinstance(lane.model, Teacher) and lane.model.recorded is not None:
+            land_recorded(run.lake, run.board, lane, run.evaluation.evaluation_id)
+        else:
+            num_sent += run_lane(run, sampling_job(lane))
+    return num_sent
+
+
+def _judge(run: EvaluationRun) -> int:
+    """Have the games decided that are not; return how many requests were sent."""
+    check_stop(run.stop)
+    evaluation = run.evaluation
+    judge, lane, fingerprint = evaluation.settings.judge, evaluation.judge, evaluation.judge_fingerprint
+    pending, _ = pending_games(fingerprint)
+    if lane is None:
+        _decide(run, (score_by_truth(games) for games in run.lake.stream(pending, batch_rows=1000)))
+        return 0
+    if lane.role == "reward":
+        num_sent = run_lane(run, scoring_job(lane))
+        scored, _ = pending_scored_games(fingerprint, lane.settings_id)
+        _decide(run, run.lake.stream(scored, batch_rows=10_000))
+        return num_sent
+    work = JudgeStage(signature(lane), scale=judge.scale, output=judge.output)
+    return run_lane(run, LaneJob(STAGE, "generate", lane, pending, "verdicts", work))
+
+
+def _decide(run: EvaluationRun, games: Iterator[pl.DataFrame]) -> None:
+    evaluation = run.evaluation
+    for scored in games:
+        landed = decide_games(
+            scored,
+            judge_fingerprint=evaluation.judge_fingerprint,
+            tie_margin=evaluation.settings.judge.tie_margin,
+        )
+        run.lake.append("verdicts", landed.rows)
+        run.lake.append("rejections", landed.rejections)
+
+
+def _summarize(run: EvaluationRun, num_prompts: int, num_sent: int) -> EvaluationResult:
+    evaluation = run.evaluation
+    settings = evaluation.settings
+    games = _orient(run.lake.query(games_with_verdicts(evaluation.judge_fingerprint)))
+    if games.is_empty():
+        raise InputError("there is no prompt that both models have answered")
+    rates = rate_games(
+        games,
+        strong_weight=STRONG_WEIGHTS[settings.judge.scale],
+        rounds=settings.bootstrap_rounds,
+        seed=settings.seed,
+    )
+    answers = pl.concat([_describe_answers(run, lane) for lane in evaluation.models]).sort(
+        "language", maintain_order=True
+    )
+    first_shown = rate_first_shown(games)
+    return EvaluationResult(evaluation, rates, answers, first_shown, num_prompts, num_sent, run.lake.snapshot())
+
+
+def _orient(games: pl.DataFrame) -> pl.DataFrame:
+    """Turn games to the first model's point of view: verdict, lengths, and whether its answer was shown first."""
+    turned = pl.col("is_mirrored")
+    mirrored = pl.col("verdict").replace_strict(MIRRORED, return_dtype=pl.String)
+    return games.select(
+        "language",
+        "root_id",
+        "prompt_id",
+        pl.when(turned).then(mirrored).otherwise("verdict").alias("verdict"),
+        pl.when(turned).then("length_b").otherwise("length_a").alias("length_a"),
+        pl.when(turned).then("length_a").otherwise("length_b").alias("length_b"),
+        ((pl.col("order") == "ab") != turned).alias("is_first"),
+    )
+
+
+def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
+    """Return, per language, how many answers a model has given, their confusion rates and their lengths."""
+    columns = "language, text, num_completion_tokens, finish_reason"
+    rows = run.lake.query(
+        f"SELECT {columns} FROM kept_completions WHERE settings_id = ? ORDER BY completion_id", [lane.settings_id]
+    )
+    responses = ((lane.name, language, text) for language, text in rows.select("language", "text").iter_rows())
+    checked = list(check_responses(responses, detector().detect))
+    if not checked:
+        raise InputError(f"{lane.name} has answered none of the prompts")
+    confusion = rate_confusion(pl.concat(checked)).rename({"group": "model", "num_responses": "num_answers"})
+    lengths = rows.group_by("language").agg(
+        pl.col("num_completion_tokens").mean().alias("mean_tokens"),
+        (pl.col("finish_reason") == "length").mean().alias("truncated"),
+    )
+    return confusion.drop("num_skipped").join(lengths, on="language", maintain_order="left")

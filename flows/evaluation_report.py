@@ -1,0 +1,117 @@
+"""The winrate command: settings from a file, an evaluation, its tables on the terminal and its figures as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from flows.evaluation import EvaluationResult, evaluate
+from flows.report import make_table
+from schemas.evaluation import Contestant, EvaluationSettings
+from schemas.recipe import WarehouseSettings
+from schemas.recipe_file import load_table
+
+RATES = {"win_rate": "win", "loss_rate": "loss", "tie_rate": "tie", "length_controlled": "length-controlled"}
+COUNTS = ("games", "wins", "losses", "ties", "unreadable", "unjudged")
+
+
+def run_winrate(
+    file: Path,
+    *,
+    warehouse: WarehouseSettings,
+    a: str | None = None,
+    b: str | None = None,
+    output: Path | None = None,
+    quiet: bool = False,
+) -> EvaluationResult:
+    """Evaluate as the ``[evaluation]`` table of a file says, ``a`` and ``b`` in place of its models where given."""
+    settings = load_table(file, "evaluation", EvaluationSettings)
+    models = {"a": _replace(settings.a, a), "b": _replace(settings.b, b)}
+    result = evaluate(settings.model_copy(update=models), warehouse, quiet=quiet)
+    path = output or Path("evaluations") / f"{settings.name}-{result.evaluation.evaluation_id[:8]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(describe(result), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    if not quiet:
+        print_result(result)
+        print(f"figures: {path}")
+    return result
+
+
+def print_result(result: EvaluationResult) -> None:
+    """Print win rates by language with their 95% intervals, and what the answers are like."""
+    console = Console()
+    a, b = (lane.name for lane in result.evaluation.models)
+    title = f"{a} against {b}: percent of the games that were decided (95% interval)"
+    console.print(make_table(_show_rates(result.rates), title))
+    console.print(
+        make_table(result.rates.select("language", *(pl.col(f"num_{count}").alias(count) for count in COUNTS)), "games")
+    )
+    figures = ("num_answers", "lpr", "wpr", "mean_chars", "mean_tokens", "truncated")
+    console.print(make_table(result.answers.select("language", "model", *figures), "answers"))
+    if result.first_shown is not None and result.evaluation.settings.judge.llm is not None:
+        console.print(f"the answer shown first has won {result.first_shown:.1%} of the games that were won")
+    sent = f"{result.num_sent:,} requests sent" if result.num_sent else "nothing was left to send"
+    console.print(f"{result.num_prompts:,} prompts; {sent}; snapshot {result.snapshot}")
+
+
+def describe(result: EvaluationResult) -> dict[str, Any]:
+    """Return everything that an evaluation found, and what it is of, as JSON-able data; nothing of how it was run."""
+    evaluation = result.evaluation
+    settings = evaluation.settings
+    judge = settings.judge
+    return {
+        "name": settings.name,
+        "evaluation_id": evaluation.evaluation_id,
+        "models": [
+            {
+                "name": lane.name,
+                "model": lane.model.model,
+                "revision": lane.model.revision,
+                "model_fingerprint": lane.fingerprint,
+                "settings_id": lane.settings_id,
+                "temperature": contestant.sampling.temperature,
+            }
+            for lane, contestant in zip(evaluation.models, (settings.a, settings.b), strict=True)
+        ],
+        "judge": {
+            "kind": "llm" if judge.llm else "reward" if judge.reward else "truth",
+            "model": None if evaluation.judge is None else evaluation.judge.model.model,
+            "revision": None if evaluation.judge is None else evaluation.judge.model.revision,
+            "fingerprint": evaluation.judge_fingerprint,
+            **judge.model_dump(mode="json", include={"scale", "output", "swap", "tie_margin"}),
+        },
+        "seed": settings.seed,
+        "bootstrap_rounds": settings.bootstrap_rounds,
+        "snapshot": result.snapshot,
+        "num_prompts": result.num_prompts,
+        "rates": result.rates.to_dicts(),
+        "answers": result.answers.to_dicts(),
+        "first_shown": result.first_shown,
+    }
+
+
+def _replace(contestant: Contestant, model: str | None) -> Contestant:
+    """Return a contestant with another model: a folder below the working directory, or a name as the engine knows it."""
+    if model is None:
+        return contestant
+    path = Path(model)
+    return contestant.model_copy(update={"model": str(path.resolve()) if path.exists() else model})
+
+
+def _show_rates(rates: pl.DataFrame) -> pl.DataFrame:
+    return rates.select(
+        "language",
+        *(
+            pl.struct(column, f"{column}_low", f"{column}_high")
+            .map_elements(_show_interval, return_dtype=pl.String)
+            .alias(name)
+            for column, name in RATES.items()
+        ),
+    )
+
+
+def _show_interval(figures: dict[str, float | None]) -> str:
+    rate, low, high = figures.values()
+    return "" if rate is None or low is None or high is None else f"{rate:.1%} ({100 * low:.0f}–{100 * high:.0f})"
