@@ -72,10 +72,10 @@ class _Run:
     def loop(self, log: MetricLog, watch: Watch) -> dict[str, Any]:
         """Run the steps that are left; return the metrics of the last one."""
         num_steps, before = len(self.steps), self.progress
-        started = time.monotonic()
         metrics: dict[str, Any] = {}
         if before.step == 0 and self._prepared.held_out is not None:
             log.write("eval", 0, self._stepper.evaluate(self._prepared.held_out))
+        started = time.monotonic()
         for step in range(before.step + 1, num_steps + 1):
             rate = learning_rate_at(step, num_steps, self._settings)
             result = self._step(step, rate)
