@@ -191,6 +191,7 @@ def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
     use_games(
         lake,
         models=(evaluation.a.settings_id, evaluation.b.settings_id),
+        num_samples=settings.a.samples,
         judge=evaluation.judge_fingerprint,
         languages=settings.languages,
         swap=judge.swap if judge.llm is not None else "none",

@@ -8,16 +8,31 @@ from warehouse.statements import read_sql
 
 
 def use_games(
-    lake: Lake, *, models: tuple[str, str], judge: str, languages: Sequence[str], swap: str, seed: int
+    lake: Lake,
+    *,
+    models: tuple[str, str],
+    num_samples: int,
+    judge: str,
+    languages: Sequence[str],
+    swap: str,
+    seed: int,
 ) -> None:
     """Make the view ``games`` speak of two models, named by settings id, and of one judge, named by fingerprint.
 
-    ``swap`` is "both" (each pair in both orders), "random" (in one that chance decides) or "none" (a first). Call it
-    after ``use_build``, whose kept prompts and completions it reads.
+    The first ``num_samples`` answers of both models to a prompt are paired, in their order. ``swap`` is "both" (each
+    pair in both orders), "random" (in one that chance decides) or "none" (a first). Call it after ``use_build``, whose
+    kept prompts it reads.
     """
     first, second = models
     select = read_sql(
-        "evaluation/games", first=first, second=second, judge=judge, languages=languages, swap=swap, seed=seed
+        "evaluation/games",
+        first=first,
+        second=second,
+        num_samples=num_samples,
+        judge=judge,
+        languages=languages,
+        swap=swap,
+        seed=seed,
     )
     lake.install_views({"games": select})
 

@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -77,18 +78,48 @@ def prefer_long(shown: str) -> str:
     return json.dumps({"reason": "…", "verdict": "A" if first < second else "B"})
 
 
+@dataclass(frozen=True)
+class Played:
+    """An evaluation that has been run: tests that add to its lake do not disturb one another."""
+
+    settings: EvaluationSettings
+    warehouse: WarehouseSettings
+    engines: Engines
+    result: EvaluationResult
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory) -> Played:
+    folder = tmp_path_factory.mktemp("played")
+    settings, warehouse, engines = write_settings(folder), place_warehouse(folder), Engines(prefer_long)
+    return Played(settings, warehouse, engines, evaluate(settings, warehouse, quiet=True, open_engine=engines))
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> EvaluationSettings:
+    return write_settings(tmp_path)
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> WarehouseSettings:
+    return place_warehouse(tmp_path)
+
+
+def place_warehouse(folder: Path) -> WarehouseSettings:
+    return WarehouseSettings(catalog=str(folder / "lake/catalog.sqlite"), data=str(folder / "lake/data"))
+
+
+def write_settings(folder: Path) -> EvaluationSettings:
     rows = [
         {"id": f"{number}", "language": language, "q": f"{word} {number}: {word}"}
         for number in range(NUM_PROMPTS)
         for language, word in WORDS.items()
     ]
-    (tmp_path / "prompts.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    (folder / "prompts.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     for name in ("long", "short", "judge", "reward"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"name": name}))
-    (tmp_path / "evaluation.toml").write_text(
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({"name": name}))
+    (folder / "evaluation.toml").write_text(
         """
 [evaluation]
 name = "small"
@@ -103,12 +134,7 @@ path = "prompts.jsonl"
 columns = { prompt = "q", id = "id", language = "language" }
 """
     )
-    return load_table(tmp_path / "evaluation.toml", "evaluation", EvaluationSettings)
-
-
-@pytest.fixture
-def warehouse(tmp_path: Path) -> WarehouseSettings:
-    return WarehouseSettings(catalog=str(tmp_path / "lake/catalog.sqlite"), data=str(tmp_path / "lake/data"))
+    return load_table(folder / "evaluation.toml", "evaluation", EvaluationSettings)
 
 
 def change(settings: EvaluationSettings, **changes: object) -> EvaluationSettings:
@@ -128,9 +154,8 @@ def rows_of(result: EvaluationResult) -> dict[str, dict]:
     return {row["language"]: row for row in result.rates.to_dicts()}
 
 
-def test_two_models_are_compared_and_a_rerun_asks_nothing(settings, warehouse):
-    engines = Engines(prefer_long)
-    result = evaluate(settings, warehouse, quiet=True, open_engine=engines)
+def test_two_models_are_compared(played):
+    engines, result = played.engines, played.result
     assert engines.asked == {"long": 24, "short": 24, "judge": 48}  # four languages, both orders
     rows = rows_of(result)
     assert [*rows] == ["ar", "en", "he", "ja", "all"]
@@ -138,111 +163,123 @@ def test_two_models_are_compared_and_a_rerun_asks_nothing(settings, warehouse):
         row = rows[language]
         assert (row["num_prompts"], row["num_games"], row["num_wins"]) == (6, 12, 12)
         assert (row["win_rate"], row["loss_rate"], row["win_rate_low"]) == (1, 0, 1)
+        told = [user for system, user in engines.prompts if LANGUAGES[language].name in system]
+        assert len(told) == 12
+        assert all(WORDS[language] in user for user in told)
     assert rows["all"]["num_games"] == 48
     assert result.first_shown == 0.5  # the judge does not mind the order
-    answers = {(row["language"], row["model"]): row for row in result.answers.to_dicts()}
+
+
+def test_answers_come_with_confusion_and_lengths(played):
+    answers = {(row["language"], row["model"]): row for row in played.result.answers.to_dicts()}
     assert answers["en", "long"]["num_answers"] == 6
     assert answers["ar", "long"]["wpr"] == 0  # the names "long" and "short" are English words
     assert answers["en", "short"]["wpr"] is None
     assert answers["en", "long"]["mean_chars"] > answers["en", "short"]["mean_chars"]
     assert answers["ja", "long"]["mean_tokens"] == 5
-    verdicts = read(warehouse, "verdicts")
+
+
+def test_a_rerun_asks_nothing(played):
+    engines = Engines(prefer_long)
+    repeated = evaluate(played.settings, played.warehouse, quiet=True, open_engine=engines)
+    assert (repeated.num_sent, engines.asked) == (0, {})
+    assert repeated.rates.equals(played.result.rates)
+    verdicts = read(played.warehouse, "verdicts").filter(
+        pl.col("judge_fingerprint") == played.result.evaluation.judge_fingerprint,
+        pl.col("language").is_in(played.settings.languages),
+    )
     assert verdicts.height == 48
     assert (verdicts["completion_a"] < verdicts["completion_b"]).all()
     assert set(verdicts["verdict"]) == {"A>B", "B>A"}
-    assert set(read(warehouse, "prompts")["split"]) == {"eval"}
-    for language in settings.languages:
-        own = [user for system, user in engines.prompts if LANGUAGES[language].name in system]
-        assert len(own) == 12
-        assert all(WORDS[language] in user for user in own)
-    again = Engines(prefer_long)
-    repeated = evaluate(settings, warehouse, quiet=True, open_engine=again)
-    assert (repeated.num_sent, again.asked) == (0, {})
-    assert repeated.rates.equals(result.rates)
-    assert read(warehouse, "verdicts").height == 48
+    assert set(read(played.warehouse, "prompts")["split"]) == {"eval"}
 
 
-def test_verdicts_serve_whoever_asks_first(settings, warehouse):
-    first = evaluate(settings, warehouse, quiet=True, open_engine=Engines(prefer_long))
+def test_verdicts_serve_whoever_asks_first(played):
+    settings = played.settings
     turned = change(settings, a=settings.b.model_dump(), b=settings.a.model_dump())
     engines = Engines(prefer_long)
-    result = evaluate(turned, warehouse, quiet=True, open_engine=engines)
+    result = evaluate(turned, played.warehouse, quiet=True, open_engine=engines)
     assert engines.asked == {}
-    assert rows_of(result)["ja"]["loss_rate"] == rows_of(first)["ja"]["win_rate"] == 1
+    assert rows_of(result)["ja"]["loss_rate"] == 1
     assert rows_of(result)["ja"]["num_losses"] == 12
 
 
-def test_a_new_language_asks_only_its_own(settings, warehouse):
-    evaluate(settings, warehouse, quiet=True, open_engine=Engines(prefer_long))
+def test_a_new_language_asks_only_its_own(played):
     engines = Engines(prefer_long)
-    evaluate(change(settings, languages=[*settings.languages, "ko"]), warehouse, quiet=True, open_engine=engines)
+    wider = change(played.settings, languages=[*played.settings.languages, "ko"])
+    evaluate(wider, played.warehouse, quiet=True, open_engine=engines)
     assert engines.asked == {"long": 6, "short": 6, "judge": 12}
     assert all("강" in user for _, user in engines.prompts)
 
 
-def test_another_judge_asks_no_model_again(settings, warehouse):
-    evaluate(settings, warehouse, quiet=True, open_engine=Engines(prefer_long))
+def test_another_judge_asks_no_model_again(played):
     engines = Engines(lambda shown: "A>>B")
-    five_steps = with_judge(settings, scale="arena", output="choice")
-    result = evaluate(five_steps, warehouse, quiet=True, open_engine=engines)
+    five_steps = with_judge(played.settings, scale="arena", output="choice")
+    result = evaluate(five_steps, played.warehouse, quiet=True, open_engine=engines)
     assert engines.asked == {"judge": 48}
     row = rows_of(result)["he"]
     # Whoever is shown first wins strongly: shown both ways round, neither model is better.
     assert (row["win_rate"], row["loss_rate"], result.first_shown) == (0.5, 0.5, 1.0)
 
 
-def test_unreadable_verdicts_are_counted_and_kept(settings, warehouse):
-    engines = Engines(lambda shown: "A" if "川" in shown else "the first one, 我觉得")
-    result = evaluate(settings, warehouse, quiet=True, open_engine=engines)
+def test_unreadable_verdicts_are_counted_and_kept(played):
+    settings = with_judge(played.settings, output="text")
+    engines = Engines(lambda shown: "[[A]]" if "川" in shown else "the first one, 我觉得")
+    result = evaluate(settings, played.warehouse, quiet=True, open_engine=engines)
     rows = rows_of(result)
     assert (rows["ar"]["num_unreadable"], rows["ar"]["num_games"], rows["ar"]["win_rate"]) == (12, 12, None)
     assert (rows["ja"]["num_unreadable"], rows["ja"]["win_rate"]) == (0, 0.5)
-    assert rows["all"]["num_unreadable"] == 36
-    assert rows["all"]["win_rate"] == 0.5
-    unreadable = read(warehouse, "verdicts").filter(pl.col("verdict") == "unreadable")
+    assert (rows["all"]["num_unreadable"], rows["all"]["win_rate"]) == (36, 0.5)
+    unreadable = read(played.warehouse, "verdicts").filter(pl.col("verdict") == "unreadable")
     assert unreadable["text"].unique().to_list() == ["the first one, 我觉得"]
     again = Engines(prefer_long)
-    evaluate(settings, warehouse, quiet=True, open_engine=again)
+    evaluate(settings, played.warehouse, quiet=True, open_engine=again)
     assert again.asked == {}  # what a judge said, it said
 
 
-def test_games_without_an_answer_are_asked_again(settings, warehouse):
-    engines = Engines(prefer_long)
+def test_games_without_an_answer_are_asked_again(played):
+    settings = with_judge(played.settings, output="choice")
+    engines = Engines()
     engines.fails = True
-    result = evaluate(settings, warehouse, quiet=True, open_engine=engines)
+    result = evaluate(settings, played.warehouse, quiet=True, open_engine=engines)
     assert rows_of(result)["all"]["num_unjudged"] == 48
-    assert set(read(warehouse, "rejections")["reason"]) == {"timeout"}
-    again = Engines(prefer_long)
-    result = evaluate(settings, warehouse, quiet=True, open_engine=again)
+    assert set(read(played.warehouse, "rejections")["reason"]) == {"timeout"}
+    again = Engines(lambda shown: "TIE")
+    result = evaluate(settings, played.warehouse, quiet=True, open_engine=again)
     assert again.asked == {"judge": 48}
-    assert rows_of(result)["all"]["num_unjudged"] == 0
+    assert (rows_of(result)["all"]["num_unjudged"], rows_of(result)["all"]["tie_rate"]) == (0, 1)
 
 
-def test_chance_shows_each_pair_once_the_same_way_every_time(settings, warehouse):
-    once = with_judge(settings, swap="random")
-    engines = Engines(prefer_long)
-    result = evaluate(once, warehouse, quiet=True, open_engine=engines)
-    assert engines.asked["judge"] == 24
-    orders = Counter(read(warehouse, "verdicts")["order"])
-    assert min(orders["ab"], orders["ba"]) >= 5
-    assert rows_of(result)["all"]["win_rate"] == 1
-    both = Engines(prefer_long)
-    evaluate(settings, warehouse, quiet=True, open_engine=both)
+def test_chance_shows_each_pair_once_the_same_way_every_time(played):
+    settings = with_judge(played.settings, scale="arena", output="text")
+    engines = Engines(lambda shown: "[[A>B]]")
+    once = evaluate(with_judge(settings, swap="random"), played.warehouse, quiet=True, open_engine=engines)
+    assert engines.asked == {"judge": 24}
+    assert 5 <= rows_of(once)["all"]["num_wins"] <= 19
+    both = Engines(lambda shown: "[[A>B]]")
+    evaluate(settings, played.warehouse, quiet=True, open_engine=both)
     assert both.asked == {"judge": 24}  # the other order
 
 
-def test_a_reward_model_judges(settings, warehouse):
-    reward = {"name": "reward", "model": str(Path(settings.a.model).parent / "reward")}
-    judged = with_judge(settings, llm=None, reward=reward)
+def test_a_reward_model_judges(played):
+    reward = {"name": "reward", "model": str(Path(played.settings.a.model).parent / "reward")}
+    judged = with_judge(played.settings, llm=None, reward=reward)
     engines = Engines()
-    result = evaluate(judged, warehouse, quiet=True, open_engine=engines)
-    assert engines.asked == {"long": 24, "short": 24, "reward": 48}
+    result = evaluate(judged, played.warehouse, quiet=True, open_engine=engines)
+    assert engines.asked == {"reward": 48}
     assert rows_of(result)["ja"]["num_wins"] == 6  # one game a pair: order does not matter to a score
-    assert read(warehouse, "rewards").height == 48
+    assert read(played.warehouse, "rewards").height == 48
     tied = with_judge(judged, tie_margin=1000.0)
     again = Engines()
-    assert rows_of(evaluate(tied, warehouse, quiet=True, open_engine=again))["ja"]["tie_rate"] == 1
+    assert rows_of(evaluate(tied, played.warehouse, quiet=True, open_engine=again))["ja"]["tie_rate"] == 1
     assert again.asked == {}
+
+
+def test_a_limit_takes_the_same_prompts_every_time(played):
+    engines = Engines(prefer_long)
+    result = evaluate(change(played.settings, limit=2), played.warehouse, quiet=True, open_engine=engines)
+    assert engines.asked == {}
+    assert {row["num_prompts"] for row in result.rates.to_dicts()} == {2, 8}
 
 
 def test_a_stopped_evaluation_goes_on(settings, warehouse):
@@ -254,14 +291,6 @@ def test_a_stopped_evaluation_goes_on(settings, warehouse):
     result = evaluate(settings, warehouse, quiet=True, open_engine=second)
     assert first.asked + second.asked == {"long": 24, "short": 24, "judge": 48}
     assert rows_of(result)["all"]["num_wins"] == 48
-
-
-def test_a_limit_takes_the_same_prompts_every_time(settings, warehouse):
-    few = change(settings, limit=2)
-    engines = Engines(prefer_long)
-    result = evaluate(few, warehouse, quiet=True, open_engine=engines)
-    assert engines.asked == {"long": 8, "short": 8, "judge": 16}
-    assert {row["num_prompts"] for row in result.rates.to_dicts()} == {2, 8}
 
 
 def test_recorded_answers_are_judged_like_any(settings, warehouse, tmp_path):

@@ -28,11 +28,12 @@ FROM (
             if(is_mirrored, second.text, first.text) AS text_a,
             if(is_mirrored, first.text, second.text) AS text_b
         FROM kept_prompts AS prompts
-        JOIN kept_completions AS first ON first.prompt_id = prompts.prompt_id AND first.settings_id = $first
-        JOIN kept_completions AS second
-            ON second.prompt_id = prompts.prompt_id
-            AND second.settings_id = $second
-            AND second.sample_index = first.sample_index
+        JOIN completions AS first ON first.prompt_id = prompts.prompt_id
+        JOIN completions AS second
+            ON second.prompt_id = prompts.prompt_id AND second.sample_index = first.sample_index
         WHERE list_contains($languages, prompts.language)
+            AND first.settings_id = $first
+            AND second.settings_id = $second
+            AND first.sample_index < $num_samples
     ) AS pairs
 ) AS ordered
