@@ -156,7 +156,6 @@ def scheduled(
         yield process
 
 
-@pytest.mark.slow
 def test_runs_of_a_schedule(prefect, environment, recipe, teacher):
     with scheduled(recipe, environment) as process:
         deployment = _find_deployment(prefect, process)

@@ -648,7 +648,6 @@ def test_an_error_of_the_iterable_is_raised(serve):
     _wait_until(lambda: not _lane_threads())
 
 
-@pytest.mark.slow
 def test_an_engine_streams_again(serve):
     engine = OpenAIEngine(make_teacher(serve().url), "generate")
     assert list(engine.stream([])) == []

@@ -18,8 +18,6 @@ from factory.microworld.truth import grade, parse, quality
 from factory.microworld.world import MODELS, Question, lexicon, questions
 from schemas.languages import CORE_LANGUAGES, LANGUAGES, SHARED_LANGUAGES
 
-pytestmark = pytest.mark.slow  # the models were trained anew; not yet seen to pass on a quiet machine
-
 CHAT_MODELS = (*POLICIES, "reward")
 HOME = {
     "teacher-european": {"european"},
