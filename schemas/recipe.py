@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 from schemas.merging import MergeSettings
+from schemas.training import TrainSettings
 
 _PATH_FIELDS = frozenset({"path", "model", "adapter", "chat_template", "sql"})
 
@@ -420,7 +421,9 @@ class Recipe(_Section):
     export: Export = Export()
     warehouse: WarehouseSettings = WarehouseSettings()
     run: RunSettings = RunSettings()
-    merge: MergeSettings | None = Field(default=None, exclude=True)  # of the models trained on the build, not of it
+    # of the models that are made of the build, not of it
+    train: TrainSettings | None = Field(default=None, exclude=True)
+    merge: MergeSettings | None = Field(default=None, exclude=True)
 
     @field_validator("languages")
     @classmethod

@@ -7,7 +7,6 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from schemas.errors import TrainingError
-from schemas.recipe_file import load_table
 
 
 class _Section(BaseModel):
@@ -152,6 +151,8 @@ def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
         RecipeError: the file is missing or holds a value that is not allowed.
         TrainingError: an override is not allowed.
     """
+    from schemas.recipe_file import load_table  # which knows the recipe, and that knows these settings
+
     try:
         if path.suffix == ".json":
             settings = TrainSettings.model_validate_json(path.read_bytes())

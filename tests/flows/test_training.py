@@ -1,6 +1,7 @@
 """The train command: a file in, a model and a row of the checkpoints table out."""
 
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -9,9 +10,13 @@ from typer.testing import CliRunner
 from factory.microworld.world import MODELS
 from flows.cli import app
 from flows.training import run_training
-from schemas.errors import TrainingError
+from schemas.errors import RecipeError, TrainingError
 from schemas.recipe import WarehouseSettings
+from schemas.recipe_file import load_recipe
+from schemas.training import load_train_settings
 from warehouse.lake import Lake
+
+ROOT = Path(__file__).parents[2]
 
 SETTINGS = """
 [train]
@@ -75,3 +80,17 @@ def test_mistakes_of_the_trainer_reach_the_caller_as_one_sentence(tmp_path, expo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError, match="has no tokenizer that can be loaded"):
         run_training(write_settings(tmp_path, model=tmp_path / "export"), tmp_path / "run", warehouse=None, quiet=True)
+
+
+def test_a_recipe_may_hold_the_table_and_is_the_same_build(tmp_path):
+    recipe = (ROOT / "flows" / "recipes" / "microworld.toml").read_text()
+    table = '[train]\nmodel = "./models/base"\ndata = "./export"\nobjective = "dpo"\nbeta = 0.2\n'
+    (tmp_path / "plain.toml").write_text(recipe)
+    (tmp_path / "training.toml").write_text(recipe + table)
+    plain, training = (load_recipe(tmp_path / name) for name in ("plain.toml", "training.toml"))
+    assert training.identity() == plain.identity()
+    assert training.train == load_train_settings(tmp_path / "training.toml")
+    assert training.train.model == str(tmp_path / "models" / "base")
+    (tmp_path / "bad.toml").write_text(recipe + table.replace("beta = 0.2", "beta = -1"))
+    with pytest.raises(RecipeError, match=r"bad\.toml:\d+: train\.beta: .*greater than 0 \(given: -1\)"):
+        load_recipe(tmp_path / "bad.toml")
