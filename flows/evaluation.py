@@ -312,7 +312,8 @@ def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
         raise InputError(f"{lane.name} has answered none of the prompts")
     confusion = rate_confusion(pl.concat(checked)).rename({"group": "model", "num_responses": "num_answers"})
     lengths = rows.group_by("language").agg(
-        pl.col("num_completion_tokens").mean().alias("mean_tokens"),
+        # Of recorded answers nobody has counted the tokens.
+        pl.col("num_completion_tokens").replace(0, None).mean().alias("mean_tokens"),
         (pl.col("finish_reason") == "length").mean().alias("truncated"),
     )
     return confusion.drop("num_skipped").join(lengths, on="language", maintain_order="left")

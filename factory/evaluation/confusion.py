@@ -115,7 +115,10 @@ def average_confusion(rates: pl.DataFrame) -> pl.DataFrame:
 
 
 def split_lines(text: str, language: str) -> list[str]:
-    """Return the lines of a response, without punctuation, that have words enough to be judged."""
+    """Return the lines of a response, without punctuation, that have words enough to be judged.
+
+    Code counts as text, as it does in the paper: some models write prose between its fences.
+    """
     lines = text.translate(_PUNCTUATION).split("\n")
     return [line for line in lines if count_words(line, language) >= MIN_TOKENS]
 

@@ -307,6 +307,7 @@ def test_recorded_answers_are_judged_like_any(settings, warehouse, tmp_path):
     result = evaluate(change(settings, b=b), warehouse, quiet=True, open_engine=engines)
     assert engines.asked == {"long": 6, "judge": 12}
     assert rows_of(result)["ja"]["win_rate"] == 1
+    assert [row["mean_tokens"] for row in result.answers.to_dicts()] == [5, None]
 
 
 def test_mistakes_are_sentences(settings, warehouse, tmp_path):

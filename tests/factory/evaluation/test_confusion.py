@@ -58,6 +58,7 @@ def detect():
         ("fr", FRENCH, True, None),  # the same script as English: words are not looked at
         ("fr", ENGLISH, False, None),
         ("en", ENGLISH, True, None),
+        ("ko", f"```\n{KOREAN}\n```", True, True),  # prose between fences counts
         ("fr", "", None, None),
         ("fr", "Oui.", None, None),
     ],
