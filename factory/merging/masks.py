@@ -1,7 +1,8 @@
 """DARE's random mask: a function of seed, model, parameter and element alone.
 
-Each (seed, model, parameter) has a stream of its own (PCG64DXSM, keyed by a SHA-256), of which element ``i`` uses 16 bits
-at position ``i``. The generator jumps to any position, so that neither blocks nor shards, threads or devices show.
+Each (seed, model, parameter) has a stream of its own (PCG64DXSM, keyed by a SHA-256), of which every 64 elements use as
+many words as the density has binary digits: one for 0.5, at most 16. The generator jumps to any position, so that neither
+blocks nor shards, threads or devices show.
 """
 
 from functools import lru_cache
@@ -11,21 +12,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RESOLUTION = 1 << 16
-DRAWS_PER_WORD = 4
+DIGITS = 16
+WORD = 64
 
 
 def draw_mask(seed: int, model: str, parameter: str, density: float, start: int, stop: int) -> Tensor:
     """Return 1 (keep) or 0 (drop) for elements ``start`` to ``stop`` of a flattened parameter: uint8, 1-dimensional.
 
-    An element is kept with probability ``density``, to within 1 / 131072. ``start`` is a multiple of 4.
+    An element is kept with probability ``density``, to within 1 / 131072. ``start`` is a multiple of 64.
     """
-    assert start % DRAWS_PER_WORD == 0
+    assert start % WORD == 0
+    count, threshold = stop - start, round(density * (1 << DIGITS))
+    if threshold in {0, 1 << DIGITS}:
+        return torch.full((count,), threshold >> DIGITS, dtype=torch.uint8)
+    num_zeros = (threshold & -threshold).bit_length() - 1
+    num_digits = DIGITS - num_zeros
     generator = np.random.PCG64DXSM(_seed(seed, model, parameter))
-    generator.advance(start // DRAWS_PER_WORD)
-    words = generator.random_raw(-(-(stop - start) // DRAWS_PER_WORD))
-    draws = words.astype("<u8", copy=False).view("<u2")[: stop - start]
-    return torch.from_numpy(draws < round(density * RESOLUTION)).view(torch.uint8)
+    generator.advance(start // WORD * num_digits)
+    words = generator.random_raw(-(-count // WORD) * num_digits).reshape(-1, num_digits)
+    kept = _decide(words, threshold >> num_zeros).astype("<u8", copy=False)
+    return torch.from_numpy(np.unpackbits(kept.view(np.uint8), count=count, bitorder="little"))
+
+
+def _decide(words: np.ndarray, threshold: int) -> np.ndarray:
+    """Return one bit for each bit of a row's words: 1 with probability ``threshold / 2 ** num_words``.
+
+    The words hold 64 random numbers, a binary digit in each word, the last one first. From the last digit on, an "or"
+    where the threshold has a 1 and an "and" where it has a 0 compare all 64 with the threshold.
+    """
+    kept = words[:, 0].copy()
+    for digit in range(1, words.shape[1]):
+        combine = np.bitwise_or if threshold >> digit & 1 else np.bitwise_and
+        combine(kept, words[:, digit], out=kept)
+    return kept
 
 
 class _Seed(np.random.bit_generator.ISeedSequence):

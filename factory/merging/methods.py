@@ -182,31 +182,45 @@ def weigh(deltas: Iterable[Tensor], weights: Sequence[float]) -> list[Tensor]:
     return [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
 
 
-def add_up(weighted: Sequence[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+def add_up(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
     """Return ``sum(w_i delta_i)``, over ``sum(w_i)`` when normalised; a zero sum counts as 1."""
     total = math.fsum(weights)
     divisor = total if normalize and abs(total) >= MIN_WEIGHT_SUM else 1.0
-    return weighted_sum(weighted, [1 / divisor] * len(weighted))
+    return weighted_sum(weighted, [1 / divisor] * len(weights))
 
 
-def elect(weighted: Sequence[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+def elect(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
     """Return the sum of the ``w_i delta_i`` that agree with the elected sign, over the sum of their weights if normalised.
 
     The elected sign of an element is + if ``sum(w_i delta_i) >= 0``, else -. Zeros never agree; a zero divisor counts
     as 1. Arithmetic instead of masks, which cost an unpredictable branch for each element on a CPU.
     """
+    if not normalize:
+        return _sum_agreeing(weighted)
+    weighted = list(weighted)
     votes = weighted_sum(weighted, [1.0] * len(weighted))
     sign = torch.ge(votes, 0, out=torch.empty_like(votes)).mul_(2).sub_(1)
     total, divisor = torch.zeros_like(votes), torch.zeros_like(votes)
     for values, weight in zip(weighted, weights, strict=True):
         agreeing = torch.mul(values, sign).relu_()
         total.add_(agreeing)
-        if normalize:
-            divisor.add_(agreeing.sign_(), alpha=weight)
-    if normalize:
-        divisor.add_(torch.eq(divisor, 0, out=votes))
-        total.div_(divisor)
-    return total.mul_(sign)
+        divisor.add_(agreeing.sign_(), alpha=weight)
+    divisor.add_(torch.eq(divisor, 0, out=votes))
+    return total.div_(divisor).mul_(sign)
+
+
+def _sum_agreeing(weighted: Iterable[Tensor]) -> Tensor:
+    """Return the sum of the values whose sign is that of the sum, one tensor at a time.
+
+    With ``P`` the sum of those and ``N`` that of the others' magnitudes, ``sum(|v_i|) = P + N`` and ``|sum(v_i)| = P - N``.
+    """
+    each = iter(weighted)
+    first = next(each)
+    votes, magnitudes = first.clone(), first.abs()
+    for values in each:
+        votes.add_(values)
+        magnitudes.add_(values.abs())
+    return magnitudes.add_(votes.abs()).mul_(0.5).copysign_(votes)
 
 
 def add_to_base(base: Tensor, change: Tensor, scale: float) -> Tensor:

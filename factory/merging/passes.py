@@ -4,7 +4,7 @@ A method is a generator: it yields the passes that it needs over the blocks (nor
 of the result is made.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -127,9 +127,12 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
     def norms(block: Block) -> np.ndarray:
         """Return the L1 norm of each task vector, and of what is kept of it."""
         base = block.read_base()
-        magnitudes = [block.read(number).sub_(base).abs_() for number in at]
-        kept = [torch.dot(each, mask(block, place, each)) for place, each in enumerate(magnitudes)]
-        return np.array([(each.sum().item(), part.item()) for each, part in zip(magnitudes, kept, strict=True)])
+        sums = []
+        for place, number in enumerate(at):
+            magnitudes = block.read(number).sub_(base).abs_()
+            kept = torch.dot(magnitudes, mask(block, place, magnitudes))
+            sums.append((magnitudes.sum().item(), kept.item()))
+        return np.array(sums)
 
     factors = [1.0] * len(at)
     if settings.rescale == "density":
@@ -138,13 +141,15 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
         sums = yield Pass(norms, sum)
         factors = [methods.l1_factor(whole, kept) for whole, kept in sums]
 
-    def combine(block: Block) -> Tensor:
-        base = block.read_base()
-        deltas = []
+    def weighted_deltas(block: Block, base: Tensor) -> Iterator[Tensor]:
         for place, number in enumerate(at):
             delta = block.read(number).sub_(base).mul_(weights[place] * factors[place])
-            deltas.append(delta if densities[place] == 1 else delta.mul_(mask(block, place, delta)))
+            yield delta if densities[place] == 1 else delta.mul_(mask(block, place, delta))
+
+    def combine(block: Block) -> Tensor:
+        base = block.read_base()
         join = methods.elect if settings.method == "dare_ties" else methods.add_up
-        return methods.add_to_base(base, join(deltas, weights, normalize=settings.is_normalized), settings.lambda_)
+        change = join(weighted_deltas(block, base), weights, normalize=settings.is_normalized)
+        return methods.add_to_base(base, change, settings.lambda_)
 
     return combine

@@ -15,7 +15,7 @@ from factory.merging.passes import Block, Combine, Parameter, Steps
 from factory.merging.selection import Pass
 
 BLOCK_ELEMENTS = 1 << 17
-"""Small enough that a block's intermediate values stay in a core's cache; a multiple of 4, which the masks need."""
+"""Small enough that a block's intermediate values stay in a core's cache; a multiple of 64, which the masks need."""
 
 GPU_BLOCK_ELEMENTS = 1 << 24
 
