@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +21,7 @@ from schemas.languages import LANGUAGES
 from schemas.reasons import Reason
 from schemas.recipe import Model, WarehouseSettings
 from schemas.recipe_file import load_table
+from schemas.tables import TABLES
 from warehouse.lake import Lake
 
 WORDS = {"en": "river", "ar": "نهر", "he": "נהר", "ja": "川", "ko": "강"}
@@ -280,6 +282,35 @@ def test_a_limit_takes_the_same_prompts_every_time(played):
     result = evaluate(change(played.settings, limit=2), played.warehouse, quiet=True, open_engine=engines)
     assert engines.asked == {}
     assert {row["num_prompts"] for row in result.rates.to_dicts()} == {2, 8}
+
+
+def test_the_held_out_prompts_of_a_build_are_answered(settings, warehouse):
+    first = evaluate(settings, warehouse, quiet=True, open_engine=Engines(prefer_long))
+    evaluation_id = first.evaluation.evaluation_id
+    build = dict.fromkeys(TABLES["builds"].column_names()) | {
+        "run_id": "r",
+        "config_id": evaluation_id,
+        "name": "rivers",
+    }
+    build |= {"recipe": "{}", "status": "finished", "recorded_at": datetime.now(UTC)}
+    with Lake.open(warehouse) as lake:
+        lake.append("builds", pl.DataFrame([build], schema=TABLES["builds"].create_empty().schema))
+        # One prompt is no longer held out, and one is not kept.
+        ids = lake.query("SELECT prompt_id FROM prompts WHERE language = 'ja' ORDER BY prompt_id")["prompt_id"]
+        lake.transact(lambda cursor: cursor.execute("UPDATE prompts SET split = 'train' WHERE prompt_id = ?", [ids[0]]))
+        gate = {"config_id": evaluation_id, "row_id": ids[1], "stage": "prompt_gate", "settings_id": ""}
+        gate |= {"reason": "wrong_language", "detail": "", "language": "ja", "model": None}
+        lake.append("rejections", pl.DataFrame([gate], schema=TABLES["rejections"].create_empty().schema))
+    engines = Engines(prefer_long)
+    result = evaluate(change(settings, prompts=None, build="rivers"), warehouse, quiet=True, open_engine=engines)
+    assert engines.asked == {}
+    assert {row["language"]: row["num_prompts"] for row in result.rates.to_dicts()} == {
+        "ar": 6,
+        "en": 6,
+        "he": 6,
+        "ja": 4,
+        "all": 22,
+    }
 
 
 def test_a_stopped_evaluation_goes_on(settings, warehouse):
