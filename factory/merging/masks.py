@@ -47,11 +47,12 @@ def _decide(words: np.ndarray, threshold: int) -> np.ndarray:
     return kept
 
 
-class _Seed(np.random.bit_generator.ISeedSequence):
+class _Seed(np.random.SeedSequence):
     """The words that a stream starts from, worked out once: every block of a parameter starts its generator anew."""
 
     def __init__(self, entropy: int) -> None:
-        self._words = np.random.SeedSequence(entropy).generate_state(4, np.uint64)
+        super().__init__(entropy)
+        self._words = super().generate_state(4, np.uint64)
 
     def generate_state(self, n_words: int, dtype: object = np.uint32) -> np.ndarray:
         assert (n_words, dtype) == (4, np.uint64)

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+
+from factory.merging.masks import draw_mask
 
 HIDDEN, INNER, LAYERS, VOCABULARY = 2048, 5632, 9, 32000
 SHARD_BYTES = 300_000_000
@@ -50,6 +52,16 @@ merge(settings, Path(sys.argv[2]))
 print(json.dumps(time.perf_counter() - started))
 """
 
+SPARSIFY = """
+import sys
+import torch
+from mergekit.sparsify import RescaleNorm, bernoulli
+from safetensors.torch import load_file, save_file
+given = load_file(sys.argv[1])
+torch.bernoulli = lambda probabilities: given["mask"].to(probabilities.dtype)
+save_file({"kept": bernoulli(given["delta"], 0.5, RescaleNorm.l1)}, sys.argv[2])
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -74,7 +86,9 @@ def main() -> None:
         make_checkpoints(arguments.folder)
     print(f"copy: {copy(arguments.folder):.2f} s", flush=True)
     for method in arguments.methods:
-        if arguments.equality:
+        if arguments.equality and method.startswith("dare"):
+            compare_sparsifier(arguments.folder, arguments.mergekit)
+        elif arguments.equality:
             compare(method, arguments.folder, arguments.mergekit)
         else:
             measure(method, arguments.folder, arguments.mergekit, arguments.rescale)
@@ -90,7 +104,7 @@ def make_checkpoints(folder: Path) -> None:
         if sum(2 * torch.Size(each).numel() for each in shards[-1].values()) > SHARD_BYTES:
             shards.append({})
         shards[-1][name] = shape
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         weight_map |= dict.fromkeys(shard, file)
@@ -182,6 +196,29 @@ def compare(method: str, folder: Path, mergekit: str) -> None:
         shutil.rmtree(folder / model)
 
 
+def compare_sparsifier(folder: Path, mergekit: str) -> None:
+    """Print what differs between our merge of one model by DARE and mergekit's sparsifier under our mask.
+
+    The two draw other random numbers, so that whole merges cannot be compared.
+    """
+    models = [{"model": str(folder / "a"), "weight": 1.0}]
+    settings = {"method": "dare_linear", "models": models, "base": str(folder / "base"), "rescale": "l1"}
+    watch([sys.executable, "-c", OURS, json.dumps(settings), str(folder / "ours")])
+    python = str(Path(mergekit).with_name("python"))
+    for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"):
+        ours, base, model = (read(folder / each, name).float() for each in ("ours", "base", "a"))
+        delta = (model - base).flatten()
+        mask = draw_mask(0, "0", name, 0.5, 0, delta.numel())
+        save_file({"delta": delta, "mask": mask}, folder / "given.safetensors")
+        watch([python, "-c", SPARSIFY, str(folder / "given.safetensors"), str(folder / "kept.safetensors")])
+        kept = load_file(folder / "kept.safetensors")["kept"]
+        theirs = (base + kept.view_as(base)).bfloat16().float()
+        unit = torch.exp2(torch.floor(torch.log2(torch.maximum(ours.abs(), theirs.abs()).clamp_min(1e-30))) - 7)
+        distance = (ours - theirs).abs() / unit
+        print(f"sparsifier   {name}: differ {(distance > 0).double().mean():.4%}, at most {distance.max():g} units")
+    shutil.rmtree(folder / "ours")
+
+
 def read(folder: Path, name: str) -> torch.Tensor:
     path = folder / "model.safetensors.index.json"
     index = json.loads(path.read_text())["weight_map"] if path.exists() else {}
@@ -201,16 +238,15 @@ def run_ours(method: str, folder: Path, output: Path, rescale: str = "l1") -> Ru
 def run_mergekit(method: str, folder: Path, output: Path, program: str, *, dtype: str) -> Run:
     names = ["b"] if method == "slerp" else list(WEIGHTS)
     weights = [WEIGHTS[name] if method == "linear" else 1.0 for name in names]
+    density = {} if method == "linear" else {"density": 0.5}
     models = [
-        {"model": str(folder / name), "parameters": {"weight": weight, "density": 0.5}}
+        {"model": str(folder / name), "parameters": {"weight": weight, **density}}
         for name, weight in zip(names, weights, strict=True)
     ]
     config: dict[str, object] = {"merge_method": method, "models": models, "dtype": dtype, "out_dtype": "bfloat16"}
-    if method == "linear":
-        config["models"] = [{**model, "parameters": {"weight": model["parameters"]["weight"]}} for model in models]
-    elif method == "slerp":
+    if method == "slerp":
         config |= {"models": [{"model": str(folder / "b")}], "base_model": str(folder / "a"), "parameters": {"t": 0.5}}
-    else:
+    elif method != "linear":
         config |= {"base_model": str(folder / "base"), "parameters": {"normalize": method == "ties"}}
     path = folder / "mergekit.yml"
     path.write_text(json.dumps(config))  # JSON is YAML
