@@ -5,7 +5,7 @@ from weakref import WeakKeyDictionary
 
 from schemas.errors import WarehouseError
 from warehouse.lake import Lake
-from warehouse.statements import read_sql, to_literal
+from warehouse.statements import read_sql
 
 VIEWS = (
     "build_recipe",
@@ -31,8 +31,8 @@ VIEWS = (
 _INSTALLING = threading.Lock()
 """DuckDB refuses to replace a view that another cursor is replacing."""
 
-_INSTALLED: WeakKeyDictionary[Lake, tuple[str, str]] = WeakKeyDictionary()
-"""Of which build the views of a lake speak, and how they combine its rewards."""
+_INSTALLED: WeakKeyDictionary[Lake, tuple[str, ...]] = WeakKeyDictionary()
+"""Of which build the views of a lake speak, how they combine its rewards, and of which models."""
 
 
 def use_build(lake: Lake, config_id: str | None) -> None:
@@ -42,12 +42,15 @@ def use_build(lake: Lake, config_id: str | None) -> None:
     ``builds`` and ``build_models``.
     """
     build = config_id or ""
-    combination = _combination(lake, build)
+    models = _reward_models(lake, build)
+    combination = "single" if len(models) < 2 else _combination(lake, build)
     files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{combination}"}
+    values: dict[str, str | None] = {"config_id": build, "reward_fingerprint": models[0] if models else None}
+    state = (build, combination, *models)
     with _INSTALLING:
-        if _INSTALLED.get(lake) != (build, combination):
-            lake.install_views({name: read_sql(file, config_id=build) for name, file in files.items()})
-            _INSTALLED[lake] = (build, combination)
+        if _INSTALLED.get(lake) != state:
+            lake.install_views({name: read_sql(file, **values) for name, file in files.items()})
+            _INSTALLED[lake] = state
 
 
 def latest_build(lake: Lake, name: str | None = None) -> str | None:
@@ -66,11 +69,14 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
     raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}")
 
 
+def _reward_models(lake: Lake, config_id: str) -> list[str]:
+    """Return the fingerprints of the build's reward models."""
+    sql = "SELECT DISTINCT settings_id FROM build_models WHERE role = 'reward' AND config_id = ? ORDER BY ALL"
+    return lake.query(sql, [config_id])["settings_id"].to_list()
+
+
 def _combination(lake: Lake, config_id: str) -> str:
-    """Return which file of ``sql/rewards`` makes the build's rewards."""
-    count = f"SELECT count(DISTINCT settings_id) FROM build_models WHERE role = 'reward' AND config_id = {to_literal(config_id)}"
-    if lake.query(count).item() < 2:
-        return "single"
+    """Return how the rewards of several models are combined: the name of a file of ``sql/rewards``."""
     recipe = lake.query(
         "SELECT any_value(recipe::JSON ->> '$.rewards.combine') FROM builds WHERE config_id = ?", [config_id]
     )

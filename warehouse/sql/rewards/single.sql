@@ -2,6 +2,4 @@
 -- Grain: one row per scored completion.
 SELECT completion_id, reward
 FROM rewards
-WHERE reward_fingerprint IN (
-    SELECT settings_id FROM build_models WHERE config_id = $config_id AND role = 'reward'
-)
+WHERE reward_fingerprint = $reward_fingerprint
