@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from factory.merging.masks import draw_mask
+from factory.merging.methods import find_threshold
 
 HIDDEN, INNER, LAYERS, VOCABULARY = 2048, 5632, 9, 32000
 SHARD_BYTES = 300_000_000
@@ -174,12 +175,13 @@ def show(run: Run) -> str:
 def compare(method: str, folder: Path, mergekit: str) -> None:
     """Print how many elements differ, and by how many units in the last place of bf16, mergekit working in float32.
 
-    The unit is that of the largest input of an element: where inputs cancel, what is left has no unit of its own.
+    The unit is that of the largest input of an element: where inputs cancel, what is left has no unit of its own. TIES:
+    counted apart are the elements where a task vector lies at its threshold; ours keeps all of those, mergekit some.
     """
     run_ours(method, folder, folder / "ours")
     run_mergekit(method, folder, folder / "theirs", mergekit, dtype="float32")
     parents = {"linear": ["a", "b", "c"], "slerp": ["a", "b"]}.get(method, ["a", "b", "c", "base"])
-    num_elements = num_other = num_far = 0
+    num_elements = num_other = num_far = num_at_threshold = num_far_elsewhere = 0
     for name, _ in shapes():
         ours, theirs, *inputs = (read(folder / model, name).float() for model in ("ours", "theirs", *parents))
         scale = torch.stack([ours.abs(), theirs.abs(), *(each.abs() for each in inputs)]).amax(0)
@@ -188,12 +190,32 @@ def compare(method: str, folder: Path, mergekit: str) -> None:
         num_elements += distance.numel()
         num_other += int((distance > 0).sum())
         num_far += int((distance > 1).sum())
+        if method == "ties":
+            at_threshold = find_ties(inputs)
+            num_at_threshold += int(at_threshold.sum())
+            num_far_elsewhere += int(((distance > 1) & ~at_threshold).sum())
     print(
         f"{method:<12} differ {num_other / num_elements:.4%}, by more than one unit {num_far / num_elements:.4%}",
         flush=True,
     )
+    if method == "ties":
+        print(
+            f"{method:<12} at a threshold {num_at_threshold / num_elements:.4%}; elsewhere, by more than one unit "
+            f"{num_far_elsewhere} of {num_elements - num_at_threshold}",
+            flush=True,
+        )
     for model in ("ours", "theirs"):
         shutil.rmtree(folder / model)
+
+
+def find_ties(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return where the difference of any model from the base, which comes last, is as large as its smallest that is kept."""
+    *models, base = inputs
+    at_threshold = torch.zeros_like(base, dtype=torch.bool)
+    for model in models:
+        magnitudes = (model - base).abs()
+        at_threshold |= magnitudes == find_threshold(magnitudes, 0.5)
+    return at_threshold
 
 
 def compare_sparsifier(folder: Path, mergekit: str) -> None:
