@@ -17,7 +17,7 @@ from flows.report import make_table
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.recipe import Recipe, Teacher, WarehouseSettings
 from warehouse.build_views import use_build
-from warehouse.catalog import find_catalog
+from warehouse.catalog import check_folders, find_catalog
 from warehouse.lake import Lake
 from warehouse.statements import read_sql
 
@@ -86,11 +86,12 @@ def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
 @contextmanager
 def _open_scratch(recipe: Recipe) -> Iterator[Lake]:
     """Open the warehouse read-only, or an empty one that goes away where there is none yet."""
-    sqlite = find_catalog(recipe.warehouse).sqlite
-    if sqlite is None or sqlite.exists():
+    catalog = find_catalog(recipe.warehouse)
+    if catalog.sqlite is None or catalog.sqlite.exists():
         with Lake.open(recipe.warehouse, read_only=True) as lake:
             yield lake
         return
+    check_folders(catalog)
     with TemporaryDirectory() as folder:
         empty = WarehouseSettings(catalog=f"{folder}/catalog.sqlite", data=f"{folder}/data")
         with Lake.open(empty) as lake:

@@ -43,12 +43,11 @@ def find_catalog(settings: WarehouseSettings) -> Catalog:
     """Return the place of a warehouse's catalog and data.
 
     Raises:
-        WarehouseError: the catalog is neither a path nor a postgres:// URL, or a file is where a folder must be.
+        WarehouseError: the catalog is neither a path nor a postgres:// URL.
     """
     data = settings.data if "://" in settings.data else str(Path(settings.data).expanduser().resolve())
     if "://" not in settings.catalog:
         path = Path(settings.catalog).expanduser().resolve()
-        _refuse_files(path.parent, *([] if "://" in data else [Path(data)]))
         return Catalog(str(path), str(path), data, path)
     parts = urlsplit(settings.catalog)
     if parts.scheme not in {"postgres", "postgresql"}:
@@ -67,8 +66,13 @@ def find_catalog(settings: WarehouseSettings) -> Catalog:
     return Catalog(address, f"postgres://{parts.hostname or ''}{port}{parts.path}", data, None)
 
 
-def _refuse_files(*folders: Path) -> None:
-    for folder in folders:
+def check_folders(catalog: Catalog) -> None:
+    """Make sure that no file lies where a folder of the warehouse must be.
+
+    Raises:
+        WarehouseError: one does.
+    """
+    for folder in filter(None, (catalog.sqlite and catalog.sqlite.parent, catalog.data_folder)):
         if found := next((place for place in (folder, *folder.parents) if place.is_file()), None):
             raise WarehouseError(f"the warehouse needs the folder {folder}, and {found} is a file; name another folder")
 

@@ -23,7 +23,7 @@ from schemas.errors import WarehouseError
 from schemas.ids import CONTENT_ID_SQL
 from schemas.recipe import WarehouseSettings
 from warehouse import migrations
-from warehouse.catalog import Catalog, attach, find_catalog, literal, load_extensions
+from warehouse.catalog import Catalog, attach, check_folders, find_catalog, literal, load_extensions
 from warehouse.explain import explain, is_passing
 from warehouse.locks import WRITE, Locks, open_locks
 from warehouse.rows import conform, count_changed, in_utc, insert_new
@@ -67,6 +67,7 @@ class Lake:
             WarehouseError: it cannot be opened, is not a warehouse, or is of a newer version.
         """
         catalog = find_catalog(settings)
+        check_folders(catalog)
         read_only = read_only or as_of is not None
         if read_only and catalog.sqlite and not catalog.sqlite.exists():
             raise WarehouseError(f"there is no warehouse at {catalog.shown}; a build makes one")
