@@ -37,11 +37,17 @@ wanted_prompts AS (
     FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language
     WHERE parent_id IS NULL
 ),
+recorded_teachers AS (
+    SELECT teacher ->> '$.name' AS name
+    FROM (SELECT unnest((recipe -> '$.teachers')::JSON[]) AS teacher FROM build_recipe)
+    WHERE teacher ->> '$.engine' = 'recorded'
+),
 wanted_samples AS (
     SELECT content_id('completion', json_array(settings_id, prompt_id, sample_index)) AS row_id
     FROM (
         SELECT build_teachers.settings_id, prompt_id, unnest(range(num_samples))::INTEGER AS sample_index
         FROM good_prompts JOIN build_teachers USING (language)
+        WHERE teacher NOT IN (FROM recorded_teachers)
     )
 ),
 wanted_translations AS (
