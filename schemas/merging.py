@@ -29,12 +29,14 @@ class _Section(BaseModel):
 
 
 def _resolve(path: str | None, info: ValidationInfo) -> str | None:
-    """Resolve a local path, which begins with ``.``, ``/`` or ``~``, against the file's folder; hub ids stay."""
-    if path is None or not path.startswith((".", "/", "~")):
+    """Resolve a local path, which begins with ``.``, ``/`` or ``~`` or is there, against the file's folder; else a hub id."""
+    if path is None:
+        return None
+    folder: Path = (info.context or {}).get("folder") or Path()
+    found = folder / Path(path).expanduser()
+    if not path.startswith((".", "/", "~")) and not found.exists():
         return path
-    folder: Path | None = (info.context or {}).get("folder")
-    expanded = Path(path).expanduser()
-    return str(expanded if folder is None or expanded.is_absolute() else (folder / expanded).resolve())
+    return str(found.resolve() if "folder" in (info.context or {}) else Path(path).expanduser())
 
 
 class MergeModel(_Section):

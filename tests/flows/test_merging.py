@@ -133,6 +133,15 @@ def test_local_paths_are_the_files_and_other_names_the_hubs(file):
     assert second.model == "owner/name"
 
 
+def test_a_folder_that_is_there_needs_no_dot(tmp_path):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "merge.toml").write_text(
+        '[merge]\n[[merge.models]]\nmodel = "runs/a"\n[[merge.models]]\nmodel = "runs/b"\n'
+    )
+    first, second = load_table(tmp_path / "merge.toml", "merge", MergeSettings).models
+    assert (first.model, second.model) == (str(tmp_path / "runs" / "a"), "runs/b")
+
+
 def test_a_recipe_may_hold_the_table_and_is_the_same_build(tmp_path):
     recipe = (Path(__file__).parents[2] / "flows/recipes/microworld.toml").read_text()
     (tmp_path / "plain.toml").write_text(recipe)
