@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import polars as pl
 import psutil
 
 from factory.engines.base import Engine
 from factory.engines.supervisor import ChildEngine
-from factory.stages.rows import Lane, Stage
+from factory.stages.rows import Lane, Stage, make_frame
 from flows.committer import Committer
 from flows.lanes import PENDING_BATCH_ROWS
 from schemas.recipe import RunSettings, WarehouseSettings
-from schemas.tables import Prompts
 from warehouse.lake import Lake
 
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
@@ -90,20 +88,13 @@ def open_lake(folder: Path, rounds: dict[int, list[list[dict[str, str]]]]) -> La
     """Make a warehouse that holds the conversations of every round, under the round's number as their source."""
     lake = Lake.open(WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data")))
     for number, conversations in rounds.items():
+        shared = {"language": "en", "source": str(number), "split": "train"}
         rows = [
-            {"prompt_id": (name := f"{number}-{at}"), "root_id": name, "messages": messages}
+            shared | {"prompt_id": (name := f"{number}-{at}"), "root_id": name, "messages": messages}
             for at, messages in enumerate(conversations)
         ]
-        columns = [pl.lit("en").alias("language"), pl.lit(str(number)).alias("source"), pl.lit("train").alias("split")]
-        frame = pl.DataFrame(rows).with_columns(columns)
-        lake.append("prompts", _fill(frame))
+        lake.append("prompts", make_frame("prompts", rows))
     return lake
-
-
-def _fill(frame: pl.DataFrame) -> pl.DataFrame:
-    schema = Prompts.create_empty().schema
-    missing = [pl.lit(None).alias(name) for name in schema if name not in frame.columns]
-    return frame.with_columns(missing).select(list(schema)).cast(dict(schema))
 
 
 def run_lane(lake: Lake, engine: Engine, table: str, stage: Stage, pending: str) -> list[Any]:
