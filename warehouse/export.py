@@ -17,6 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
+from schemas.disk import sync
 from schemas.errors import AuditError, WarehouseError
 from schemas.ids import Json, content_id, file_digest
 from schemas.recipe import Export, Recipe
@@ -163,7 +164,7 @@ def _write(lake: Lake, home: Path, job: _Job, on_progress: Progress | None) -> E
     try:
         manifest = _write_version(unfinished, version, job, on_progress)
         unfinished.rename(home / version)
-        _sync(home)
+        sync(home)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return ExportResult(home / version, manifest, is_new=True)
@@ -196,7 +197,7 @@ def _write_version(folder: Path, version: str, job: _Job, on_progress: Progress 
     )
     _write_text(folder / "README.md", write_card(job.recipe, manifest))
     _write_text(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
-    _sync(folder)
+    sync(folder)
     return manifest
 
 
@@ -229,7 +230,7 @@ def _write_config(
             for shard in writer.close()
         ]
     spool.rmdir()
-    _sync(folder / config)
+    sync(folder / config)
     return {split: tally.counts() for split, tally in tallies.items()}, shards
 
 
@@ -268,12 +269,3 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

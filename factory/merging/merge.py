@@ -21,6 +21,7 @@ from factory.merging.passes import Block, Parameter, copy_steps, plan_steps
 from factory.merging.safetensors_files import Reader, Writer, open_reader
 from factory.merging.stream import BLOCK_ELEMENTS, GPU_BLOCK_ELEMENTS, Work, default_num_threads, stream
 from factory.merging.weights import count_layers, find_depth, weights_of
+from schemas.disk import sync
 from schemas.errors import InputError
 from schemas.merging import MergeSettings
 
@@ -194,9 +195,9 @@ def _new_folder(output: Path) -> Iterator[Path]:
     try:
         yield folder
         for entry in (*folder.iterdir(), folder):
-            _sync(entry)
+            sync(entry)
         folder.rename(output)
-        _sync(output.parent)
+        sync(output.parent)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -219,11 +220,3 @@ def _make_folder(folder: Path) -> int:
     lock = os.open(folder, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """Checkpoints: whole or not there, in torch's distributed format, so that another number of processes can go on."""
 
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from factory.training.policy import Policy
 from factory.training.world import World
+from schemas.disk import sync
 from schemas.errors import TrainingError
 
 _PROGRESS = "progress.json"
@@ -70,7 +70,7 @@ def save_checkpoint(
             (unfinished / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
             shutil.rmtree(final, ignore_errors=True)
             unfinished.rename(final)
-            _sync(folder)
+            sync(folder)
             _prune(folder, progress, keep_last)
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
         fault = _first_line(error)
@@ -135,12 +135,3 @@ def _first_line(error: BaseException) -> str:
     if isinstance(error, dcp.api.CheckpointException) and error.failures:
         cause = next(iter(error.failures.values()))[0]
     return str(cause).strip().partition("\n")[0]
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
