@@ -168,6 +168,55 @@ class Checkpoints(dy.Schema):
     recorded_at = dy.Datetime(time_unit="us", time_zone="UTC")
 
 
+class Steps(dy.Schema):
+    """The steps of a policy's training, its base first: from which checkpoint, on which export, to which checkpoint.
+
+    ``policy_id`` is the identity of a build's ``[policy]`` table, ``build_id`` that build; ``config_id`` is the build
+    whose export was learnt from, which is another one in an online round. The policy's held-out answers are the
+    completions with its ``settings_id``. A step that is not kept was stopped, ``detail`` says why; nothing goes on from it.
+    """
+
+    policy_id = dy.String(primary_key=True)
+    step = dy.String(primary_key=True)
+    place = dy.Int32()
+    build_id = dy.String()
+    config_id = dy.String(nullable=True)
+    export_id = dy.String(nullable=True)
+    parent_id = dy.String(nullable=True)
+    checkpoint_id = dy.String()
+    settings_id = dy.String()
+    is_kept = dy.Bool()
+    detail = dy.String(nullable=True)
+    metrics = dy.String()
+    recorded_at = dy.Datetime(time_unit="us", time_zone="UTC")
+
+
+class StepScores(dy.Schema):
+    """How a step's policy answers held-out prompts: by language, and as the average over languages (``all``).
+
+    ``reward`` is the mean raw reward, lengths are means; ``lpr`` and ``wpr`` are language-confusion pass rates. Wins,
+    losses and ties are against the base, as are the win rates; the base has none.
+    """
+
+    policy_id = dy.String(primary_key=True)
+    step = dy.String(primary_key=True)
+    language = dy.String(primary_key=True)
+    num_answers = dy.Int64()
+    reward = dy.Float64(nullable=True)
+    num_tokens = dy.Float64(nullable=True)
+    num_chars = dy.Float64()
+    repetition = dy.Float64()
+    lpr = dy.Float64(nullable=True)
+    wpr = dy.Float64(nullable=True)
+    num_wins = dy.Int64(nullable=True)
+    num_losses = dy.Int64(nullable=True)
+    num_ties = dy.Int64(nullable=True)
+    win_rate = dy.Float64(nullable=True)
+    win_rate_low = dy.Float64(nullable=True)
+    win_rate_high = dy.Float64(nullable=True)
+    length_controlled = dy.Float64(nullable=True)
+
+
 class Builds(dy.Schema):
     """One row per run of a recipe. ``recipe`` is its identity as JSON; secrets are no part of a recipe."""
 
@@ -208,6 +257,8 @@ TABLES: dict[str, type[dy.Schema]] = {
     "pairs": Pairs,
     "exports": Exports,
     "checkpoints": Checkpoints,
+    "steps": Steps,
+    "step_scores": StepScores,
     "builds": Builds,
     "usage": Usage,
 }
