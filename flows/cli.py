@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from typer._click.core import Context
 
     from flows.execution import BuildSummary
-    from schemas.recipe import Recipe, WarehouseSettings
+    from schemas.recipe import Recipe
+    from schemas.settings import WarehouseSettings
 
 
 class DefaultGroup(TyperGroup):
@@ -301,7 +302,7 @@ def _load(path: Path) -> "Recipe":
 
 
 def _warehouse(recipe: Path | None, folder: Path) -> "WarehouseSettings":
-    from schemas.recipe import WarehouseSettings
+    from schemas.settings import WarehouseSettings
 
     if recipe is not None:
         return _load(recipe).warehouse

@@ -8,7 +8,8 @@ from typing import cast, get_args
 from flows.identity import resolve_build
 from schemas.errors import FactoryError
 from schemas.reasons import Reason
-from schemas.recipe import Recipe, WarehouseSettings
+from schemas.recipe import Recipe
+from schemas.settings import WarehouseSettings
 from warehouse.export import export_build
 from warehouse.hub import push_export
 from warehouse.lake import Lake

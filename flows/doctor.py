@@ -10,7 +10,8 @@ from rich.text import Text
 
 from flows import machine_checks, recipe_checks, storage_checks
 from flows.findings import Finding, Findings, note, ok, problem
-from schemas.recipe import Recipe, WarehouseSettings
+from schemas.recipe import Recipe
+from schemas.settings import WarehouseSettings
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 

@@ -28,7 +28,9 @@ from flows.stages import detector, land_recorded, sampling_job, scoring_job, sig
 from schemas.errors import InputError, RecipeError
 from schemas.evaluation import EvaluationSettings, Judge
 from schemas.ids import content_id
-from schemas.recipe import PromptGates, PromptSource, RunSettings, Teacher, WarehouseSettings
+from schemas.models import Teacher
+from schemas.prompts import PromptGates, PromptSource
+from schemas.settings import RunSettings, WarehouseSettings
 from warehouse.build_views import latest_build, use_build
 from warehouse.games import games_with_verdicts, pending_games, pending_scored_games, use_games
 from warehouse.lake import Lake

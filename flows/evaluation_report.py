@@ -10,8 +10,8 @@ from rich.console import Console
 from flows.evaluation import EvaluationResult, evaluate
 from flows.report import make_table
 from schemas.evaluation import Contestant, EvaluationSettings
-from schemas.recipe import WarehouseSettings
 from schemas.recipe_file import load_table
+from schemas.settings import WarehouseSettings
 
 RATES = {"win_rate": "win", "loss_rate": "loss", "tie_rate": "tie", "length_controlled": "length-controlled"}
 COUNTS = ("games", "wins", "losses", "ties", "unreadable", "unjudged")

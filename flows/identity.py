@@ -10,7 +10,8 @@ import polars as pl
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
 from schemas.ids import Json, content_id, file_digest
-from schemas.recipe import EXECUTION_FIELDS, Model, Recipe, RewardModel, Teacher, Translation
+from schemas.models import Model, RewardModel, Teacher, Translation
+from schemas.recipe import EXECUTION_FIELDS, Recipe
 from schemas.tables import BuildModels
 from warehouse.user_sql import check_sql
 

@@ -17,8 +17,9 @@ from flows.identity import Build, Lane
 from flows.progress import Board, LaneReport
 from flows.slots import Slot, SlotPool
 from schemas.errors import EngineError, FactoryError
+from schemas.models import Model
 from schemas.reasons import TRANSIENT_REASONS
-from schemas.recipe import Model, RunSettings
+from schemas.settings import RunSettings
 from schemas.tables import Usage
 from warehouse.lake import Lake
 

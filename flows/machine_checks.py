@@ -16,7 +16,7 @@ import duckdb
 
 from flows.findings import Findings, note, ok, problem, size
 from schemas.errors import FactoryError
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from warehouse.catalog import find_catalog, load_extensions
 
 IMPORT_SECONDS = 180.0

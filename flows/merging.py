@@ -23,8 +23,9 @@ from factory.merging.search import (
 )
 from flows.report import make_table
 from schemas.merging import MergeModel, MergeSettings
-from schemas.recipe import Model, WarehouseSettings
+from schemas.models import Model
 from schemas.recipe_file import load_table
+from schemas.settings import WarehouseSettings
 from warehouse.lake import Lake
 
 LOG_SECONDS = 10.0

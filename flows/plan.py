@@ -14,8 +14,10 @@ from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
 from flows.identity import Build, Lane, resolve_build
 from flows.report import make_table
+from schemas.models import Teacher
 from schemas.reasons import TRANSIENT_REASONS
-from schemas.recipe import Recipe, Teacher, WarehouseSettings
+from schemas.recipe import Recipe
+from schemas.settings import WarehouseSettings
 from warehouse.build_views import use_build
 from warehouse.catalog import check_folders, find_catalog
 from warehouse.lake import Lake

@@ -14,7 +14,8 @@ from flows.findings import Finding, Findings, note, ok, problem, size
 from flows.machine_checks import Gpu, memory_bytes
 from flows.slots import find_slots
 from schemas.errors import FactoryError
-from schemas.recipe import Model, Recipe, RewardModel
+from schemas.models import Model, RewardModel
+from schemas.recipe import Recipe
 
 SERVER_SECONDS = 3.0
 

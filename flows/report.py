@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.execution import BuildSummary
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from warehouse.build_views import latest_build, use_build
 from warehouse.lake import Lake
 from warehouse.statements import read_sql

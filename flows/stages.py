@@ -17,7 +17,8 @@ from factory.stages.translation import Translator
 from flows.identity import Lane
 from flows.lanes import LaneJob, Run
 from flows.progress import Board
-from schemas.recipe import PromptSource, Teacher, Translation
+from schemas.models import Teacher, Translation
+from schemas.prompts import PromptSource
 from warehouse import curate, pending
 from warehouse.audits import run_audits
 from warehouse.build_views import use_build

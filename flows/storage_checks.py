@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.findings import GIB, Findings, note, ok, problem, size
 from schemas.errors import FactoryError
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from warehouse.catalog import Catalog, find_catalog
 from warehouse.lake import Lake
 

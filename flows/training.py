@@ -15,7 +15,8 @@ from factory.training.identity import RunIdentity, claim_output, identify_run
 from factory.training.result import TrainResult, read_result
 from factory.training.rows import read_export_id
 from schemas.errors import TrainingError
-from schemas.recipe import Model, WarehouseSettings
+from schemas.models import Model
+from schemas.settings import WarehouseSettings
 from schemas.training import TrainSettings, load_train_settings
 from warehouse.lake import Lake
 

@@ -2,16 +2,15 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
-from schemas.recipe import PromptSource, RewardModel, RunSettings, Sampling, Teacher
+from schemas.models import RewardModel, Sampling, Teacher
+from schemas.prompts import PromptSource
+from schemas.section import Section
+from schemas.settings import RunSettings
 
 Scale = Literal["aya", "arena"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Contestant(Teacher):
@@ -32,7 +31,7 @@ class JudgeModel(Teacher):
         return self
 
 
-class Judge(_Section):
+class Judge(Section):
     """``[evaluation.judge]``: exactly one of an LLM, a reward model and the microworld's truth.
 
     ``scale`` is that of an LLM's verdicts: A, B or TIE, judged by Aya's criteria, or Arena-Hard's five steps, of which
@@ -57,7 +56,7 @@ class Judge(_Section):
         return self
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """``[evaluation]``: who plays, on which prompts, who judges, and how the figures are worked out.
 
     Without ``prompts`` the held-out prompts of ``build`` (a name or config id; default: the latest) are answered, of

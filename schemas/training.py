@@ -4,13 +4,10 @@ import glob
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from schemas.errors import TrainingError
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from schemas.section import Section
 
 
 def _resolve(name: str, info: ValidationInfo) -> str:
@@ -21,7 +18,7 @@ def _resolve(name: str, info: ValidationInfo) -> str:
     return str(path.absolute()) if is_path else name
 
 
-class Lora(_Section):
+class Lora(Section):
     """``[train.lora]``: train low-rank adapters; ``merge`` folds them into the saved model."""
 
     rank: int = Field(default=16, gt=0)
@@ -31,7 +28,7 @@ class Lora(_Section):
     merge: bool = True
 
 
-class TrainRun(_Section):
+class TrainRun(Section):
     """``[train.run]``: how a run is executed. It changes the result by rounding at most.
 
     ``micro_batch_tokens`` bounds the tokens of one forward pass; a row longer than that is a micro-batch of its own.
@@ -57,7 +54,7 @@ class TrainRun(_Section):
         return None if value is None else _resolve(value, info)
 
 
-class TrainSettings(_Section):
+class TrainSettings(Section):
     """``[train]``: one run of SFT or preference training.
 
     ``data`` is an export folder of this project, a Parquet or JSONL file (globs allowed), or a Hugging Face dataset;

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from schemas.languages import LANGUAGES
-from schemas.recipe import PromptSource, Recipe
+from schemas.prompts import PromptSource
+from schemas.recipe import Recipe
 from warehouse.manifest import SPLITS, Manifest
 from warehouse.shards import LAYOUTS
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import duckdb
 
 from schemas.errors import WarehouseError
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from schemas.recipe import PairStrategy, Recipe, Routing
+from schemas.curation import PairStrategy, Routing
+from schemas.recipe import Recipe
 from warehouse.build_views import use_build
 from warehouse.lake import Lake
 from warehouse.staging import Derived, replace_rows, stage

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import polars as pl
 
+from schemas.curation import Export
 from schemas.disk import sync
 from schemas.errors import AuditError, WarehouseError
 from schemas.ids import Json, content_id, file_digest
-from schemas.recipe import Export, Recipe
+from schemas.recipe import Recipe
 from warehouse.card import write_card
 from warehouse.export_rows import BuildRows
 from warehouse.lake import Lake

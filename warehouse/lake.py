@@ -21,7 +21,7 @@ import polars as pl
 
 from schemas.errors import WarehouseError
 from schemas.ids import CONTENT_ID_SQL
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from warehouse import migrations
 from warehouse.catalog import Catalog, attach, check_folders, find_catalog, literal, load_extensions
 from warehouse.explain import explain, is_passing

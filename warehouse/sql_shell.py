@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from schemas.errors import WarehouseError
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from schemas.tables import TABLES
 from warehouse.build_views import VIEWS, latest_build, use_build
 from warehouse.catalog import find_catalog, literal

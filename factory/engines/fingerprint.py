@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from factory.engines.folders import is_local
 from schemas.errors import EngineError
 from schemas.ids import Json, content_id, file_digest, folder_digest
-from schemas.recipe import Model
+from schemas.models import Model
 
 SETTLED_SECONDS = 2.0
 """A folder that changed more recently is not remembered: it may change again within one tick of the clock."""

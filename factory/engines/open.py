@@ -8,7 +8,7 @@ from factory.engines.fingerprint import resolve_commit
 from factory.engines.folders import check_model, is_local
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
-from schemas.recipe import Model
+from schemas.models import Model
 
 MAX_IN_FLIGHT = 2048
 """Twice the batch of vLLM on a large GPU (1024 sequences), so that a reply always finds the next request waiting."""

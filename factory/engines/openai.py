@@ -16,7 +16,7 @@ from factory.engines.openai_api import scoring_tasks
 from factory.engines.openai_transport import Connection, Lane
 from factory.engines.servers import Patience
 from schemas.errors import EngineError
-from schemas.recipe import Model
+from schemas.models import Model
 
 POLL_SECONDS = 0.2
 

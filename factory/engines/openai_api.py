@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.engines.text import mend_text, split_reasoning
 from schemas.errors import EngineError
+from schemas.models import Model, Sampling, Structured, Teacher
 from schemas.reasons import Reason
-from schemas.recipe import Model, Sampling, Structured, Teacher
 
 ScoringTask = Literal["classify", "reward", "score"]
 """How a reward model is asked, as in the vLLM engine; ``run.engine_args.task`` names it.

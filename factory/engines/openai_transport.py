@@ -34,8 +34,8 @@ from factory.engines.openai_api import (
 )
 from factory.engines.servers import Outcome, Patience, Server, ServerPool
 from schemas.errors import EngineError
+from schemas.models import Model
 from schemas.reasons import Reason
-from schemas.recipe import Model
 
 CONNECT_SECONDS = 10.0
 MAX_IN_FLIGHT = 512

@@ -14,8 +14,8 @@ from factory.engines.base import Failure, Reply, Request
 from factory.engines.text import mend_text
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
+from schemas.models import Translation
 from schemas.reasons import Reason
-from schemas.recipe import Translation
 
 UNKNOWN = "\ufffd"
 """Stands for each ``<unk>`` that the model emits, so that a stage can refuse the translation for lost content."""

@@ -33,8 +33,8 @@ from factory.engines.base import Failure, Message, Reply, Request
 from factory.engines.folders import OVERRIDES, check_architecture
 from factory.engines.text import mend_text, split_reasoning
 from schemas.errors import EngineError
+from schemas.models import Model, Sampling, Structured
 from schemas.reasons import Reason
-from schemas.recipe import Model, Sampling, Structured
 
 ScoringTask = Literal["classify", "reward", "score"]
 """How a reward model is asked; ``run.engine_args.task`` names one if the first that fits is not right.

@@ -11,7 +11,7 @@ from factory.evaluation.verdicts import LABELS, MIRRORED, parse_verdict
 from factory.stages.rows import Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
 from schemas.evaluation import Scale
 from schemas.languages import LANGUAGES
-from schemas.recipe import Structured
+from schemas.models import Structured
 
 STAGE = "judge"
 

@@ -10,8 +10,8 @@ from factory.stages.measures import detect_languages
 from factory.stages.rows import Detect, Landed, Row, make_frame, make_rejection
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES
+from schemas.prompts import PromptGates, PromptSource
 from schemas.reasons import Reason
-from schemas.recipe import PromptGates, PromptSource
 
 PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
 """Reasons that depend on the gates' thresholds: their stage is ``prompt_gate``, that of all others is ``read``."""

@@ -14,8 +14,8 @@ from factory.stages.measures import detect_languages, measure
 from factory.stages.rows import Detect, Landed, Lane, Row, find_text_fault, make_frame, make_rejection
 from factory.stages.sources import refuse_hopeless
 from schemas.ids import content_id
+from schemas.models import Recorded
 from schemas.reasons import Reason
-from schemas.recipe import Recorded
 
 STAGE = "read"
 

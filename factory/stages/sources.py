@@ -11,8 +11,8 @@ from factory.stages.files import RawRow, find_value, read_dataset_rows, read_fil
 from factory.stages.language_names import find_language
 from factory.stages.rows import Row, clean_detail, find_text_fault
 from schemas.errors import InputError
+from schemas.prompts import PromptColumns, PromptSource
 from schemas.reasons import Reason
-from schemas.recipe import PromptColumns, PromptSource
 from schemas.tables import MESSAGES
 
 RAW_ROWS: dict[str, pl.DataType] = {

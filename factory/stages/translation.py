@@ -21,8 +21,8 @@ from factory.stages.sampling import make_seed
 from factory.stages.segments import Part, fill_skeleton, make_skeleton
 from factory.stages.wrappers import strip_wrappers
 from schemas.languages import LANGUAGES
+from schemas.models import Translation
 from schemas.reasons import TRANSIENT_REASONS, Reason
-from schemas.recipe import Translation
 from schemas.tables import KEYS
 
 INSTRUCTION = (

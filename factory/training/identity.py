@@ -9,7 +9,7 @@ from factory.engines.fingerprint import fingerprint_model
 from factory.training.rows import find_files, read_export_id
 from schemas.errors import TrainingError
 from schemas.ids import content_id, file_digest
-from schemas.recipe import Model
+from schemas.models import Model
 from schemas.training import TrainSettings
 
 RUN_FILE = "run.json"

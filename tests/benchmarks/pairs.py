@@ -22,7 +22,8 @@ from pathlib import Path
 import polars as pl
 
 from schemas.languages import CORE_LANGUAGES
-from schemas.recipe import Recipe, WarehouseSettings
+from schemas.recipe import Recipe
+from schemas.settings import WarehouseSettings
 from schemas.tables import BuildModels, Builds
 from warehouse.curate import make_pairs
 from warehouse.lake import Lake

@@ -19,7 +19,7 @@ from factory.engines.base import Engine
 from factory.engines.langid import LanguageDetector
 from factory.engines.open import open_engine
 from factory.stages.sampling import Sampler
-from schemas.recipe import ModelRun, Sampling, Teacher
+from schemas.models import ModelRun, Sampling, Teacher
 from tests.benchmarks.side_by_side import (
     LANE,
     Bare,

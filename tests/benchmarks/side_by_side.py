@@ -19,7 +19,7 @@ from factory.engines.supervisor import ChildEngine
 from factory.stages.rows import Lane, Stage, make_frame
 from flows.committer import Committer
 from flows.lanes import PENDING_BATCH_ROWS
-from schemas.recipe import RunSettings, WarehouseSettings
+from schemas.settings import RunSettings, WarehouseSettings
 from warehouse.lake import Lake
 
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}

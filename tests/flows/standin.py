@@ -11,7 +11,7 @@ from factory.engines.base import Reply, Request
 from factory.engines.open import Task
 from factory.engines.supervisor import ChildEngine
 from schemas.ids import content_id
-from schemas.recipe import Model
+from schemas.models import Model
 
 CORE = "tests.flows.standin:open_core"
 

@@ -15,7 +15,8 @@ from flows.findings import GIB, Finding
 from flows.machine_checks import Gpu, HeavyImports, check_extensions, check_language_model, find_gpus
 from flows.recipe_checks import check_files, check_fit, check_keys, check_models
 from flows.storage_checks import check_warehouse
-from schemas.recipe import Recipe, WarehouseSettings
+from schemas.recipe import Recipe
+from schemas.settings import WarehouseSettings
 from tests.services import POSTGRES_PASSWORD, free_port
 
 KEY = "sk-never-shown"

@@ -18,9 +18,10 @@ from flows.lanes import BuildStoppedError
 from schemas.errors import InputError, RecipeError
 from schemas.evaluation import EvaluationSettings
 from schemas.languages import LANGUAGES
+from schemas.models import Model
 from schemas.reasons import Reason
-from schemas.recipe import Model, WarehouseSettings
 from schemas.recipe_file import load_table
+from schemas.settings import WarehouseSettings
 from schemas.tables import TABLES
 from warehouse.lake import Lake
 

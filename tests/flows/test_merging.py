@@ -11,8 +11,9 @@ import pytest
 from factory.engines.fingerprint import fingerprint_model
 from schemas.errors import RecipeError
 from schemas.merging import MergeSettings
-from schemas.recipe import Model, WarehouseSettings
+from schemas.models import Model
 from schemas.recipe_file import load_recipe, load_table
+from schemas.settings import WarehouseSettings
 from warehouse.lake import Lake
 
 MODELS = Path(__file__).parents[2] / "factory/microworld/models"

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 import flows
 from flows.init import write_recipe
-from schemas import recipe as sections
+from schemas import curation, models, prompts, settings
 from schemas.errors import FactoryError
 from schemas.languages import CORE_LANGUAGES
 from schemas.recipe import Recipe
@@ -20,21 +20,21 @@ SHIPPED = sorted((Path(flows.__file__).parent / "recipes").glob("*.toml"))
 STARTER = next(path for path in SHIPPED if path.stem == "starter").read_text(encoding="utf-8")
 
 DOCUMENTED: dict[str, type[BaseModel]] = {
-    "prompts": sections.PromptSource,
-    "prompt_gates": sections.PromptGates,
-    "translation": sections.Translation,
-    "teachers": sections.Teacher,
-    "gates": sections.Gates,
-    "rewards": sections.Rewards,
-    "routing": sections.Routing,
-    "pairs": sections.PairStrategy,
-    "export": sections.Export,
-    "warehouse": sections.WarehouseSettings,
-    "run": sections.RunSettings,
+    "prompts": prompts.PromptSource,
+    "prompt_gates": prompts.PromptGates,
+    "translation": models.Translation,
+    "teachers": models.Teacher,
+    "gates": curation.Gates,
+    "rewards": curation.Rewards,
+    "routing": curation.Routing,
+    "pairs": curation.PairStrategy,
+    "export": curation.Export,
+    "warehouse": settings.WarehouseSettings,
+    "run": settings.RunSettings,
 }
 """Sections whose every key the starter explains; reward models have those of teachers' models."""
 
-SECTIONS = DOCUMENTED | {"reward_models": sections.RewardModel}
+SECTIONS = DOCUMENTED | {"reward_models": models.RewardModel}
 
 
 def test_the_templates_are_there():
@@ -110,7 +110,7 @@ def test_the_aya_recipe_states_licences_and_languages():
 def test_the_starter_explains_every_key(section):
     part = "\n".join(_lines_of(section))
     missing = [name for name in DOCUMENTED[section].model_fields if not re.search(rf"\b{name}\b", part)]
-    shared = set(sections.Model.model_fields) if section == "translation" else set()
+    shared = set(models.Model.model_fields) if section == "translation" else set()
     assert [name for name in missing if name not in shared] == []
 
 
@@ -126,7 +126,7 @@ def test_the_defaults_that_the_starter_states_are_the_defaults(section):
 
 
 def test_the_starter_names_the_defaults_of_sampling_and_execution():
-    for model, text in ((sections.Sampling, "sampling = {"), (sections.ModelRun, "run = { gpus")):
+    for model, text in ((models.Sampling, "sampling = {"), (models.ModelRun, "run = { gpus")):
         line = next(line for line in STARTER.splitlines() if line.startswith(text))
         for name, field in model.model_fields.items():
             stated = re.search(rf"\b{name} = ([\d.]+)", line)

@@ -11,8 +11,8 @@ from factory.microworld.world import MODELS
 from flows.cli import app
 from flows.training import run_training
 from schemas.errors import RecipeError, TrainingError
-from schemas.recipe import WarehouseSettings
 from schemas.recipe_file import load_recipe
+from schemas.settings import WarehouseSettings
 from schemas.training import load_train_settings
 from warehouse.lake import Lake
 

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.recipe import CORE_LANGUAGES, Recipe
+from schemas.languages import CORE_LANGUAGES
+from schemas.recipe import Recipe
 
 SMALL: dict[str, Any] = {
     "name": "small",

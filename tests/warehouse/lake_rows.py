@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def make_selections(ids: Sequence[str]) -> pl.DataFrame:
 def start(settings: WarehouseSettings, body: str, *, run_as: Sequence[str] = ()) -> "subprocess.Popen[str]":
     """Start Python in another process with ``settings``, ``Lake`` and the functions above at hand."""
     code = (
-        "from warehouse.lake import Lake\nfrom schemas.recipe import WarehouseSettings\n"
+        "from warehouse.lake import Lake\nfrom schemas.settings import WarehouseSettings\n"
         "from tests.warehouse.lake_rows import make_completions, make_selections\n"
         f"settings = WarehouseSettings(catalog={settings.catalog!r}, data={settings.data!r})\n{body}"
     )

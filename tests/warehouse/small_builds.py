@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from schemas.ids import content_id
-from schemas.recipe import Recipe, WarehouseSettings
+from schemas.recipe import Recipe
+from schemas.settings import WarehouseSettings
 from schemas.tables import TABLES
 from warehouse.lake import Lake
 

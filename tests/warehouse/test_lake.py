@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from schemas.errors import WarehouseError
 from schemas.ids import content_id
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from schemas.tables import KEYS, TABLES
 from tests.warehouse.lake_rows import make_completions, make_selections, warehouse_at
 from warehouse import migrations

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import WarehouseError
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from tests.warehouse.lake_rows import finish, make_completions, make_selections, start, warehouse_at
 from warehouse.lake import Lake
 

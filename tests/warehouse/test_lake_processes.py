@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import WarehouseError
-from schemas.recipe import WarehouseSettings
+from schemas.settings import WarehouseSettings
 from tests.warehouse.lake_rows import finish, kill, make_completions, make_selections, read_line, start, warehouse_at
 from warehouse.lake import Lake
 

@@ -8,7 +8,7 @@ import pytest
 
 from factory.engines.open import open_engine
 from schemas.errors import EngineError
-from schemas.recipe import Model, ModelRun
+from schemas.models import Model, ModelRun
 
 
 @pytest.fixture

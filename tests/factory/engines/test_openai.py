@@ -18,8 +18,8 @@ from factory.engines.openai import OpenAIEngine
 from factory.engines.openai_transport import read_retry_after
 from factory.engines.servers import Outcome, Patience, ServerPool
 from schemas.errors import EngineError
+from schemas.models import Model, RewardModel, Teacher
 from schemas.reasons import Reason
-from schemas.recipe import Model, RewardModel, Teacher
 from tests.factory.engines.scripted_server import DROP, Call, ScriptedServer, completion, echo
 
 KEY = "sk-very-secret-0123456789"

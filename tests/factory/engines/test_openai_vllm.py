@@ -17,8 +17,8 @@ import pytest
 from factory.engines.base import Message, Request
 from factory.engines.openai import OpenAIEngine
 from schemas.errors import EngineError
+from schemas.models import Model, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason
-from schemas.recipe import Model, RewardModel, Sampling, Structured, Teacher
 
 KEY = "sk-loopback"
 TEXTS = ["hi", "שלום", "你好吗", "write a poem", "e\u0301t\u00e9"]

@@ -21,8 +21,8 @@ from factory.engines.open import open_engine
 from factory.engines.translator import UNKNOWN, TranslatorCore, open_core
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
+from schemas.models import Sampling, Translation
 from schemas.reasons import Reason
-from schemas.recipe import Sampling, Translation
 
 TEXTS = [
     "The weather is nice today.",

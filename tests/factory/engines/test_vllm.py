@@ -15,8 +15,8 @@ from factory.engines.base import Engine, Message, Reply, Request
 from factory.engines.open import open_engine
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
+from schemas.models import ModelRun, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason
-from schemas.recipe import ModelRun, RewardModel, Sampling, Structured, Teacher
 from tests.factory.engines.conftest import TEMPLATE, make_tokenizer
 
 PROMPTS = ["Hello?", "Où est la gare ?", "איפה התחנה?", "車站在哪裡？", "cafe\u0301", "nul \0 nul", "1 + 1 = " * 12]

@@ -10,7 +10,7 @@ from factory.stages.prompts import SeenPrompts, build_prompts, choose_split, mak
 from factory.stages.rows import Detect, Landed
 from factory.stages.sources import RAW_ROWS
 from schemas.ids import content_id
-from schemas.recipe import PromptGates, PromptSource
+from schemas.prompts import PromptGates, PromptSource
 from schemas.tables import Prompts, Rejections
 
 SOURCE = PromptSource.model_validate(

@@ -11,7 +11,7 @@ from factory.stages.recorded import read_recorded
 from factory.stages.rows import Detect, Landed, Lane
 from schemas.errors import InputError
 from schemas.ids import content_id
-from schemas.recipe import Recorded
+from schemas.models import Recorded
 from schemas.tables import MESSAGES, Completions, Rejections
 
 PROMPTS = pl.DataFrame(

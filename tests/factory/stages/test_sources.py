@@ -14,7 +14,7 @@ from factory.stages.language_names import find_language
 from factory.stages.sources import RAW_ROWS, read_source
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES
-from schemas.recipe import PromptSource
+from schemas.prompts import PromptSource
 
 
 def make_source(path: Path | str, **columns: str) -> PromptSource:

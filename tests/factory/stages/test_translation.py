@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.stages.rows import Detect, Lane
 from factory.stages.translation import Translator, assemble, plan_translation
+from schemas.models import Translation
 from schemas.reasons import Reason
-from schemas.recipe import Translation
 
 NLLB = Translation(model="nllb")
 LLM = Translation(engine="vllm", model="llm", system_prompt="You translate.")

@@ -1,0 +1,183 @@
+"""The models of a recipe: teachers, translators and reward models, each behind an engine."""
+
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from schemas.section import Section, check_languages, refuse_password, resolve_path
+
+
+class Sampling(Section):
+    """How completions are drawn. ``seed`` is optional: it costs speed and does not make batched sampling repeatable."""
+
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int | None = Field(default=None, gt=0)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=1024, gt=0)
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+class ModelRun(Section):
+    """How a model is executed; never part of its identity. ``engine_args`` go to vLLM as they are.
+
+    ``gpus`` is the tensor-parallel size of one replica; ``replicas`` work in parallel on GPUs of their own. No
+    ``max_in_flight`` means what suits the engine: 2048 requests for a model in a child process, 512 for servers.
+    """
+
+    gpus: int = Field(default=1, gt=0)
+    replicas: int = Field(default=1, gt=0)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    max_in_flight: int | None = Field(default=None, gt=0)
+    max_model_len: int | None = Field(default=None, gt=0)
+    batch_tokens: int = Field(default=8192, gt=0)
+    urls: tuple[str, ...] = ()
+    api_key_env: str | None = None
+    timeout_seconds: float = Field(default=600.0, gt=0)
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("urls")
+    @classmethod
+    def _have_no_password(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(refuse_password, value))
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            message = "this is the name of an environment variable that holds the key, never the key itself"
+            raise PydanticCustomError("password", message)
+        return value
+
+
+class Model(Section):
+    """A model behind an engine: a hub id or, beginning with ``./``, ``../``, ``/`` or ``~``, a local folder."""
+
+    engine: Literal["vllm", "openai", "transformers", "recorded"] = "vllm"
+    model: str = ""
+    revision: str | None = None
+    dtype: str = "auto"
+    quantization: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    chat_template: str | None = None
+    system_prompt: str | None = None
+    trust_remote_code: bool = False
+    run: ModelRun = ModelRun()
+
+    @field_validator("model", "adapter")
+    @classmethod
+    def _resolve_model(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return resolve_path(value, info) if value and value.startswith((".", "/", "~")) else value
+
+    @field_validator("chat_template")
+    @classmethod
+    def _resolve_template(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else resolve_path(value, info)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.engine != "recorded" and not self.model:
+            raise ValueError("'model' is needed: a hub id or a local folder")
+        if self.engine == "openai" and not self.run.urls:
+            raise ValueError("the openai engine needs 'run.urls', the base URLs of one or more servers")
+        return self
+
+
+class Structured(Section):
+    """What the text of a completion must look like: exactly one of a JSON schema, a regular expression, a choice."""
+
+    json_schema: dict[str, Any] | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if sum(form is not None for form in (self.json_schema, self.regex, self.choice)) != 1:
+            raise ValueError("exactly one of 'json_schema', 'regex' and 'choice' is needed")
+        return self
+
+
+class RecordedColumns(Section):
+    """Where recorded rows hold the answer and the key that joins it to a prompt; dots reach into nested fields."""
+
+    text: str
+    key: str
+    language: str | None = None
+
+
+class Recorded(Section):
+    """Completions that a team already has. ``join`` says what ``columns.key`` holds: a source's row id, or the text."""
+
+    path: str
+    columns: RecordedColumns
+    join: Literal["source_row", "prompt_text"] = "source_row"
+    source: str | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _resolve_path(cls, value: str, info: ValidationInfo) -> str:
+        return resolve_path(value, info)
+
+
+class Teacher(Model):
+    """``[[teachers]]``: one model of the pool, for the languages it is declared for (none named: all)."""
+
+    name: str = Field(min_length=1)
+    languages: tuple[str, ...] = ()
+    samples: int = Field(default=1, gt=0)
+    sampling: Sampling = Sampling()
+    structured: Structured | None = None
+    reasoning: tuple[str, str] | None = None
+    recorded: Recorded | None = None
+    licence: str | None = None
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_languages(value)
+
+    @model_validator(mode="after")
+    def _fits_engine(self) -> Self:
+        if (self.engine == "recorded") != (self.recorded is not None):
+            raise ValueError("a [teachers.recorded] section and engine = 'recorded' go together")
+        if self.engine == "transformers":
+            raise ValueError("the transformers engine serves translators; allowed for teachers: vllm, openai, recorded")
+        return self
+
+
+class Translation(Model):
+    """``[translation]``: an encoder-decoder translator (engine transformers) or an LLM (vllm, openai).
+
+    ``completions_of`` names the teacher whose English completions are translated for the rejected side of
+    in_language_vs_translated pairs. ``instruction`` is what an LLM is told; it may use {source}, {target} and {text}.
+    """
+
+    engine: Literal["vllm", "openai", "transformers", "recorded"] = "transformers"
+    prompts: bool = True
+    completions_of: tuple[str, ...] = ()
+    sampling: Sampling = Sampling(temperature=0.0)
+    instruction: str | None = None
+    licence: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_engine(self) -> Self:
+        if self.engine == "recorded":
+            raise ValueError("a translator runs on the transformers, vllm or openai engine")
+        return self
+
+
+class RewardModel(Model):
+    """``[[reward_models]]``: a sequence classifier or reward model served by vLLM pooling."""
+
+    name: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits_engine(self) -> Self:
+        if self.engine not in {"vllm", "openai"}:
+            raise ValueError("a reward model runs on the vllm or openai engine")
+        return self

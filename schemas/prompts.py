@@ -1,0 +1,66 @@
+"""Where prompts come from, and what a prompt must pass."""
+
+from typing import Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from schemas.section import Section, check_languages, resolve_path
+
+
+class PromptColumns(Section):
+    """Where a source's rows hold what the factory needs; dots reach into nested fields (``prompt.text``, ``turns.0``)."""
+
+    prompt: str | None = None
+    messages: str | None = None
+    system: str | None = None
+    language: str | None = None
+    id: str | None = None
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("exactly one of 'prompt' (single-turn text) and 'messages' (a conversation) is needed")
+        return self
+
+
+class PromptSource(Section):
+    """``[[prompts]]``: a file (Parquet, JSONL, CSV; globs allowed) or a Hugging Face dataset (hub id or local)."""
+
+    name: str = Field(min_length=1)
+    path: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    columns: PromptColumns
+    language: str | None = None
+    limit: int | None = Field(default=None, gt=0)
+    eval_percent: float = Field(default=5.0, ge=0, le=100)
+    licence: str | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _resolve_path(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else resolve_path(value, info)
+
+    @field_validator("language")
+    @classmethod
+    def _known_language(cls, value: str | None) -> str | None:
+        return None if value is None else check_languages((value,))[0]
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("exactly one of 'path' (a file) and 'dataset' (a Hugging Face dataset) is needed")
+        if (self.language is None) == (self.columns.language is None):
+            raise ValueError("exactly one of 'language' (one for all rows) and 'columns.language' is needed")
+        return self
+
+
+class PromptGates(Section):
+    """``[prompt_gates]``: what a prompt must pass. A similarity of 0 switches the removal of near-duplicates off."""
+
+    language: bool = True
+    min_language_score: float = Field(default=0.5, ge=0, le=1)
+    near_duplicate_similarity: float = Field(default=0.9, ge=0, le=1)
+    max_chars: int = Field(default=200_000, gt=0)
