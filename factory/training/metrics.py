@@ -1,4 +1,4 @@
-"""Metrics: sums by language while a step runs; JSON lines, TensorBoard and curves when it is done."""
+"""Metrics: sums by language while a step runs, JSON lines and TensorBoard when it is done."""
 
 import json
 from collections.abc import Sequence
@@ -9,15 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from factory.training.curves import METRICS_FILE, read_metrics
 from factory.training.identity import write_text
 from factory.training.losses import Rows
 from factory.training.world import World
-
-METRICS_FILE = "metrics.jsonl"
-CURVES_FILE = "curves.png"
-
-_SHOWN = ("loss", "accuracy", "margin", "kl", "chosen_logp", "rejected_logp", "learning_rate", "grad_norm")
-"""What is plotted, where there is any."""
 
 
 class Tally:
@@ -83,36 +78,6 @@ class MetricLog:
         if self._board is not None:
             for name, value in _flatten(metrics):
                 self._board.add_scalar(f"{split}/{name}", value, step)
-
-
-def read_metrics(output: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics, without a torn last one."""
-    try:
-        lines = (output / METRICS_FILE).read_text(encoding="utf-8").split("\n")[:-1]
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
-
-
-def plot_curves(output: Path) -> None:
-    """Draw the curves of training and evaluation into ``CURVES_FILE``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    lines = read_metrics(output)
-    names = [name for name in _SHOWN if any(line.get(name) for line in lines)]
-    figure = Figure(figsize=(4.5 * min(4, len(names)), 3.2 * -(-len(names) // 4)), layout="constrained")
-    for number, name in enumerate(names, start=1):
-        axes = figure.add_subplot(-(-len(names) // 4), min(4, len(names)), number, title=name, xlabel="step")
-        for split, style in (("train", "-"), ("eval", "o-")):
-            points = [(line["step"], line[name]) for line in lines if line["split"] == split and name in line]
-            if points:
-                axes.plot(*zip(*points, strict=True), style, label=split, linewidth=1, markersize=3)
-        axes.legend(frameon=False)
-    if names:
-        figure.savefig(output / CURVES_FILE, dpi=120)
 
 
 def _flatten(metrics: dict[str, Any]) -> list[tuple[str, float]]:

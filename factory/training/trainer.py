@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from factory.training.checkpoints import gather_weights, load_checkpoint, save_checkpoint
+from factory.training.curves import plot_curves, read_metrics
 from factory.training.identity import claim_output, identify_run
-from factory.training.metrics import MetricLog, plot_curves, read_metrics
+from factory.training.metrics import MetricLog
 from factory.training.optimization import learning_rate_at, set_learning_rate
 from factory.training.preparation import Prepared, prepare
 from factory.training.result import TrainResult, read_result, write_result

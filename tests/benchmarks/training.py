@@ -87,7 +87,7 @@ def train_ours(model: str, rows: str, output: str, dtype: str, rate: float, toke
     import torch
     import transformers  # noqa: F401 (TRL's clock starts after its imports, too)
 
-    from factory.training.metrics import read_metrics
+    from factory.training.curves import read_metrics
     from factory.training.trainer import train
     from schemas.training import TrainRun, TrainSettings
 

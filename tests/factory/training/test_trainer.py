@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from factory.training.curves import read_metrics
 from factory.training.dataset import load_datasets
-from factory.training.metrics import read_metrics
 from factory.training.preparation import prepare
 from factory.training.step import Stepper
 from factory.training.trainer import _Run, train
