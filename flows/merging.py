@@ -1,10 +1,8 @@
-"""The merge commands: merging, searching for weights, leaving one out; and the row that records a checkpoint."""
+"""The merge commands: merging, searching for weights, leaving one out."""
 
-import json
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -21,12 +19,12 @@ from factory.merging.search import (
     search_weights,
     with_weights,
 )
+from flows.checkpoints import record_checkpoint
 from flows.report import make_table
 from schemas.merging import MergeModel, MergeSettings
 from schemas.models import Model
 from schemas.recipe_file import load_table
 from schemas.settings import WarehouseSettings
-from warehouse.lake import Lake
 
 LOG_SECONDS = 10.0
 """How often progress is reported where no terminal redraws a bar."""
@@ -70,30 +68,6 @@ def run_leave_one_out(path: Path, command: str, *, folder: Path) -> list[Contrib
     return contributions
 
 
-def record_merge(
-    settings: MergeSettings, result: MergeResult, metrics: dict[str, float], warehouse: WarehouseSettings
-) -> str:
-    """Append the merged model to the ``checkpoints`` table; return its id.
-
-    Ids, the parents' included, are those of models everywhere: of their content. The base is the last parent.
-    """
-    parents = [*settings.models, *([] if settings.base is None else [settings.base])]
-    checkpoint_id = fingerprint_model(Model(model=str(result.path.resolve())))
-    row = {
-        "checkpoint_id": checkpoint_id,
-        "kind": "merge",
-        "parents": [_fingerprint(parent) for parent in parents],
-        "export_id": None,
-        "path": str(result.path.resolve()),
-        "config": json.dumps({"merge": settings.identity(), "notes": list(result.notes)}, ensure_ascii=False),
-        "metrics": json.dumps(metrics | {"num_parameters": result.num_parameters, "seconds": round(result.seconds, 3)}),
-        "recorded_at": datetime.now(UTC),
-    }
-    with Lake.open(warehouse) as lake:
-        lake.append("checkpoints", pl.DataFrame([row], schema_overrides={"export_id": pl.String}))
-    return checkpoint_id
-
-
 def _merge_and_record(
     settings: MergeSettings,
     output: Path,
@@ -110,10 +84,25 @@ def _merge_and_record(
         rate = result.num_bytes / 1e9 / max(result.seconds, 1e-9)
         print(f"{output}: {result.num_parameters:,} parameters in {result.seconds:,.1f} s, {rate:.2f} GB/s")
     if warehouse is not None:
-        checkpoint_id = record_merge(settings, result, metrics, warehouse)
+        checkpoint_id = _record(settings, result, metrics, warehouse)
         if not quiet:
             print(f"recorded as checkpoint {checkpoint_id}")
     return result
+
+
+def _record(
+    settings: MergeSettings, result: MergeResult, metrics: dict[str, float], warehouse: WarehouseSettings
+) -> str:
+    """Record the merged model; the base is the last parent."""
+    parents = [*settings.models, *([] if settings.base is None else [settings.base])]
+    return record_checkpoint(
+        result.path,
+        warehouse,
+        kind="merge",
+        parents=[_fingerprint(parent) for parent in parents],
+        config={"merge": settings.identity(), "notes": list(result.notes)},
+        metrics=metrics | {"num_parameters": result.num_parameters, "seconds": round(result.seconds, 3)},
+    )
 
 
 def _fingerprint(parent: MergeModel) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
-from factory.engines.folders import WEIGHT_PATTERNS, check_model, is_local
+from factory.engines.folders import WEIGHT_PATTERNS, check_model
 from factory.stages.files import read_file_rows
 from factory.stages.sources import read_source
 from flows.findings import Finding, Findings, note, ok, problem, size
@@ -15,6 +15,7 @@ from flows.machine_checks import Gpu, memory_bytes
 from flows.slots import find_slots
 from schemas.errors import FactoryError
 from schemas.models import Model, RewardModel
+from schemas.paths import is_path
 from schemas.recipe import Recipe
 
 SERVER_SECONDS = 3.0
@@ -69,7 +70,7 @@ def check_models(recipe: Recipe) -> Findings:
     for name, model in named_models(recipe):
         if model.engine == "openai":
             yield from _check_servers(name, model)
-        elif is_local(model.model):
+        elif is_path(model.model):
             yield from _check_folder(name, model)
         else:
             needs_hub = True
@@ -158,7 +159,7 @@ def _check_servers(name: str, model: Model) -> Findings:
 def _check_memory(recipe: Recipe, memory: int, what: str, *, share: bool) -> Findings:
     """Compare the weights that are here with the memory that they are to lie in; quantised ones may take less."""
     for name, model in named_models(recipe):
-        folder = Path(model.model) if is_local(model.model) else _find_snapshot(model)
+        folder = Path(model.model) if is_path(model.model) else _find_snapshot(model)
         if model.engine == "openai" or model.quantization or folder is None:
             continue
         room = memory * model.run.gpu_memory_utilization * model.run.gpus if share else memory

@@ -1,24 +1,18 @@
 """The train command: the trainer in a process of its own or in several, and the row that records its model."""
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
-
-from factory.engines.fingerprint import fingerprint_model
 from factory.training.identity import RunIdentity, claim_output, identify_run
 from factory.training.result import TrainResult, read_result
 from factory.training.rows import read_export_id
+from flows.checkpoints import record_checkpoint
 from schemas.errors import TrainingError
-from schemas.models import Model
 from schemas.settings import WarehouseSettings
 from schemas.training import TrainSettings, load_train_settings
-from warehouse.lake import Lake
 
 
 def run_training(
@@ -54,30 +48,8 @@ def train_and_record(
         result = read_result(output, identity)
         assert result is not None
     if warehouse is not None:
-        record_training(settings, identity, result, warehouse)
+        _record(settings, identity, result, warehouse)
     return result
-
-
-def record_training(
-    settings: TrainSettings, identity: RunIdentity, result: TrainResult, warehouse: WarehouseSettings
-) -> str:
-    """Append the trained model to the ``checkpoints`` table; return its id, which is that of its content."""
-    checkpoint_id = fingerprint_model(Model(model=str(result.model.resolve())))
-    kept = {"train": result.metrics, "eval": result.eval_metrics, "num_rejected": sum(result.rejected.values())}
-    kept |= {"num_steps": result.num_steps, "num_tokens": result.num_tokens, "seconds": round(result.seconds, 3)}
-    row = {
-        "checkpoint_id": checkpoint_id,
-        "kind": "preference" if settings.is_preference else "sft",
-        "parents": [identity.model, *([] if identity.reference is None else [identity.reference])],
-        "export_id": read_export_id(settings.data),
-        "path": str(result.model.resolve()),
-        "config": json.dumps(identity.parts(), ensure_ascii=False),
-        "metrics": json.dumps(kept, ensure_ascii=False),
-        "recorded_at": datetime.now(UTC),
-    }
-    with Lake.open(warehouse) as lake:
-        lake.append("checkpoints", pl.DataFrame([row], schema_overrides={"export_id": pl.String}))
-    return checkpoint_id
 
 
 def summarize(result: TrainResult) -> str:
@@ -91,6 +63,20 @@ def summarize(result: TrainResult) -> str:
         if shown:
             lines.append(f"{name}: {', '.join(shown)}")
     return "\n".join(lines)
+
+
+def _record(settings: TrainSettings, identity: RunIdentity, result: TrainResult, warehouse: WarehouseSettings) -> None:
+    kept = {"train": result.metrics, "eval": result.eval_metrics, "num_rejected": sum(result.rejected.values())}
+    kept |= {"num_steps": result.num_steps, "num_tokens": result.num_tokens, "seconds": round(result.seconds, 3)}
+    record_checkpoint(
+        result.model,
+        warehouse,
+        kind="preference" if settings.is_preference else "sft",
+        parents=[identity.model, *([] if identity.reference is None else [identity.reference])],
+        config=identity.parts(),
+        metrics=kept,
+        export_id=read_export_id(settings.data),
+    )
 
 
 def _launch(settings: TrainSettings, output: Path, *, quiet: bool) -> None:

@@ -5,10 +5,11 @@ left out of ``MergeSettings.identity``.
 """
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from schemas.section import resolve_name
 
 
 def _check_weight(value: object) -> object:
@@ -26,17 +27,6 @@ Method: TypeAlias = Literal["linear", "slerp", "ties", "dare_linear", "dare_ties
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True)
-
-
-def _resolve(path: str | None, info: ValidationInfo) -> str | None:
-    """Resolve a local path, which begins with ``.``, ``/`` or ``~`` or is there, against the file's folder; else a hub id."""
-    if path is None:
-        return None
-    folder: Path = (info.context or {}).get("folder") or Path()
-    found = folder / Path(path).expanduser()
-    if not path.startswith((".", "/", "~")) and not found.exists():
-        return path
-    return str(found.resolve() if "folder" in (info.context or {}) else Path(path).expanduser())
 
 
 class MergeModel(_Section):
@@ -57,7 +47,7 @@ class MergeModel(_Section):
     @field_validator("model", "adapter")
     @classmethod
     def _resolve_model(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return _resolve(value, info)
+        return None if value is None else resolve_name(value, info)
 
     @field_validator("patterns")
     @classmethod

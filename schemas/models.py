@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.section import Section, check_languages, refuse_password, resolve_path
+from schemas.section import Section, check_languages, refuse_password, resolve_name, resolve_path
 
 
 class Sampling(Section):
@@ -55,7 +55,10 @@ class ModelRun(Section):
 
 
 class Model(Section):
-    """A model behind an engine: a hub id or, beginning with ``./``, ``../``, ``/`` or ``~``, a local folder."""
+    """A model behind an engine: a hub id, or a local folder that is there or begins with ``.``, ``/`` or ``~``.
+
+    Behind the openai engine, ``model`` and ``adapter`` are what the server calls them.
+    """
 
     engine: Literal["vllm", "openai", "transformers", "recorded"] = "vllm"
     model: str = ""
@@ -72,7 +75,7 @@ class Model(Section):
     @field_validator("model", "adapter")
     @classmethod
     def _resolve_model(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return resolve_path(value, info) if value and value.startswith((".", "/", "~")) else value
+        return value if value is None or info.data.get("engine") == "openai" else resolve_name(value, info)
 
     @field_validator("chat_template")
     @classmethod

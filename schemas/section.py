@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from schemas.languages import LANGUAGES
+from schemas.paths import complete_name, complete_path
 
 
 class Section(BaseModel):
@@ -37,6 +38,14 @@ def refuse_password(value: str) -> str:
 
 def resolve_path(path: str, info: ValidationInfo) -> str:
     """Return a path in full where the settings file's folder is known."""
+    return complete_path(path, _folder(info))
+
+
+def resolve_name(name: str, info: ValidationInfo) -> str:
+    """Return the path of a model or data set in full where the settings file's folder is known, and a hub id as it is."""
+    return complete_name(name, _folder(info))
+
+
+def _folder(info: ValidationInfo) -> Path | None:
     folder: Path | None = (info.context or {}).get("folder")
-    expanded = Path(path).expanduser()
-    return str(expanded if folder is None or expanded.is_absolute() else (folder / expanded).resolve())
+    return folder

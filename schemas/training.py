@@ -1,21 +1,16 @@
 """Settings of one training run: what identifies its result, and under ``run`` how it is executed."""
 
-import glob
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from schemas.errors import TrainingError
-from schemas.section import Section
+from schemas.paths import complete_name
+from schemas.section import Section, resolve_name, resolve_path
 
-
-def _resolve(name: str, info: ValidationInfo) -> str:
-    """Return a path that lies below the settings file's folder (or the working directory) in full; else a hub id."""
-    folder: Path = (info.context or {}).get("folder") or Path.cwd()
-    path = folder / Path(name).expanduser()
-    is_path = name.startswith((".", "/", "~")) or path.exists() or glob.has_magic(name)
-    return str(path.absolute()) if is_path else name
+_NAMES = ("model", "data", "eval_data", "reference")
+"""Fields that hold a path or a hub id."""
 
 
 class Lora(Section):
@@ -51,7 +46,7 @@ class TrainRun(Section):
     @field_validator("cache")
     @classmethod
     def _resolve_cache(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else _resolve(value, info)
+        return None if value is None else resolve_path(value, info)
 
 
 class TrainSettings(Section):
@@ -102,10 +97,15 @@ class TrainSettings(Section):
     seed: int = Field(default=0, ge=0)
     run: TrainRun = TrainRun()
 
-    @field_validator("model", "data", "eval_data", "reference", "chat_template")
+    @field_validator(*_NAMES)
     @classmethod
-    def _resolve_paths(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else _resolve(value, info)
+    def _resolve_names(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else resolve_name(value, info)
+
+    @field_validator("chat_template")
+    @classmethod
+    def _resolve_template(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else resolve_path(value, info)
 
     @model_validator(mode="after")
     def _fits_objective(self) -> Self:
@@ -144,6 +144,8 @@ class TrainSettings(Section):
 def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
     """Read settings from the ``[train]`` table of a TOML file, or from a JSON file of its fields, and override some.
 
+    Paths are meant from the TOML file's folder, those that override from the working directory; those in JSON are whole.
+
     Raises:
         RecipeError: the file is missing or holds a value that is not allowed.
         TrainingError: an override is not allowed.
@@ -156,6 +158,7 @@ def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
         else:
             settings = load_table(path, "train", TrainSettings)
         given = {key: value for key, value in overrides.items() if value is not None}
+        given |= {key: complete_name(str(given[key]), Path.cwd()) for key in given.keys() & set(_NAMES)}
         return TrainSettings.model_validate(settings.model_dump() | given) if given else settings
     except OSError as error:
         raise TrainingError(f"settings {path} cannot be read: {error.strerror}") from error

@@ -11,10 +11,10 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from factory.engines.folders import is_local
 from schemas.errors import EngineError
 from schemas.ids import Json, content_id, file_digest, folder_digest
 from schemas.models import Model
+from schemas.paths import is_path
 
 SETTLED_SECONDS = 2.0
 """A folder that changed more recently is not remembered: it may change again within one tick of the clock."""
@@ -63,7 +63,7 @@ def resolve_commit(name: str, revision: str | None, file: str = "config.json") -
 
 
 def _identify(name: str, revision: str | None, file: str) -> Json:
-    if not is_local(name):
+    if not is_path(name):
         return ["hub", name, resolve_commit(name, revision, file)]
     folder = Path(name)
     if not folder.is_dir():

@@ -6,16 +6,12 @@ from pathlib import Path
 
 from schemas.errors import EngineError
 from schemas.models import Model
+from schemas.paths import is_path
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 
 OVERRIDES = frozenset({"hf_overrides", "convert"})
 """Engine arguments that make another model of the one that the configuration names."""
-
-
-def is_local(name: str) -> bool:
-    """Whether a model's name is a folder's path rather than a hub id."""
-    return name.startswith((".", "/", "~"))
 
 
 def check_model(model: Model, *, is_scoring: bool) -> None:
@@ -25,7 +21,7 @@ def check_model(model: Model, *, is_scoring: bool) -> None:
         EngineError: there is no such folder, it has no configuration, no weights or no chat template, or its model
             does another task.
     """
-    if not is_local(model.model):
+    if not is_path(model.model):
         return
     folder = Path(model.model)
     if not folder.is_dir():

@@ -5,10 +5,11 @@ from typing import Literal
 
 from factory.engines.base import Engine
 from factory.engines.fingerprint import resolve_commit
-from factory.engines.folders import check_model, is_local
+from factory.engines.folders import check_model
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.models import Model
+from schemas.paths import is_path
 
 MAX_IN_FLIGHT = 2048
 """Twice the batch of vLLM on a large GPU (1024 sequences), so that a reply always finds the next request waiting."""
@@ -58,8 +59,8 @@ def _pin(model: Model) -> Model:
     if model.engine not in {"vllm", "transformers"}:
         return model
     pinned = {}
-    if not is_local(model.model):
+    if not is_path(model.model):
         pinned["revision"] = resolve_commit(model.model, model.revision)
-    if model.adapter is not None and not is_local(model.adapter):
+    if model.adapter is not None and not is_path(model.adapter):
         pinned["adapter_revision"] = resolve_commit(model.adapter, model.adapter_revision, "adapter_config.json")
     return model.model_copy(update=pinned)

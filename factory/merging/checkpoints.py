@@ -13,6 +13,7 @@ from factory.merging.adapters import CONFIG, Adapter, LowRank, read_adapter, rea
 from factory.merging.safetensors_files import Reader, StoredTensor, read_header
 from schemas.errors import InputError
 from schemas.merging import MergeModel
+from schemas.paths import is_path
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -113,7 +114,7 @@ def open_checkpoint(model: MergeModel) -> Checkpoint:
 
 def locate(name: str, revision: str | None) -> Path:
     """Return the folder of a local model, or download a model from the hub."""
-    if name.startswith((".", "/", "~")):
+    if is_path(name):
         folder = Path(name)
         if not folder.is_dir():
             raise InputError(f"there is no model folder '{folder}'")
