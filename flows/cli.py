@@ -122,6 +122,19 @@ def status(warehouse: WarehouseFolder = Path("lake"), recipe: OptionalRecipe = N
 
 
 @app.command()
+def report(
+    warehouse: WarehouseFolder = Path("lake"),
+    recipe: OptionalRecipe = None,
+    build: BuildName = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the page to this file.")] = Path("report.html"),
+) -> None:
+    """Write one HTML page about a build and its policy: steps, win rates, teachers, curves, costs, pairs."""
+    from flows.pages.page import write_report
+
+    print(write_report(_warehouse(recipe, warehouse), build, output))
+
+
+@app.command()
 def sql(
     query: Annotated[
         str | None, typer.Argument(help="One SELECT; `-` or a pipe: from stdin; none: interactive.")

@@ -1,0 +1,73 @@
+"""What the report tells: figures of one build and of the policy trained on it, as the warehouse's views work them out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from factory.training.curves import read_metrics
+from warehouse.build_views import use_build
+from warehouse.lake import Lake
+from warehouse.statements import read_sql
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A training run behind a step (or behind none) with the lines that it reported; none when its folder is gone."""
+
+    step: str | None
+    folder: Path
+    lines: list[dict[str, Any]]
+
+    @property
+    def label(self) -> str:
+        return self.folder.name if self.step is None else f"{self.step} · {self.folder.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The frames are those of the views and reports of the same name in ``warehouse/sql``."""
+
+    name: str
+    config_id: str
+    snapshot: int
+    builds: pl.DataFrame
+    steps: pl.DataFrame
+    step_languages: pl.DataFrame
+    arbitrage: pl.DataFrame
+    distributions: pl.DataFrame
+    runs: list[TrainingRun]
+    stages: pl.DataFrame
+    usage: pl.DataFrame
+    rejections: pl.DataFrame
+    example_pairs: pl.DataFrame
+
+
+def read_facts(lake: Lake, config_id: str) -> Facts:
+    """Read what the report tells of a build."""
+    use_build(lake, config_id)
+    builds = lake.query(f"FROM ({read_sql('reports/builds')}) WHERE build = ?", [config_id])
+
+    def report(name: str) -> pl.DataFrame:
+        return lake.query(read_sql(f"reports/{name}", config_id=config_id))
+
+    return Facts(
+        name=str(builds["name"][0]),
+        config_id=config_id,
+        snapshot=lake.snapshot(),
+        builds=builds,
+        steps=report("steps"),
+        step_languages=report("step_languages"),
+        arbitrage=lake.query("FROM arbitrage ORDER BY language, teacher"),
+        distributions=report("distributions"),
+        runs=[_read_run(label, Path(path).parent) for label, _, path in report("training_runs").iter_rows()],
+        stages=lake.query("FROM stages"),
+        usage=lake.query("FROM usage_by_stage"),
+        rejections=lake.query("FROM rejections_by_reason"),
+        example_pairs=report("example_pairs"),
+    )
+
+
+def _read_run(step: str | None, folder: Path) -> TrainingRun:
+    return TrainingRun(step, folder, read_metrics(folder))

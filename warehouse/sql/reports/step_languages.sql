@@ -1,0 +1,13 @@
+-- Purpose: how the policy that was kept answers held-out prompts, and how often it wins against the base.
+-- Grain: one row per language, and one (all) for the average over languages, last.
+WITH kept AS (
+    SELECT policy_id, max_by(step, place) AS step
+    FROM steps
+    WHERE is_kept
+        AND policy_id = (SELECT max_by(policy_id, (recorded_at, policy_id)) FROM steps WHERE build_id = $config_id)
+    GROUP BY policy_id
+)
+SELECT scores.* EXCLUDE (policy_id)
+FROM step_scores AS scores
+JOIN kept ON kept.policy_id = scores.policy_id AND kept.step = scores.step
+ORDER BY scores.language = 'all', scores.language
