@@ -1,6 +1,7 @@
 """The Prefect flow of the recipe: from prompts to training shards, each lane a task."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -9,8 +10,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.execution import BuildSummary, execute_build
+from flows.execution import STAGES, BuildSummary, check_stage, execute_build, stages_of
 from flows.lanes import BuildStoppedError
+from flows.policy import train_policy
 from schemas.errors import FactoryError
 from schemas.recipe import Recipe
 
@@ -19,11 +21,24 @@ MAX_LANES = 64
 
 
 @flow(name="build", task_runner=ThreadPoolTaskRunner(max_workers=MAX_LANES), persist_result=False)  # type: ignore[arg-type]
-def build(recipe: Recipe, until: str = "export", limit: int | None = None, quiet: bool = False) -> BuildSummary:
-    """Run a recipe up to a stage; stages that have nothing left to do send nothing."""
-    summary = execute_build(recipe, until=until, limit=limit, quiet=quiet, together=run_as_tasks)
+def build(recipe: Recipe, until: str | None = None, limit: int | None = None, quiet: bool = False) -> BuildSummary:
+    """Run a recipe up to a stage, or to its end: the export, or the last step of its policy, if it has one.
+
+    Stages that have nothing left to do send nothing.
+    """
+    allowed = stages_of(recipe)
+    until = until or allowed[-1]
+    check_stage(until, allowed)
+    ends = until in STAGES
+    summary = execute_build(
+        recipe, until=until if ends else STAGES[-1], limit=limit, quiet=quiet, together=run_as_tasks
+    )
     create_markdown_artifact(_as_markdown(summary.counts), key=f"{_slug(recipe.name)}-counts")
-    return summary
+    if ends:
+        return summary
+    policy = train_policy(recipe, summary, until=until, quiet=quiet, together=run_as_tasks)
+    create_markdown_artifact(_as_markdown(policy.table()), key=f"{_slug(recipe.name)}-policy")
+    return replace(summary, policy=policy)
 
 
 def run_as_tasks(pieces: dict[str, Callable[[], int]]) -> list[int]:

@@ -90,7 +90,7 @@ def plan(
 @app.command()
 def run(
     recipe: RecipePath,
-    until: Annotated[str, typer.Option(help="Stop after this stage: see `factory plan`.")] = "export",
+    until: Annotated[str | None, typer.Option(help="Stop after this stage, or this step of the policy.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N prompts of each source.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -329,7 +329,7 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
     return _warehouse(recipe, folder or Path("lake"))
 
 
-def _run(recipe: "Recipe", *, until: str, limit: int | None, quiet: bool) -> "BuildSummary":
+def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "BuildSummary":
     _calm_prefect()
     from flows.build import build
 

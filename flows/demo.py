@@ -55,7 +55,7 @@ def place_recipe(folder: Path) -> Recipe:
     warehouse = recipe.warehouse.model_copy(
         update={"catalog": str(folder / "lake/catalog.sqlite"), "data": str(folder / "lake/data")}
     )
-    run = recipe.run.model_copy(update={"exports": str(folder / "exports")})
+    run = recipe.run.model_copy(update={"exports": str(folder / "exports"), "models": str(folder / "models")})
     return recipe.model_copy(update={"warehouse": warehouse, "run": run})
 
 
@@ -122,7 +122,7 @@ def _print_next_steps(console: Console, summary: BuildSummary, folder: Path) -> 
 
 def _remove(folder: Path) -> None:
     """Remove an earlier demo, and nothing else."""
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in {"lake", "exports"})
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in {"lake", "exports", "models"})
     if strange:
         raise FactoryError(f"{folder} holds more than an earlier demo ({', '.join(strange)}); name another --folder")
     shutil.rmtree(folder)

@@ -49,6 +49,7 @@ class Evaluation:
     b: Lane
     judge: Lane | None
     judge_fingerprint: str
+    reward: Lane | None
 
     @property
     def models(self) -> tuple[Lane, Lane]:
@@ -73,8 +74,8 @@ class EvaluationRun:
 
     @property
     def scorers(self) -> tuple[Lane, ...]:
-        judge = self.evaluation.judge
-        return (judge,) if judge is not None and judge.role == "reward" else ()
+        lanes = (self.evaluation.judge, self.evaluation.reward)
+        return tuple(lane for lane in lanes if lane is not None and lane.role == "reward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class EvaluationResult:
     """What an evaluation found.
 
     ``rates`` is what ``winrates.rate_games`` returns, ``a`` being the first model. ``answers`` has one row per language
-    and model: num_answers, lpr, wpr, mean_chars, mean_tokens and truncated (a share). ``first_shown`` is the share of
+    and model: num_answers, lpr, wpr, mean_chars, mean_tokens, truncated (a share), repetition and reward (means). ``first_shown`` is the share of
     won games that the answer shown first has won. ``num_sent`` counts what was asked in this run.
     """
 
@@ -118,7 +119,7 @@ def evaluate(
         )
         with lake.lease(f"evaluation {evaluation.evaluation_id}", wait=settings.run.overlap == "wait"):
             num_prompts = _choose_prompts(run, build_id)
-            num_sent = _answer(run) + _judge(run)
+            num_sent = _answer(run) + _judge(run) + _score(run)
             return _summarize(run, num_prompts, num_sent)
 
 
@@ -133,15 +134,20 @@ def resolve_evaluation(settings: EvaluationSettings, build_id: str | None) -> Ev
     b = teacher_lane(settings.b, settings.languages, "policy")
     if a.settings_id == b.settings_id:
         raise RecipeError(f"{a.name} and {b.name} are one model with the same settings: there is nothing to compare")
-    judge, fingerprint = _resolve_judge(settings.judge, settings.languages)
+    judge, fingerprint = resolve_judge(settings.judge, settings.languages)
     prompts = build_id or _identify_prompts(settings.prompts)
     limits = [list(settings.languages), settings.limit]
     evaluation_id = content_id("evaluation", [a.settings_id, b.settings_id, fingerprint, prompts, limits])
-    return Evaluation(settings, evaluation_id, a, b, judge, fingerprint)
+    reward = None if settings.reward is None else reward_lane(settings.reward, settings.languages)
+    return Evaluation(settings, evaluation_id, a, b, judge, fingerprint, reward)
 
 
-def _resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None, str]:
-    """Return the judge's lane and its fingerprint: the model with its settings, and all that decides its verdicts."""
+def resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None, str]:
+    """Return the judge's lane and its fingerprint: the model with its settings, and all that decides its verdicts.
+
+    Raises:
+        EngineError: the judge's model is not there.
+    """
     if judge.reward is not None:
         lane = reward_lane(judge.reward, languages)
         return lane, content_id("judge", [lane.settings_id, judge.tie_margin])
@@ -186,8 +192,8 @@ def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
         run.board.say(f"  warning: {num_seen:,} of {chosen.height:,} prompts are training prompts of this warehouse")
     members = chosen.select(pl.lit(evaluation_id).alias("config_id"), "prompt_id").unique()
     lake.append("build_prompts", members)
-    judges = () if evaluation.judge is None else (evaluation.judge,)
-    lake.append("build_models", make_model_rows(evaluation_id, (*evaluation.models, *judges)))
+    others = {lane.settings_id: lane for lane in (evaluation.judge, evaluation.reward) if lane is not None}
+    lake.append("build_models", make_model_rows(evaluation_id, (*evaluation.models, *others.values())))
     use_build(lake, evaluation_id)
     judge = settings.judge
     use_games(
@@ -256,6 +262,12 @@ def _judge(run: EvaluationRun) -> int:
     return run_lane(run, LaneJob(STAGE, "generate", lane, pending, "verdicts", work))
 
 
+def _score(run: EvaluationRun) -> int:
+    """Have the answers scored whose mean reward is asked for; return how many requests were sent."""
+    lane = run.evaluation.reward
+    return 0 if lane is None else run_lane(run, scoring_job(lane))
+
+
 def _decide(run: EvaluationRun, games: Iterator[pl.DataFrame]) -> None:
     evaluation = run.evaluation
     for scored in games:
@@ -304,9 +316,16 @@ def _orient(games: pl.DataFrame) -> pl.DataFrame:
 
 def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
     """Return, per language, how many answers a model has given, their confusion rates and their lengths."""
-    columns = "language, text, num_completion_tokens, finish_reason"
+    reward = run.evaluation.reward
     rows = run.lake.query(
-        f"SELECT {columns} FROM kept_completions WHERE settings_id = ? ORDER BY completion_id", [lane.settings_id]
+        """
+        SELECT completions.language, text, num_completion_tokens, finish_reason, repetition, reward
+        FROM kept_completions AS completions
+        LEFT JOIN rewards ON rewards.completion_id = completions.completion_id AND reward_fingerprint = ?
+        WHERE completions.settings_id = ?
+        ORDER BY completions.completion_id
+        """,
+        [None if reward is None else reward.settings_id, lane.settings_id],
     )
     responses = ((lane.name, language, text) for language, text in rows.select("language", "text").iter_rows())
     checked = list(check_responses(responses, detector().detect))
@@ -317,5 +336,7 @@ def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
         # Of recorded answers nobody has counted the tokens.
         pl.col("num_completion_tokens").replace(0, None).mean().alias("mean_tokens"),
         (pl.col("finish_reason") == "length").mean().alias("truncated"),
+        pl.col("repetition").mean(),
+        pl.col("reward").mean(),
     )
     return confusion.drop("num_skipped").join(lengths, on="language", maintain_order="left")

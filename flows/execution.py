@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import polars as pl
@@ -22,13 +23,16 @@ from schemas.recipe import Recipe
 from schemas.tables import Builds
 from warehouse.lake import Lake
 
+if TYPE_CHECKING:
+    from flows.policy import PolicySummary
+
 STAGES = ("read", "translate", "sample", "score", "route", "pair", "export")
-"""The stages that `until` may name, in order."""
+"""The stages of a build, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What a run did. ``num_sent`` counts the requests that models answered in this run."""
+    """What a run did. ``num_sent`` counts the requests that models answered in this run; ``policy`` came of the build."""
 
     name: str
     config_id: str
@@ -37,6 +41,7 @@ class BuildSummary:
     counts: pl.DataFrame
     export_path: str | None
     seconds: float
+    policy: "PolicySummary | None" = None
 
 
 def execute_build(
@@ -55,8 +60,7 @@ def execute_build(
     Raises:
         FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
     """
-    if until not in STAGES:
-        raise FactoryError(f"there is no stage {until!r}; allowed are {', '.join(STAGES)}")
+    check_stage(until, STAGES)
     started = time.monotonic()
     stop = threading.Event()
     with Board(quiet=quiet) as board, Lake.open(recipe.warehouse) as lake, stop_on_signal(stop, board):
@@ -73,6 +77,17 @@ def execute_build(
             snapshot = lake.snapshot()
     seconds = time.monotonic() - started
     return BuildSummary(recipe.name, build.config_id, snapshot, num_sent, counts, export_path, seconds)
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return what `until` may name, in order: the stages of the build, then the steps of the policy."""
+    return STAGES + (tuple(step.name for step in recipe.policy.steps) if recipe.policy else ())
+
+
+def check_stage(until: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a stage that there is not."""
+    if until not in allowed:
+        raise FactoryError(f"there is no stage {until!r}; allowed are {', '.join(allowed)}")
 
 
 def _run_stages(run: Run, until: str) -> tuple[int, str | None]:

@@ -89,7 +89,8 @@ def resolve_build(recipe: Recipe) -> Build:
         RecipeError: an SQL file that is not there or not one SELECT, or a refusal pattern that is none.
     """
     check_sql(recipe)
-    teachers = tuple(teacher_lane(teacher, recipe.languages) for teacher in recipe.teachers)
+    role: Role = "policy" if recipe.round else "teacher"
+    teachers = tuple(teacher_lane(teacher, recipe.languages, role) for teacher in recipe.teachers)
     translator = _translator_lane(recipe.translation, recipe) if recipe.translation else None
     rewards = tuple(reward_lane(model, recipe.languages) for model in recipe.reward_models)
     lanes = (*teachers, *([translator] if translator else []), *rewards)
@@ -138,7 +139,7 @@ def _config_id(recipe: Recipe, lanes: tuple[Lane, ...]) -> str:
     """Derive the build's id from the recipe less locations; models, SQL files and templates go in by content."""
     identity = recipe.identity()
     settings: dict[tuple[str, str], str] = {(lane.role, lane.name): lane.settings_id for lane in lanes}
-    for role, section in (("teacher", "teachers"), ("reward", "reward_models")):
+    for role, section in ((lanes[0].role, "teachers"), ("reward", "reward_models")):
         identity[section] = [_relabel(entry, settings[role, entry["name"]]) for entry in identity[section]]
     if identity["translation"]:
         (translator,) = (lane for lane in lanes if lane.role == "translator")

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from factory.merging.search import (
 )
 from flows.checkpoints import record_checkpoint
 from flows.report import make_table
+from schemas.ids import content_id
 from schemas.merging import MergeModel, MergeSettings
 from schemas.models import Model
 from schemas.recipe_file import load_table
@@ -68,6 +70,21 @@ def run_leave_one_out(path: Path, command: str, *, folder: Path) -> list[Contrib
     return contributions
 
 
+def merge_once(
+    settings: MergeSettings, folder: Path, name: str, warehouse: WarehouseSettings, *, quiet: bool = False
+) -> tuple[str, str]:
+    """Merge into a folder that is named by what the merge is, where there is none yet; return it and its checkpoint id."""
+    models = (*settings.models, *([] if settings.base is None else [settings.base]))
+    identity = settings.identity()
+    for model, content in zip((*identity["models"], identity["base"] or {}), map(_fingerprint, models), strict=False):
+        model["model"] = content
+    output = folder / f"{name}-{content_id('merge', identity)[:8]}"
+    if not output.exists():
+        _merge_and_record(settings, output, {}, warehouse, quiet=quiet)
+    # A merge appears whole; a run that was killed then has not recorded it. What is recorded stays as it is.
+    return str(output), _record(settings, output, {}, (), warehouse)
+
+
 def _merge_and_record(
     settings: MergeSettings,
     output: Path,
@@ -84,24 +101,29 @@ def _merge_and_record(
         rate = result.num_bytes / 1e9 / max(result.seconds, 1e-9)
         print(f"{output}: {result.num_parameters:,} parameters in {result.seconds:,.1f} s, {rate:.2f} GB/s")
     if warehouse is not None:
-        checkpoint_id = _record(settings, result, metrics, warehouse)
+        size = {"num_parameters": result.num_parameters, "seconds": round(result.seconds, 3)}
+        checkpoint_id = _record(settings, output, metrics | size, result.notes, warehouse)
         if not quiet:
             print(f"recorded as checkpoint {checkpoint_id}")
     return result
 
 
 def _record(
-    settings: MergeSettings, result: MergeResult, metrics: dict[str, float], warehouse: WarehouseSettings
+    settings: MergeSettings,
+    model: Path,
+    metrics: dict[str, float],
+    notes: Sequence[str],
+    warehouse: WarehouseSettings,
 ) -> str:
     """Record the merged model; the base is the last parent."""
     parents = [*settings.models, *([] if settings.base is None else [settings.base])]
     return record_checkpoint(
-        result.path,
+        model,
         warehouse,
         kind="merge",
         parents=[_fingerprint(parent) for parent in parents],
-        config={"merge": settings.identity(), "notes": list(result.notes)},
-        metrics=metrics | {"num_parameters": result.num_parameters, "seconds": round(result.seconds, 3)},
+        config={"merge": settings.identity(), "notes": list(notes)},
+        metrics=metrics,
     )
 
 

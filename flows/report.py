@@ -19,6 +19,10 @@ def print_summary(summary: BuildSummary) -> None:
     console.print(f"{sent}; {summary.seconds:,.1f} s; snapshot {summary.snapshot}")
     if summary.export_path:
         console.print(f"shards: {summary.export_path}", soft_wrap=True)
+    if summary.policy:
+        title = "policy: share of held-out games won against the base, ties being half a win"
+        console.print(make_table(summary.policy.table(), title))
+        console.print(f"policy: {summary.policy.kept.model}", soft_wrap=True)
 
 
 def print_status(settings: WarehouseSettings, name: str | None) -> None:

@@ -105,10 +105,11 @@ def _translation_job(
 
 def sampling_jobs(run: Run) -> list[LaneJob]:
     """Return one lane per teacher that is to be asked."""
-    return [sampling_job(lane) for lane in run.build.teachers if lane not in recorded_lanes(run)]
+    number = run.build.recipe.round
+    return [sampling_job(lane, number) for lane in run.build.teachers if lane not in recorded_lanes(run)]
 
 
-def sampling_job(lane: Lane) -> LaneJob:
+def sampling_job(lane: Lane, round_number: int = 0) -> LaneJob:
     """Return what a teacher or policy has to answer of the build in use."""
     assert isinstance(lane.model, Teacher)
     wanted, _ = pending.pending_completions(lane.settings_id, lane.languages, lane.num_samples)
@@ -121,6 +122,8 @@ def sampling_job(lane: Lane) -> LaneJob:
         work=Sampler(
             signature(lane),
             detect=detector().detect,
+            origin="on_policy" if lane.role == "policy" else "in_language",
+            round=round_number,
             system_prompt=lane.model.system_prompt,
             seed=lane.model.sampling.seed,
         ),

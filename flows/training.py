@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from factory.engines.devices import visible_devices
 from factory.training.identity import RunIdentity, claim_output, identify_run
 from factory.training.result import TrainResult, read_result
 from factory.training.rows import read_export_id
@@ -33,9 +34,16 @@ def run_training(
 
 
 def train_and_record(
-    settings: TrainSettings, output: Path, *, warehouse: WarehouseSettings | None, quiet: bool = False
+    settings: TrainSettings,
+    output: Path,
+    *,
+    warehouse: WarehouseSettings | None,
+    quiet: bool = False,
+    devices: tuple[int, ...] = (),
 ) -> TrainResult:
     """Train in child processes, going on with what lies in ``output``; a run that is complete is not run again.
+
+    ``devices`` are the GPUs to use; none: all that this process sees.
 
     Raises:
         TrainingError: the run could not start or go on, in the trainer's own words; or it was killed.
@@ -44,7 +52,7 @@ def train_and_record(
     result = read_result(output, identity)
     if result is None:
         claim_output(output, identity)
-        _launch(settings, output, quiet=quiet)
+        _launch(settings, output, quiet=quiet, devices=devices)
         result = read_result(output, identity)
         assert result is not None
     if warehouse is not None:
@@ -79,7 +87,7 @@ def _record(settings: TrainSettings, identity: RunIdentity, result: TrainResult,
     )
 
 
-def _launch(settings: TrainSettings, output: Path, *, quiet: bool) -> None:
+def _launch(settings: TrainSettings, output: Path, *, quiet: bool, devices: tuple[int, ...]) -> None:
     """Run the trainer alone, or under torchrun, and wait for it."""
     with tempfile.TemporaryDirectory() as folder:
         file, error = Path(folder) / "settings.json", Path(folder) / "error.txt"
@@ -88,7 +96,7 @@ def _launch(settings: TrainSettings, output: Path, *, quiet: bool) -> None:
         count = settings.run.processes
         runner = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
         command = [sys.executable, *runner, *module, *(["--quiet"] if quiet else [])]
-        environment = {"OMP_NUM_THREADS": str(settings.run.threads)} | os.environ
+        environment = {"OMP_NUM_THREADS": str(settings.run.threads)} | os.environ | visible_devices(devices)
         code = subprocess.run(command, env=environment, check=False).returncode
         if error.is_file():
             raise TrainingError(error.read_text(encoding="utf-8"))

@@ -61,6 +61,7 @@ class EvaluationSettings(Section):
 
     Without ``prompts`` the held-out prompts of ``build`` (a name or config id; default: the latest) are answered, of
     each language at most ``limit``, the same ones in all languages where they are translations of one another.
+    ``reward`` scores all answers besides, whoever judges, and its mean is reported.
     """
 
     name: str = Field(default="evaluation", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
@@ -71,6 +72,7 @@ class EvaluationSettings(Section):
     build: str | None = None
     limit: int | None = Field(default=None, gt=0)
     judge: Judge
+    reward: RewardModel | None = None
     seed: int = Field(default=0, ge=0)
     bootstrap_rounds: int = Field(default=1000, gt=1)
     run: RunSettings = RunSettings()

@@ -17,6 +17,7 @@ from schemas.curation import Export, Gates, PairStrategy, Rewards, Routing
 from schemas.languages import CORE_LANGUAGES
 from schemas.merging import MergeSettings
 from schemas.models import RewardModel, Teacher, Translation
+from schemas.policy import Policy
 from schemas.prompts import PromptGates, PromptSource
 from schemas.section import Section, check_languages
 from schemas.settings import RunSettings, WarehouseSettings
@@ -30,10 +31,14 @@ EXECUTION_FIELDS = frozenset({"run", "warehouse"})
 
 
 class Recipe(Section):
-    """One build. ``name`` labels it; two recipes that differ in ``run`` and ``warehouse`` alone are the same build."""
+    """One build. ``name`` labels it; two recipes that differ in ``run`` and ``warehouse`` alone are the same build.
+
+    ``round`` is 0 for a pool of teachers; above, the teachers are policies that answer in that online round.
+    """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
+    round: int = Field(default=0, ge=0)
     prompts: tuple[PromptSource, ...] = Field(min_length=1)
     prompt_gates: PromptGates = PromptGates()
     translation: Translation | None = None
@@ -47,6 +52,7 @@ class Recipe(Section):
     warehouse: WarehouseSettings = WarehouseSettings()
     run: RunSettings = RunSettings()
     # of the models that are made of the build, not of it
+    policy: Policy | None = None
     train: TrainSettings | None = Field(default=None, exclude=True)
     merge: MergeSettings | None = Field(default=None, exclude=True)
 
@@ -84,9 +90,30 @@ class Recipe(Section):
                 if (named := getattr(pair, side)) is not None:
                     yield ("pairs", at, side), named
 
+    @model_validator(mode="after")
+    def _policy_agrees(self) -> Self:
+        if self.policy is None:
+            return self
+        policy, labels = self.policy, [pair.label for pair in self.pairs]
+        for at, step in enumerate(policy.steps):
+            for code in {code for languages in policy.clusters_of(step).values() for code in languages}:
+                if code not in self.languages:
+                    _refuse_reference(f"language {code!r} of a cluster is none of the recipe's", "policy", "steps", at)
+            for label in step.pairs:
+                if label not in labels:
+                    allowed = ", ".join(labels)
+                    _refuse_reference(
+                        f"unknown pair strategy {label!r}; the recipe has {allowed}", "policy", "steps", at, "pairs"
+                    )
+            exported = self.export.preference if step.train.is_preference else self.export.sft
+            if not exported and step.on_policy is None:
+                part = "preference" if step.train.is_preference else "sft"
+                _refuse_reference(f"the step trains on {part} rows, and export.{part} is false", "policy", "steps", at)
+        return self
+
     def identity(self) -> dict[str, Any]:
-        """Return what makes this build this build, as JSON-able data: everything but execution."""
-        return _identify(self)
+        """Return what makes this build this build, as JSON-able data: everything but execution, and but the policy."""
+        return identify_section(self.model_copy(update={"policy": None}))
 
 
 def _refuse_reference(message: str, *location: str | int) -> NoReturn:
@@ -94,7 +121,7 @@ def _refuse_reference(message: str, *location: str | int) -> NoReturn:
     raise PydanticCustomError("reference", "{message}", {"message": message, "location": location})
 
 
-def _identify(section: BaseModel) -> dict[str, Any]:
+def identify_section(section: BaseModel) -> dict[str, Any]:
     """Return a section's identity, paths by their last name; keys of free tables, as of a JSON schema, are data and stay."""
     data: dict[str, Any] = section.model_dump(mode="json", exclude=set(EXECUTION_FIELDS))
     for name in data:
@@ -102,7 +129,7 @@ def _identify(section: BaseModel) -> dict[str, Any]:
             case str() as path if name in _PATH_FIELDS and Path(path).is_absolute():
                 data[name] = Path(path).name
             case BaseModel() as inner:
-                data[name] = _identify(inner)
+                data[name] = identify_section(inner)
             case (BaseModel(), *_) as inners:
-                data[name] = [_identify(inner) for inner in inners]
+                data[name] = [identify_section(inner) for inner in inners]
     return data

@@ -31,5 +31,6 @@ class RunSettings(Section):
     commit_rows: int = Field(default=1000, gt=0)
     commit_seconds: float = Field(default=5.0, gt=0)
     exports: str = "exports"
+    models: str = "models"
     push_to_hub: str | None = None
     overlap: Literal["skip", "wait"] = "skip"

@@ -174,6 +174,7 @@ class Steps(dy.Schema):
     ``policy_id`` is the identity of a build's ``[policy]`` table, ``build_id`` that build; ``config_id`` is the build
     whose export was learnt from, which is another one in an online round. The policy's held-out answers are the
     completions with its ``settings_id``. A step that is not kept was stopped, ``detail`` says why; nothing goes on from it.
+    ``config`` has the step's settings and ``metrics`` those of its training, by cluster, as JSON.
     """
 
     policy_id = dy.String(primary_key=True)
@@ -184,9 +185,11 @@ class Steps(dy.Schema):
     export_id = dy.String(nullable=True)
     parent_id = dy.String(nullable=True)
     checkpoint_id = dy.String()
+    path = dy.String()
     settings_id = dy.String()
     is_kept = dy.Bool()
     detail = dy.String(nullable=True)
+    config = dy.String()
     metrics = dy.String()
     recorded_at = dy.Datetime(time_unit="us", time_zone="UTC")
 

@@ -54,6 +54,7 @@ class TrainSettings(Section):
 
     ``data`` is an export folder of this project, a Parquet or JSONL file (globs allowed), or a Hugging Face dataset;
     ``eval_data`` defaults to the export's eval split. ``objective`` and its formula: factory/training/losses.py.
+    ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all).
     A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
     tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
     SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times the first one stops
@@ -65,6 +66,8 @@ class TrainSettings(Section):
     eval_data: str | None = None
     dataset_config: str | None = None
     split: str = "train"
+    languages: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
     reference: str | None = None
     objective: Literal["sft", "dpo", "ipo", "simpo"]
     train_on: Literal["completions", "all"] = "completions"
@@ -121,6 +124,8 @@ class TrainSettings(Section):
             raise ValueError("ipo has no label smoothing; allowed with dpo and simpo")
         if self.objective != "sft" and self.train_on == "all":
             raise ValueError("train_on = 'all' belongs to sft; preference objectives score completions only")
+        if self.objective == "sft" and self.strategies:
+            raise ValueError("'strategies' are those of preference pairs; sft rows have none")
         if self.objective != "sft" and self.batch_tokens is not None:
             raise ValueError("a step of a preference objective is counted in pairs: give 'batch_rows'")
         if self.final == "best" and self.eval_every is None:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from factory.engines.base import Failure, Reply, Request
 from factory.engines.child import Alive, Ready, Refused, decode_event, encode_request
+from factory.engines.devices import visible_devices
 from factory.engines.process import ChildProcess
 from factory.engines.recovery import Recovery
 from schemas.errors import EngineError
@@ -83,7 +84,7 @@ class ChildEngine:
     def start_child(self) -> ChildProcess:
         """Start a fresh child; ``is_ready`` becomes true when it says so."""
         self.is_ready = False
-        self.child = ChildProcess(self._core, self._settings, _visible_devices(self._devices))
+        self.child = ChildProcess(self._core, self._settings, visible_devices(self._devices))
         return self.child
 
     def end_child(self) -> None:
@@ -93,13 +94,6 @@ class ChildEngine:
                 self.child.close()
             self.child.kill()
             self.child = None
-
-
-def _visible_devices(devices: tuple[int, ...]) -> dict[str, str]:
-    if not devices:
-        return {}
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[device] if visible else str(device) for device in devices)}
 
 
 class _Puller:

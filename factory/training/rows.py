@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,22 @@ def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRo
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
         data = _find_shards(Path(data), config, split)
     if Path(data).suffix in SUFFIXES or glob.has_magic(data):
-        form, columns = _choose_columns(_columns_of_file(data), data, settings.is_preference)
+        form, columns = _choose_columns(_columns_of_file(data), data, settings)
         raw = read_file_rows(data, columns)
     else:
         config_name = settings.dataset_config
         names = read_dataset_columns(data, config=config_name, split=split)
-        form, columns = _choose_columns(names, f"dataset '{data}'", settings.is_preference)
+        form, columns = _choose_columns(names, f"dataset '{data}'", settings)
         raw = read_dataset_rows(data, columns, config=config_name, split=split, revision=None)
     for row in raw:
-        yield _parse(row, form)
+        if row.value is None or _is_wanted(row.value, settings):
+            yield _parse(row, form)
+
+
+def _is_wanted(value: Mapping[str, Any], settings: TrainSettings) -> bool:
+    """Whether a row is of the languages and strategies asked for."""
+    asked = {"language": settings.languages, "strategy": settings.strategies}
+    return all(value[column] in names for column, names in asked.items() if names)
 
 
 def read_export_id(data: str) -> str | None:
@@ -114,14 +121,18 @@ def _columns_of_file(pattern: str) -> list[str]:
         raise InputError(f"{paths[0]} cannot be read: {error}") from error
 
 
-def _choose_columns(names: list[str], where: str, is_preference: bool) -> tuple[tuple[str, ...], list[str]]:
+def _choose_columns(names: list[str], where: str, settings: TrainSettings) -> tuple[tuple[str, ...], list[str]]:
     """Return the form of the rows, and all columns to read."""
-    for form in _FORMS[is_preference]:
+    for column, asked in (("language", settings.languages), ("strategy", settings.strategies)):
+        if asked and column not in names:
+            raise InputError(f"{where} has no column '{column}', by which rows were to be chosen ({', '.join(asked)})")
+    filters = ["strategy"] if settings.strategies else []
+    for form in _FORMS[settings.is_preference]:
         if set(form) <= set(names):
             extra = [name for name in ("language", next((name for name in _IDS if name in names), "")) if name in names]
-            return form, [*form, *extra]
-    allowed = " or ".join(" + ".join(form) for form in _FORMS[is_preference])
-    what = "preference training" if is_preference else "SFT"
+            return form, [*form, *extra, *filters]
+    allowed = " or ".join(" + ".join(form) for form in _FORMS[settings.is_preference])
+    what = "preference training" if settings.is_preference else "SFT"
     raise InputError(f"{where} has the columns {', '.join(names) or 'none'}; {what} needs {allowed}")
 
 
@@ -166,7 +177,7 @@ def _split(parts: list[str | Messages], form: tuple[str, ...]) -> tuple[str | Me
             shared += 1
         if not shared:
             raise ValueError("'chosen' and 'rejected' do not begin with the same message, so there is no prompt")
-        return chosen[:shared], (chosen[shared:], rejected[shared:])
+        parts = [chosen[:shared], chosen[shared:], rejected[shared:]]
     prompt, *answers = parts
     if isinstance(prompt, str) and not all(isinstance(answer, str) for answer in answers):
         raise ValueError("'prompt' is a text, so the answers must be texts too")
@@ -174,4 +185,7 @@ def _split(parts: list[str | Messages], form: tuple[str, ...]) -> tuple[str | Me
         answers = [
             [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer for answer in answers
         ]
+    for answer in answers:
+        if isinstance(answer, list) and [message["role"] for message in answer] != ["assistant"]:
+            raise ValueError(f"an answer must be one message of the assistant, got {answer!r:.60}")
     return prompt, tuple(answers)

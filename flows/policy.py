@@ -1,0 +1,164 @@
+"""From a base model, step by step, to the policy that is kept: what a recipe's ``[policy]`` asks for.
+
+A round of an on-policy step is a build of its own, in which the latest policy stands where the teachers stood.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import polars as pl
+
+from factory.engines.fingerprint import fingerprint_model
+from factory.engines.open import open_engine
+from factory.training.rows import read_export_id
+from flows.evaluation import resolve_judge
+from flows.execution import BuildSummary, execute_build
+from flows.lanes import OpenEngine, Together, run_in_order
+from flows.policy_rows import Stand, find_stand
+from flows.slots import SlotPool, find_slots
+from flows.steps import PolicyRun, Source, choose_judge, do_step
+from flows.watch import won
+from schemas.curation import Export, Routing
+from schemas.errors import FactoryError
+from schemas.ids import content_id
+from schemas.models import Model, Teacher
+from schemas.policy import OnPolicy, Step
+from schemas.recipe import Recipe, identify_section
+from warehouse.lake import Lake
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySummary:
+    """What came of a policy: every step in order, the base first, and the one that is kept in the end."""
+
+    policy_id: str
+    steps: tuple[Stand, ...]
+    kept: Stand
+
+    def table(self) -> pl.DataFrame:
+        """Return a row per step: its games against the base, its mean reward and length, and what became of it."""
+        figures = ("win_rate", "win_rate_low", "win_rate_high", "num_wins", "num_losses", "num_ties")
+        rows = [
+            {
+                "step": stand.step,
+                **{name: stand.scores.get(name) for name in (*figures, "reward", "num_tokens")},
+                "state": "stopped" if not stand.is_kept else "policy" if stand == self.kept else "",
+            }
+            for stand in self.steps
+        ]
+        return pl.DataFrame(rows)
+
+
+def train_policy(
+    recipe: Recipe,
+    build: BuildSummary,
+    *,
+    until: str | None = None,
+    quiet: bool = False,
+    together: Together = run_in_order,
+    open_engine: OpenEngine = open_engine,
+) -> PolicySummary:
+    """Take the recipe's policy through its steps, up to the one that ``until`` names, or go on with them.
+
+    Raises:
+        FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
+    """
+    assert recipe.policy is not None
+    policy, slots = recipe.policy, SlotPool(find_slots(recipe.run.slots))
+    base = fingerprint_model(Model(model=policy.base))
+    source = Source.of(build)
+    policy_id = _identify(recipe, source, base)
+    run = PolicyRun(recipe, policy, policy_id, source, quiet, together, open_engine, slots)
+    run.say(f"policy {recipe.name} ({policy_id[:8]}) · {', '.join(step.name for step in policy.steps)}")
+    kept = Stand("base", policy.base, base, {})
+    stands = [kept]
+    for step in policy.steps:
+        if step.on_policy:
+            done = _do_rounds(run, step, kept, len(stands))
+            kept = _find_best(kept, done)
+        else:
+            kept = do_step(run, step, kept, len(stands), lambda: run.build)
+            done = [kept]
+        stands += done
+        if step.name == until:
+            break
+    with Lake.open(recipe.warehouse) as lake:
+        stands[0] = find_stand(lake, policy_id, "base") or stands[0]
+    run.say(f"  kept: {kept.step} · {kept.model}")
+    return PolicySummary(policy_id, tuple(stands), kept)
+
+
+def _identify(recipe: Recipe, build: Source, base: str) -> str:
+    """Derive the policy's id from the export of its build, its base and its settings; folders and execution are no part of it."""
+    policy = recipe.policy
+    assert policy is not None
+    _, judge = resolve_judge(choose_judge(recipe), recipe.languages)
+    return content_id(
+        "policy", [build.config_id, read_export_id(build.export_path), base, judge, identify_section(policy)]
+    )
+
+
+def _find_best(start: Stand, rounds: list[Stand]) -> Stand:
+    """Return who wins most against the base: the policy before the rounds, or one kept after them; of equals the latest."""
+    return max(reversed([start, *(stand for stand in rounds if stand.is_kept)]), key=lambda stand: won(stand.scores))
+
+
+def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int) -> list[Stand]:
+    """Do the rounds of an on-policy step until the watch stops one, or there is nothing to learn from."""
+    assert step.on_policy is not None
+    done: list[Stand] = []
+    latest = start
+    for number in range(step.on_policy.rounds):
+        betas = step.on_policy.betas
+        train = step.train.model_copy(update={"beta": betas[number]}) if betas else step.train
+        name = f"{step.name}_{number + 1}"
+        recipe = _round_recipe(run, name, number + 1, step.on_policy, latest)
+        round_step = step.model_copy(update={"name": name, "train": train})
+        find_source, best = partial(_build_round, run, recipe), _find_best(start, done)
+        try:
+            done.append(do_step(run, round_step, latest, place + number, find_source, best))
+        except _NoPairsError as error:
+            run.say(f"  {name}: {error}")
+            break
+        latest = done[-1]
+        if not latest.is_kept:
+            break
+    return done
+
+
+class _NoPairsError(FactoryError):
+    """All answers of a round have the same reward, or too few passed the gates: there is nothing to learn from."""
+
+
+def _build_round(run: PolicyRun, recipe: Recipe) -> Source:
+    """Let the policy answer, and export the pairs of its answers."""
+    build = partial(execute_build, recipe, quiet=run.quiet, together=run.together, open_engine=run.open_engine)
+    counts = build(until="pair").counts
+    if not counts.filter(stage="pair")["num_out"].sum():
+        raise _NoPairsError(f"{recipe.name}: no two answers to a prompt make a pair; the rounds end here")
+    return Source.of(build())
+
+
+def _round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: Stand) -> Recipe:
+    """Return the build of one round: the same prompts, the policy in place of the teachers, pairs of its own answers."""
+    recipe = run.recipe
+    prompts = on_policy.prompts or recipe.prompts
+    if on_policy.limit is not None:
+        prompts = tuple(source.model_copy(update={"limit": on_policy.limit}) for source in prompts)
+    teacher = Teacher(
+        name=policy.step, model=policy.model, samples=on_policy.samples, sampling=on_policy.sampling, run=run.policy.run
+    )
+    translation = recipe.translation and recipe.translation.model_copy(update={"completions_of": ()})
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}.{name}",
+            "round": number,
+            "prompts": prompts,
+            "translation": translation,
+            "teachers": (teacher,),
+            "routing": Routing(),
+            "pairs": on_policy.pairs,
+            "export": Export(sft=False, max_shard_mb=recipe.export.max_shard_mb),
+            "policy": None,
+        }
+    )
