@@ -71,18 +71,26 @@ def make_dataset(found: Iterable[Example | Rejected], where: str) -> Dataset:
     Raises:
         TrainingError: no row can be used.
     """
+    dataset = _part(found)
+    if not dataset.examples:
+        rejected = dataset.rejected
+        first = f"; the first: {rejected[0].reason}, {rejected[0].detail}" if rejected else ""
+        raise TrainingError(f"no row of {where} can be used: {len(rejected)} were rejected{first}")
+    return dataset
+
+
+def _part(found: Iterable[Example | Rejected]) -> Dataset:
     examples: list[Example] = []
     rejected: list[Rejected] = []
     for row in found:
         (examples if isinstance(row, Example) else rejected).append(row)  # type: ignore[arg-type]
-    if not examples:
-        first = f"; the first: {rejected[0].reason}, {rejected[0].detail}" if rejected else ""
-        raise TrainingError(f"no row of {where} can be used: {len(rejected)} were rejected{first}")
     return Dataset(examples, rejected, sorted({example.language for example in examples}))
 
 
 def load_datasets(settings: TrainSettings, tokenizer: Any, eos_ids: Iterable[int]) -> tuple[Dataset, Dataset | None]:
     """Read and tokenise the data of a run: for training, and for evaluation where there is any.
+
+    An export's own eval split may have no row that can be used, and yet rows that were rejected.
 
     Raises:
         InputError: the data cannot be read.
@@ -96,10 +104,7 @@ def load_datasets(settings: TrainSettings, tokenizer: Any, eos_ids: Iterable[int
         return train, make_dataset(templater.examples(rows), settings.eval_data)
     if not has_eval_split(settings):
         return train, None
-    held_out = list(templater.examples(read_rows(settings, settings.data, "eval")))
-    if not any(isinstance(row, Example) for row in held_out):
-        return train, None
-    return train, make_dataset(held_out, f"{settings.data} (eval)")
+    return train, _part(templater.examples(read_rows(settings, settings.data, "eval")))
 
 
 def write_rejected(path: Path, datasets: dict[str, Dataset | None]) -> None:

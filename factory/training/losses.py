@@ -67,6 +67,7 @@ def preference_rows(
         sides: the branch that a target belongs to, [targets]: 2r is row r's chosen answer, 2r + 1 its rejected one.
         num_rows: the number of pairs.
     """
+    assert (reference is not None) == settings.needs_reference
     counts = torch.bincount(sides, minlength=2 * num_rows).to(logps.dtype).view(num_rows, 2)
     sums = _sum(logps, sides, num_rows)
     ratios = sums if reference is None else sums - _sum(reference, sides, num_rows)

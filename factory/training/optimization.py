@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,6 +40,11 @@ def learning_rate_at(step: int, num_steps: int, settings: TrainSettings) -> floa
             height = (1.0 + math.cos(math.pi * share)) / 2
     floor = settings.min_learning_rate_ratio
     return settings.learning_rate * (floor + (1.0 - floor) * height)
+
+
+def seed_torch(*numbers: int) -> None:
+    """Begin torch's random numbers anew from a few numbers of any size."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -214,3 +214,5 @@ def add_adapters(policy: Policy, lora: Lora) -> None:
         policy.model = get_peft_model(policy.model, config)
     except ValueError as error:
         raise TrainingError(f"adapters cannot be added to {', '.join(lora.targets)}: {error}") from error
+    if hasattr(policy.causal_lm.get_output_embeddings(), "base_layer"):
+        raise TrainingError("adapters cannot be added to the output layer, whose logits are never computed as a whole")

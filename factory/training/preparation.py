@@ -13,7 +13,7 @@ from factory.training.checkpoints import Progress, find_checkpoints, load_checkp
 from factory.training.dataset import Dataset, load_datasets, write_rejected
 from factory.training.identity import RunIdentity
 from factory.training.memory import release_memory
-from factory.training.optimization import make_optimizer
+from factory.training.optimization import make_optimizer, seed_torch
 from factory.training.policy import Policy, add_adapters, check_lengths, check_logits, load_policy
 from factory.training.reference import compute_reference, find_cache, keep_reference, read_reference
 from factory.training.world import World, shard
@@ -43,6 +43,7 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
     if world.is_main:
         tokenizer.save_pretrained(output / "tokenizer")
         write_rejected(output / "rejected.jsonl", {"train": train, "eval": held_out})
+    held_out = _check_held_out(held_out, settings)
     del tokenizer  # of 256,000 words, it would take 100 MB to the end
     policy = _load(settings, settings.model, world)
     for dataset in (train, held_out):
@@ -50,12 +51,12 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
             check_lengths(policy, settings.model, dataset.examples)
     check_logits(policy, settings.model, train.examples, world.device)
     if settings.lora is not None:
-        torch.manual_seed(settings.seed)
+        seed_torch(settings.seed)
         add_adapters(policy, settings.lora)
     if world.size > 1:
         policy.shard(shard)
     if settings.needs_reference:
-        _provide_reference(settings, identity, policy, {settings.data: train, _eval_place(settings): held_out}, world)
+        _provide_reference(settings, identity, policy, {"train": train, "eval": held_out}, world)
     optimizer = make_optimizer(policy.trained_parameters(), settings)
     checkpoints = find_checkpoints(output / "checkpoints")
     progress = load_checkpoint(checkpoints[-1], policy, optimizer, world) if checkpoints else Progress()
@@ -63,6 +64,15 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
     steps = plan_steps([example.num_tokens for example in train.examples], settings)
     release_memory()
     return Prepared(policy, train, held_out, steps, optimizer, progress)
+
+
+def _check_held_out(held_out: Dataset | None, settings: TrainSettings) -> Dataset | None:
+    """Return the held-out data where a row of it can be used."""
+    if held_out is not None and held_out.examples:
+        return held_out
+    if settings.final == "best":
+        raise TrainingError("final = 'best' needs held-out data: name it in 'eval_data', or export an eval split")
+    return None
 
 
 def load_tokenizer(settings: TrainSettings) -> Any:
@@ -96,12 +106,8 @@ def _load(settings: TrainSettings, name: str, world: World) -> Policy:
     )
 
 
-def _eval_place(settings: TrainSettings) -> str:
-    return settings.eval_data or f"{settings.data}/"
-
-
 def _provide_reference(
-    settings: TrainSettings, identity: RunIdentity, policy: Policy, places: dict[str, Dataset | None], world: World
+    settings: TrainSettings, identity: RunIdentity, policy: Policy, datasets: dict[str, Dataset | None], world: World
 ) -> None:
     """Give each data set the reference's log-probabilities: those that are kept, or computed now and kept.
 
@@ -109,9 +115,10 @@ def _provide_reference(
     """
     fingerprint = identity.reference or identity.model
     reference = policy if settings.reference is None else None
-    for place, dataset in places.items():
+    for split, dataset in datasets.items():
         if dataset is None:
             continue
+        place = settings.eval_data if split == "eval" and settings.eval_data is not None else settings.data
         cache = find_cache(settings, dataset, fingerprint, place)
         kept = read_reference(cache, dataset)
         if all(world.gather(kept is not None)):
@@ -121,6 +128,7 @@ def _provide_reference(
             assert settings.reference is not None
             reference = _load(settings, settings.reference, world)
             reference.shares_prompts = policy.shares_prompts
+            check_lengths(reference, settings.reference, dataset.examples)
             if world.size > 1:
                 reference.shard(shard)
         limit = settings.run.micro_batch_tokens

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -33,7 +34,7 @@ def write_model(
         shutil.copytree(tokenizer, unfinished, dirs_exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         line = str(error).strip().partition("\n")[0]
         raise TrainingError(f"the model could not be written to {final}: {line}; the checkpoints stay") from error

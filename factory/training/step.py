@@ -21,7 +21,10 @@ WORST_ROWS = 5
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step gave: means over its rows, the gradient's norm before clipping, and losses of this process's rows."""
+    """What a step or an evaluation gave: means over its rows, and the losses of this process's rows.
+
+    ``grad_norm`` is the gradient's norm before clipping (of an evaluation 0).
+    """
 
     metrics: dict[str, Any]
     grad_norm: float
@@ -66,24 +69,36 @@ class Stepper:
                 losses.append((batch, found.losses.detach()))
         norm = torch.nn.utils.clip_grad_norm_(self._policy.trained_parameters(), self._settings.max_grad_norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return self._conclude(dataset, rows, tally, losses, float(norm))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def evaluate(self, dataset: Dataset) -> StepResult:
+        """Return what is found over a whole data set."""
+        self._policy.eval()
+        tally, rows = self._tally(dataset), range(len(dataset.examples))
+        losses: list[tuple[list[int], Tensor]] = []
+        for batch in self._micro_batches(dataset, rows):
+            found = self._compute(dataset, batch or [0])
+            if batch:
+                self._count(tally, dataset, batch, found)
+                losses.append((batch, found.losses))
+        return self._conclude(dataset, rows, tally, losses, 0.0)
+
+    def _conclude(
+        self,
+        dataset: Dataset,
+        rows: Sequence[int],
+        tally: Tally,
+        losses: Sequence[tuple[list[int], Tensor]],
+        grad_norm: float,
+    ) -> StepResult:
         by_row = [
             (dataset.examples[row].row, loss)
             for batch, values in losses
             for row, loss in zip(batch, values.tolist(), strict=True)
         ]
         num_tokens = sum(dataset.examples[row].num_tokens for row in rows)
-        return StepResult(tally.means(self._world), float(norm), by_row, num_tokens)
-
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def evaluate(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the means over a whole data set."""
-        self._policy.eval()
-        tally = self._tally(dataset)
-        for batch in self._micro_batches(dataset, range(len(dataset.examples))):
-            found = self._compute(dataset, batch or [0])
-            if batch:
-                self._count(tally, dataset, batch, found)
-        return tally.means(self._world)
+        return StepResult(tally.means(self._world), grad_norm, by_row, num_tokens)
 
     def _micro_batches(self, dataset: Dataset, rows: Sequence[int]) -> list[list[int]]:
         batches = cut_micro_batches(rows, dataset.lengths, self._settings.run.micro_batch_tokens, self._world.size)

@@ -8,7 +8,7 @@ prompt is rejected.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -138,13 +138,22 @@ class Templater:
                     f"the tokenizer of model '{name}' has no chat template, and the data holds conversations; "
                     "name a file in 'chat_template'"
                 )
-            probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-            prompt, whole = self._ids([self._apply(probe[:1], opens=True), self._apply(probe)], is_text=False)
-            after = whole[len(prompt) :]
-            self._end = next((token for token in after if token in self._special), self._eos)
+            after = self._find_closing()
+            ends = [token for token in after if token in self._ends] + [
+                token for token in after if token in self._special
+            ]
+            self._end = next(iter(ends), self._eos)
             if self._end is None:
                 raise TrainingError(f"the tokenizer of model '{name}' has no token that could end a turn")
         return self._end
+
+    def _find_closing(self) -> Ids:
+        """Return the tokens with which the template closes an answer: those that two different answers share."""
+        ask = {"role": "user", "content": "a"}
+        texts = [self._apply([ask, {"role": "assistant", "content": answer}]) for answer in ("b", "c")]
+        one, other = self._ids(texts, is_text=False)
+        shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(reversed(one), reversed(other), strict=False)))
+        return one[len(one) - len(shared) :]
 
     def _tokenize(self, batch: Sequence[TextRow | Rejected], turns: Sequence[list[_Turn] | Rejected]) -> dict[str, Ids]:
         """Return the ids of every text of a batch."""
@@ -190,10 +199,18 @@ class Templater:
         if is_text:
             if self._eos is None:
                 raise TrainingError(f"the tokenizer of model '{self._settings.model}' has no end token")
-            return prompt, [*answer, self._eos]
-        end = self.find_end()
-        last = next((at for at in range(len(answer) - 1, -1, -1) if answer[at] == end), None)
-        return prompt, [*answer, end] if last is None else answer[: last + 1]
+            end, kept = self._eos, answer
+        else:
+            end = self.find_end()
+            last = next((at for at in range(len(answer) - 1, -1, -1) if answer[at] == end), None)
+            kept = answer[:last]
+        if end in kept:
+            raise _UnusableError(
+                Reason.INVALID_ROW, f"an answer has the end token {self._tokenizer.decode([end])} inside"
+            )
+        if not kept:
+            raise _UnusableError(Reason.EMPTY, "an answer has no tokens")
+        return prompt, [*kept, end]
 
     def _split_by_text(self, turn: _Turn, prompt: Ids, whole: Ids) -> Ids:
         """Return an answer's tokens where the tokenizer joined its first characters to the prompt's last ones.
@@ -223,6 +240,9 @@ class Templater:
             )
         branches = tuple(map(_tokens, answers))
         trained = tuple(np.ones(len(branch), dtype=np.bool_) for branch in branches)
+        if not prompt:  # a text without a begin token: nothing predicts an answer's first token
+            for mask in trained:
+                mask[0] = False
         return Example(row.row, row.language, _tokens(prompt), branches, trained, is_cut)
 
     def _make_sequences(self, row: TextRow, spans: list[tuple[Ids, Ids]]) -> Iterator[Example]:
@@ -250,7 +270,8 @@ class Templater:
             if first + 2 > limit:
                 raise _UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {first} tokens of {limit} allowed")
             self._refuse_overlong(is_cut, len(ids))
-            stop = limit if mask[limit - 1] else int(np.flatnonzero(mask[:limit])[-1]) + 1
+            # of an answer at least one token stays beside its end; else the answer before it is the last
+            stop = limit if mask[limit - 2 : limit].all() else int(np.flatnonzero(mask[: limit - 1])[-1]) + 1
             ids, mask = [*ids[: stop - 1], ids[-1]], mask[:stop]
         if self._settings.train_on == "all":
             mask = np.ones(len(ids), dtype=np.bool_)

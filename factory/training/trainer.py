@@ -14,13 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from factory.training.checkpoints import gather_weights, load_checkpoint, save_checkpoint
 from factory.training.curves import plot_curves, read_metrics
 from factory.training.identity import claim_output, identify_run
 from factory.training.metrics import MetricLog
-from factory.training.optimization import learning_rate_at, set_learning_rate
+from factory.training.optimization import learning_rate_at, seed_torch, set_learning_rate
 from factory.training.preparation import Prepared, prepare
 from factory.training.result import TrainResult, read_result, write_result
 from factory.training.saving import write_model
@@ -42,6 +40,13 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
         InputError: the data cannot be read.
         EngineError: the model is missing.
     """
+    try:
+        return _train(settings, output, quiet=quiet)
+    except OSError as error:
+        raise TrainingError(f"the run in {output} stopped: {error}") from error
+
+
+def _train(settings: TrainSettings, output: Path, *, quiet: bool) -> TrainResult:
     identity = identify_run(settings)
     done = read_result(output, identity)
     if done is not None:
@@ -74,8 +79,8 @@ class _Run:
         """Run the steps that are left; return the metrics of the last one."""
         num_steps, before = len(self.steps), self.progress
         metrics: dict[str, Any] = {}
-        if before.step == 0 and self._prepared.held_out is not None:
-            log.write("eval", 0, self._stepper.evaluate(self._prepared.held_out))
+        if before.step == 0:
+            self._hold_out(0, log)
         started = time.monotonic()
         for step in range(before.step + 1, num_steps + 1):
             rate = learning_rate_at(step, num_steps, self._settings)
@@ -121,7 +126,7 @@ class _Run:
 
     def _step(self, step: int, rate: float) -> StepResult:
         policy, optimizer = self._prepared.policy, self._prepared.optimizer
-        torch.manual_seed(self._settings.seed << 40 | step << 12 | self._world.rank)  # so no random state is carried
+        seed_torch(self._settings.seed, step, self._world.rank)  # so no random state is carried
         result = self._stepper.accumulate(self._prepared.train, self.steps[step - 1])
         self._refuse_bad(result, step)
         set_learning_rate(optimizer, rate)
@@ -174,10 +179,9 @@ class _Run:
 
     def _evaluate(self, step: int, log: MetricLog, watch: Watch) -> bool:
         """Evaluate where there is held-out data; return whether it was the best so far."""
-        if self._prepared.held_out is None:
+        found = self._hold_out(step, log)
+        if found is None:
             return False
-        found = self._stepper.evaluate(self._prepared.held_out)
-        log.write("eval", step, found)
         shown = [f"{name} {found[name]:.4f}" for name in ("loss", "accuracy", "margin", "kl") if name in found]
         watch.say(f"step {step}, held out: {', '.join(shown)}")
         best = self.progress.best_loss
@@ -185,3 +189,14 @@ class _Run:
             return False
         self.progress = replace(self.progress, best_step=step, best_loss=found["loss"])
         return True
+
+    def _hold_out(self, step: int, log: MetricLog) -> dict[str, Any] | None:
+        """Return and write the means over the held-out data, or None where there is none."""
+        if self._prepared.held_out is None:
+            return None
+        found: StepResult = self._stepper.evaluate(self._prepared.held_out)
+        if not math.isfinite(found.loss):
+            rows = ", ".join(found.worst_rows(self._world))
+            raise TrainingError(f"after step {step} the held-out loss is {found.loss}, from the rows {rows}")
+        log.write("eval", step, found.metrics)
+        return found.metrics

@@ -161,6 +161,60 @@ def test_a_cut_inside_a_later_question_ends_with_the_answer_before_it(tmp_path):
     assert trained(row) == "first<|end|>"
 
 
+def test_a_cut_never_leaves_an_answer_that_is_its_end_token_alone(tmp_path):
+    messages = [*chat("one", "first")["messages"], *chat("two", "second answer here")["messages"]]
+    (whole,) = encode(tmp_path, [{"messages": messages}])
+    endings = set()
+    for limit in range(len(whole.branches[0]) - 24, len(whole.branches[0])):
+        (row,) = encode(tmp_path, [{"messages": messages}], max_length=limit)
+        assert len(row.branches[0]) <= limit
+        assert trained(row).startswith("first<|end|>")
+        endings.add(trained(row).removeprefix("first<|end|>"))
+    assert "" in endings
+    assert "<|end|>" not in endings
+    assert len(endings) > 3
+
+
+def test_a_text_without_a_prompt_or_begin_token_is_trained_from_its_second_token(tmp_path):
+    """Nothing predicts the first one: of a packed batch it would be the row before."""
+    (pair,) = encode(tmp_path, [{"prompt": "", "chosen": "the cat", "rejected": "a dog"}], objective="dpo")
+    assert len(pair.prompt) == 0
+    assert [mask.tolist() for mask in pair.trained] == [[False] + [True] * (len(ids) - 1) for ids in pair.branches]
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_an_answer_with_an_end_token_inside_is_listed(tmp_path, objective):
+    rows = {
+        "sft": [chat("one", "first<|end|>more"), {"prompt": "one", "completion": "first<eos>more"}],
+        "dpo": [chat("one", "first<|end|>more", "that"), {"prompt": "one", "chosen": "a", "rejected": "b<eos>c"}],
+    }
+    for row in rows[objective]:
+        (rejected,) = encode(tmp_path, [row], objective=objective)
+        assert rejected.reason == "invalid_row"
+        assert "has the end token <" in rejected.detail
+
+
+MARKED = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}<pad>{{ m['content'] }}<|system|>"
+    "{% else %}{{ m['content'] }}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""Puts special tokens around an answer, as Cohere's and gpt-oss's do: the model writes them before the end of its turn."""
+
+
+def test_special_tokens_around_an_answer_are_trained_and_not_taken_for_its_end(tmp_path):
+    (example,) = encode(tmp_path, [chat("one", "first")], template=MARKED)
+    assert trained(example) == "<pad>first<|system|><|end|>"
+
+
+def test_an_answer_is_one_message_of_the_assistant(tmp_path):
+    row = chat("which?", "this", "that")
+    asks = {"role": "user", "content": "why?"}
+    for chosen in ([asks], [*row["chosen"], asks, *row["chosen"]]):
+        (rejected,) = encode(tmp_path, [row | {"chosen": chosen}], objective="dpo")
+        assert rejected.reason == "invalid_row"
+        assert "an answer must be one message of the assistant" in rejected.detail
+
+
 def test_data_without_the_columns_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"has the columns text; preference training needs prompt \+ chosen"):
         encode(tmp_path, [{"text": "x"}], objective="dpo")

@@ -83,6 +83,7 @@ def test_every_family_learns_preferences_and_loads_again(family, pair_file, tmp_
     result = train(chosen, tmp_path / "run", quiet=True)
     first, last = losses(tmp_path / "run", "eval")
     assert first == pytest.approx(math.log(2), abs=1e-4)
+    assert losses(tmp_path / "run")[0] == pytest.approx(math.log(2), abs=1e-4)
     assert last < 0.6
     before, after = load_file(folder / "model.safetensors"), load_file(result.model / "model.safetensors")
     assert before.keys() == after.keys()

@@ -1,0 +1,104 @@
+"""Runs that cannot go well: broken numbers, full disks, settings that fit nothing. Each ends in one clear sentence."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from factory.training.trainer import _Run, train
+from schemas.errors import TrainingError
+from schemas.training import Lora
+from tests.factory.training.conftest import chat, make_tokenizer, pairs, turns, write_rows
+from tests.factory.training.test_trainer import losses, pair_file, settings
+from tests.machine import make_small_disk
+
+__all__ = ["make_small_disk", "pair_file"]
+
+
+def fill(disk: Path, *, room: int) -> None:
+    """Leave a disk with so many free bytes."""
+    state = os.statvfs(disk)
+    (disk / "filler").write_bytes(b"x" * (state.f_bavail * state.f_bsize - room))
+
+
+def before_step(monkeypatch, number, act):
+    """Have something happen before a step of a run."""
+    step = _Run._step
+
+    def acting(run, at, rate):
+        if at == number:
+            act()
+        return step(run, at, rate)
+
+    monkeypatch.setattr(_Run, "_step", acting)
+
+
+def test_a_held_out_loss_that_is_no_number_names_the_rows(llama, tmp_path):
+    folder = shutil.copytree(llama, tmp_path / "broken")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (token,) = make_tokenizer()("~", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = torch.nan
+    model.save_pretrained(folder)
+    held_out = write_rows(tmp_path / "eval.jsonl", [*turns(3), {"id": "odd"} | chat("what is ~", "that")])
+    data = write_rows(tmp_path / "rows.jsonl", turns(20))
+    with pytest.raises(TrainingError, match=r"after step 0 the held-out loss is nan, from the rows odd$"):
+        train(settings(folder, data, "sft", eval_data=str(held_out)), tmp_path / "run", quiet=True)
+
+
+def test_a_full_disk_at_the_final_save_leaves_the_checkpoints(llama, pair_file, tmp_path, make_small_disk, monkeypatch):
+    disk = make_small_disk(tmp_path / "small", 2)
+    chosen = settings(llama, pair_file, run={"checkpoint_every": 3})
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, lambda: fill(disk, room=60_000))
+        with pytest.raises(TrainingError, match=r"could not be written to .*: .*No space left.*; the checkpoints stay"):
+            train(chosen, disk / "run", quiet=True)
+    assert [path.name for path in (disk / "run" / "checkpoints").iterdir()] == ["step-0000003"]
+    assert not list((disk / "run").glob("*model*"))
+    (disk / "filler").unlink()
+    train(chosen, disk / "run", quiet=True)
+    train(chosen, tmp_path / "whole", quiet=True)
+    assert losses(disk / "run") == losses(tmp_path / "whole")
+
+
+def test_a_full_disk_between_saves_is_one_sentence(llama, pair_file, tmp_path, make_small_disk, monkeypatch):
+    disk = make_small_disk(tmp_path / "small", 2)
+    before_step(monkeypatch, 4, lambda: fill(disk, room=0))
+    with pytest.raises(TrainingError, match=r"the run in .* stopped: .*No space left on device"):
+        train(settings(llama, pair_file, max_steps=60), disk / "run", quiet=True)
+
+
+def test_held_out_rows_that_cannot_be_used_are_listed(llama, tmp_path):
+    folder = tmp_path / "v0001"
+    (folder / "preference").mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"export_id": "e"}))
+    write_rows(folder / "preference" / "train-00000-of-00001.jsonl", pairs(20))
+    write_rows(folder / "preference" / "eval-00000-of-00001.jsonl", [{"id": "same"} | chat("?", "a", "a")])
+    result = train(settings(llama, folder, max_steps=1), tmp_path / "run", quiet=True)
+    (line,) = (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()
+    assert json.loads(line)["split"] == "eval"
+    assert result.eval_metrics == {}
+
+
+def test_the_best_model_needs_held_out_data(llama, pair_file, tmp_path):
+    with pytest.raises(TrainingError, match="final = 'best' needs held-out data"):
+        train(settings(llama, pair_file, final="best", eval_every=1), tmp_path / "run", quiet=True)
+
+
+def test_adapters_on_the_output_layer_are_refused(llama, pair_file, tmp_path):
+    lora = Lora(targets=("lm_head", "q_proj"))
+    with pytest.raises(TrainingError, match="adapters cannot be added to the output layer"):
+        train(settings(llama, pair_file, lora=lora), tmp_path / "run", quiet=True)
+
+
+def test_a_seed_may_be_of_any_size(llama, pair_file, tmp_path):
+    found = []
+    for seed in (2**70, 2**70 + 1):
+        chosen = settings(llama, pair_file, max_steps=2, seed=seed, lora=Lora(rank=2, dropout=0.5))
+        train(chosen, tmp_path / str(seed), quiet=True)
+        found.append(losses(tmp_path / str(seed)))
+    assert found[0] != found[1]
