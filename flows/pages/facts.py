@@ -18,6 +18,9 @@ class TrainingRun:
 
     step: str | None
     folder: Path
+    num_steps: int | None
+    num_tokens: int | None
+    seconds: float | None
     lines: list[dict[str, Any]]
 
     @property
@@ -61,7 +64,7 @@ def read_facts(lake: Lake, config_id: str) -> Facts:
         step_languages=report("step_languages"),
         arbitrage=lake.query("FROM arbitrage ORDER BY language, teacher"),
         distributions=report("distributions"),
-        runs=[_read_run(label, Path(path).parent) for label, _, path in report("training_runs").iter_rows()],
+        runs=[_read_run(*row) for row in report("training_runs").iter_rows()],
         stages=lake.query("FROM stages"),
         usage=lake.query("FROM usage_by_stage"),
         rejections=lake.query("FROM rejections_by_reason"),
@@ -69,5 +72,9 @@ def read_facts(lake: Lake, config_id: str) -> Facts:
     )
 
 
-def _read_run(step: str | None, folder: Path) -> TrainingRun:
-    return TrainingRun(step, folder, read_metrics(folder))
+def _read_run(
+    step: str | None, model: str, num_steps: int | None, num_tokens: int | None, seconds: float | None
+) -> TrainingRun:
+    """Return a run whose model lies in its folder, beside the metrics."""
+    folder = Path(model).parent
+    return TrainingRun(step, folder, num_steps, num_tokens, seconds, read_metrics(folder))

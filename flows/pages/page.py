@@ -29,7 +29,7 @@ MEASURES = {"reward": "Reward", "chars": "Length in characters"}
 STEP_CHARTS = (
     ("win_rate", "Win rate against the base, with its 95% interval", ".1%"),
     ("reward", "Mean reward", ",.2f"),
-    ("num_tokens", "Tokens per answer", ",.0f"),
+    ("num_tokens", "Tokens per answer", ",.1f"),
 )
 
 
@@ -82,6 +82,7 @@ def render(facts: Facts) -> str:
         middles=_middles(facts.distributions),
         curves=list(_curves(facts.runs)),
         legend=_legend(facts.runs),
+        training=_describe_runs(facts.runs),
         runs_without=[run.label for run in facts.runs if not run.lines],
         examples=_examples(facts.example_pairs),
     )
@@ -194,16 +195,29 @@ def _curves(runs: Sequence[TrainingRun]) -> Iterator[Chart]:
             yield draw_curves(curves, name=f"curve-{name}", title=metric.replace("_", " "))
 
 
+def _describe_runs(runs: Sequence[TrainingRun]) -> pl.DataFrame:
+    """Return what each run took."""
+    return pl.DataFrame(
+        {
+            "step": [run.step for run in runs],
+            "run": [run.folder.name for run in runs],
+            "num_steps": [run.num_steps for run in runs],
+            "num_tokens": [run.num_tokens for run in runs],
+            "seconds": [run.seconds for run in runs],
+        },
+        schema={"step": str, "run": str, "num_steps": int, "num_tokens": int, "seconds": float},
+    )
+
+
 def _points(run: TrainingRun, split: str, metric: str) -> list[tuple[float, float]]:
     return [(line["step"], line[metric]) for line in run.lines if line["split"] == split and metric in line]
 
 
 def _examples(pairs: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return up to three pairs in scripts that differ, right-to-left ones first, Latin last."""
-    by_script: dict[str, dict[str, Any]] = {}
+    """Return up to three pairs: in a right-to-left script, in another one that is not Latin, in Latin."""
+    kinds: dict[str, dict[str, Any]] = {}
     for row in pairs.iter_rows(named=True):
-        by_script.setdefault(LANGUAGES[row["language"]].script, row)
-    order = sorted(
-        by_script, key=lambda script: (script == "Latn", not LANGUAGES[by_script[script]["language"]].is_right_to_left)
-    )
-    return [by_script[script] for script in (*order[:2], *order[-1:])][: len(order)]
+        language = LANGUAGES[row["language"]]
+        kind = "rtl" if language.is_right_to_left else "latin" if language.script == "Latn" else "other"
+        kinds.setdefault(kind, row)
+    return [kinds[kind] for kind in ("rtl", "other", "latin") if kind in kinds]

@@ -100,7 +100,9 @@ def against_base(wins: int, games: int) -> dict[str, Any]:
 def checkpoint(checkpoint_id: str, kind: str, parents: list[str], path: Path) -> dict[str, Any]:
     return {
         "checkpoint_id": checkpoint_id, "kind": kind, "parents": parents, "export_id": None, "path": str(path),
-        "config": "{}", "metrics": "{}", "recorded_at": datetime.now(UTC),
+        "config": "{}",
+        "metrics": json.dumps({"num_steps": 40, "num_tokens": 12_345, "seconds": 6.5} if kind != "merge" else {}),
+        "recorded_at": datetime.now(UTC),
     }  # fmt: skip
 
 

@@ -118,6 +118,7 @@ def test_curves_are_those_of_the_runs(open_page, page):
     section = browser.find_element("css selector", "#training").text
     assert "The metrics of online_1 · gone are gone." in section
     assert texts(browser, "#training .facts") == ["sftofflineonline_2"]
+    assert texts(browser, "#training tbody tr")[0].split() == ["sft", "east", "40", "12,345", "6.500"]
     lines = browser.find_elements("css selector", "#curve-loss path[style*='--series-0'][style*='1.4']")
     assert len(lines) == 4, "two clusters, each trained and held out"
 
