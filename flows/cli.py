@@ -294,6 +294,24 @@ def evaluate_winrate(
     run_winrate(file, warehouse=_warehouse(recipe, warehouse), a=a, b=b, output=output, quiet=quiet)
 
 
+@evaluations.command("build-prompts")
+def evaluate_build_prompts(
+    file: Annotated[Path, typer.Argument(help="A TOML file with an [arena] table.", show_default=False)],
+    output: Annotated[Path, typer.Argument(help="The data set's folder.", show_default=False)],
+    limit: Annotated[int | None, typer.Option(help="Only the first N prompts.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Translate a benchmark's prompts into a data set like m-ArenaHard; a rerun asks only what is missing."""
+    from flows.arena import build_arena
+    from schemas.arena import ArenaRecipe
+    from schemas.recipe_file import load_table
+
+    arena = build_arena(load_table(file, "arena", ArenaRecipe), output, limit=limit, quiet=quiet)
+    if not quiet:
+        rows = sum(arena.num_rows.values())
+        print(f"{arena.path}: {rows:,} prompts in {len(arena.num_rows)} languages, {arena.missing.height:,} missing")
+
+
 @evaluations.command("confusion")
 def evaluate_confusion(
     file: Annotated[str, typer.Argument(help="Parquet, JSONL or CSV with responses.", show_default=False)],

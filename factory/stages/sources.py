@@ -1,6 +1,6 @@
 """Reading prompt sources: rows of many shapes in, conversations with a language and a row id out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -42,9 +42,26 @@ def read_source(source: PromptSource, *, batch_rows: int = 5000) -> Iterator[pl.
         InputError: the source is missing or cannot be read, lacks a column, or no row of its beginning has the right
             shape. A single bad row is yielded with its reason instead.
     """
-    rows = refuse_hopeless((_read_row(raw, source) for raw in islice(_open(source), source.limit)), source.name)
+    rows = refuse_hopeless((_read_row(raw, source) for raw in open_rows(source)), source.name)
     while batch := list(islice(rows, batch_rows)):
         yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
+
+
+def open_rows(source: PromptSource, labels: Sequence[str] = ()) -> Iterator[RawRow]:
+    """Yield a source's rows as they lie there, with the columns that it maps and ``labels`` besides.
+
+    Raises:
+        InputError: the source is missing or cannot be read, or lacks a column.
+    """
+    columns = [*map(str, source.columns.model_dump(exclude_none=True).values()), *labels]
+    if source.path is not None:
+        rows = read_file_rows(source.path, columns)
+    else:
+        assert source.dataset is not None
+        rows = read_dataset_rows(
+            source.dataset, columns, config=source.config, split=source.split, revision=source.revision
+        )
+    return islice(rows, source.limit)
 
 
 def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
@@ -69,17 +86,6 @@ def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
 def make_id(value: object, otherwise: str) -> str:
     """Return a row id as text, ``otherwise`` for a null or empty one."""
     return otherwise if value is None or value == "" else str(value)
-
-
-def _open(source: PromptSource) -> Iterator[RawRow]:
-    names = source.columns.model_dump(exclude_none=True)
-    columns = [str(column) for column in names.values()]
-    if source.path is not None:
-        return read_file_rows(source.path, columns)
-    assert source.dataset is not None
-    return read_dataset_rows(
-        source.dataset, columns, config=source.config, split=source.split, revision=source.revision
-    )
 
 
 def _read_row(raw: RawRow, source: PromptSource) -> Row:
