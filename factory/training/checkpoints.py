@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from schemas.disk import sync
 from schemas.errors import TrainingError
 
 _PROGRESS = "progress.json"
+
+_UNFINISHED = ".unfinished-"
 
 _OPTIONS = StateDictOptions(ignore_frozen_params=True)
 
@@ -57,29 +59,37 @@ def save_checkpoint(
         TrainingError: it cannot be written; earlier checkpoints stay.
     """
     final = folder / f"step-{progress.step:07d}"
-    unfinished = folder / f".unfinished-{final.name}"
-    fault: str | None = None
-    try:
-        if world.is_main:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-        world.wait()
+    unfinished = folder / f"{_UNFINISHED}{final.name}"
+
+    def begin() -> None:
+        remove_unfinished(folder)
+        unfinished.mkdir(parents=True)
+
+    def write() -> None:
         with _calm():
             dcp.save(_state(policy, optimizer), checkpoint_id=unfinished, no_dist=world.size == 1)
-        if world.is_main:
-            (unfinished / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-            shutil.rmtree(final, ignore_errors=True)
-            unfinished.rename(final)
-            sync(folder)
-            _prune(folder, progress, keep_last)
-    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-        fault = _first_line(error)
-    if any(faults := [fault for fault in world.gather(fault) if fault]):
-        shutil.rmtree(unfinished, ignore_errors=True)
-        kept = find_checkpoints(folder)
-        there = f"the last good one is {kept[-1].name}" if kept else "there is no earlier one"
-        raise TrainingError(f"checkpoint {final} could not be written: {faults[0]}; {there}")
-    world.wait()
+
+    def finish() -> None:
+        (unfinished / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        sync(unfinished / _PROGRESS)
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+        sync(folder)
+        _prune(folder, progress, keep_last)
+
+    for act, is_shared in ((begin, False), (write, True), (finish, False)):
+        fault = _try(act) if is_shared or world.is_main else None
+        if faults := [fault for fault in world.gather(fault) if fault]:
+            remove_unfinished(folder)
+            kept = find_checkpoints(folder)
+            there = f"the last good one is {kept[-1].name}" if kept else "there is no earlier one"
+            raise TrainingError(f"checkpoint {final} could not be written: {faults[0]}; {there}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a run that was killed while it saved has left."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def load_checkpoint(path: Path, policy: Policy, optimizer: torch.optim.Optimizer | None, world: World) -> Progress:
@@ -112,6 +122,15 @@ def _state(policy: Policy, optimizer: torch.optim.Optimizer | None) -> dict[str,
     if optimizer is not None:
         state["optimizer"] = get_optimizer_state_dict(policy, optimizer, options=_OPTIONS)
     return state
+
+
+def _try(act: Callable[[], None]) -> str | None:
+    """Return the first line of what went wrong, if anything did."""
+    try:
+        act()
+    except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
+        return _first_line(error)
+    return None
 
 
 def _prune(folder: Path, progress: Progress, keep_last: int) -> None:

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from factory.training.batches import plan_steps
-from factory.training.checkpoints import Progress, find_checkpoints, load_checkpoint
+from factory.training.checkpoints import Progress, find_checkpoints, load_checkpoint, remove_unfinished
 from factory.training.dataset import Dataset, load_datasets, write_rejected
 from factory.training.identity import RunIdentity
 from factory.training.memory import release_memory
@@ -58,6 +58,8 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
     if settings.needs_reference:
         _provide_reference(settings, identity, policy, {"train": train, "eval": held_out}, world)
     optimizer = make_optimizer(policy.trained_parameters(), settings)
+    if world.is_main:
+        remove_unfinished(output / "checkpoints")
     checkpoints = find_checkpoints(output / "checkpoints")
     progress = load_checkpoint(checkpoints[-1], policy, optimizer, world) if checkpoints else Progress()
     policy.prepare_gradients()

@@ -17,12 +17,14 @@ from typing import Any
 from factory.training.checkpoints import gather_weights, load_checkpoint, save_checkpoint
 from factory.training.curves import plot_curves, read_metrics
 from factory.training.identity import claim_output, identify_run
+from factory.training.lock import hold_output
 from factory.training.metrics import MetricLog
 from factory.training.optimization import learning_rate_at, seed_torch, set_learning_rate
 from factory.training.preparation import Prepared, prepare
 from factory.training.result import TrainResult, read_result, write_result
 from factory.training.saving import write_model
 from factory.training.step import Stepper, StepResult
+from factory.training.stopping import StopSignals
 from factory.training.watch import Watch
 from factory.training.world import World, join_world
 from schemas.errors import TrainingError
@@ -35,8 +37,8 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
     """Train a model, or go on with it; a run that is complete is returned as it is.
 
     Raises:
-        TrainingError: settings, model and data do not fit, another run lies in ``output``, a checkpoint cannot be
-            written, or the loss is no number or runs away.
+        TrainingError: settings, model and data do not fit, another run lies or works in ``output``, a file cannot be
+            written, the loss is no number or runs away, or a signal stopped the run (its state is saved then).
         InputError: the data cannot be read.
         EngineError: the model is missing.
     """
@@ -51,7 +53,10 @@ def _train(settings: TrainSettings, output: Path, *, quiet: bool) -> TrainResult
     done = read_result(output, identity)
     if done is not None:
         return done
-    with join_world(settings.run) as world:
+    with join_world(settings.run) as world, hold_output(output, world):
+        done = read_result(output, identity)  # of a run that was waited for
+        if done is not None:
+            return done
         claim_output(output, identity, writes=world.is_main)
         run = _Run(settings, output, world, prepare(settings, identity, output, world))
         with (
@@ -61,8 +66,9 @@ def _train(settings: TrainSettings, output: Path, *, quiet: bool) -> TrainResult
             Watch(
                 settings.objective, len(run.steps), done=run.progress.step, quiet=quiet or not world.is_main
             ) as watch,
+            StopSignals() as signals,
         ):
-            metrics = run.loop(log, watch)
+            metrics = run.loop(log, watch, signals)
         return run.finish(identity.id, metrics)
 
 
@@ -75,7 +81,7 @@ class _Run:
         self._checkpoints = output / "checkpoints"
         self.progress, self.steps = prepared.progress, prepared.steps
 
-    def loop(self, log: MetricLog, watch: Watch) -> dict[str, Any]:
+    def loop(self, log: MetricLog, watch: Watch, signals: StopSignals) -> dict[str, Any]:
         """Run the steps that are left; return the metrics of the last one."""
         num_steps, before = len(self.steps), self.progress
         metrics: dict[str, Any] = {}
@@ -93,7 +99,7 @@ class _Run:
             if step % self._settings.run.log_every == 0 or step == num_steps:
                 log.write("train", step, metrics)
             watch.advance(step, metrics, speed, seconds / (step - before.step) * (num_steps - step))
-            self._after_step(step, log, watch)
+            self._after_step(step, log, watch, signals)
         return metrics
 
     def finish(self, run_id: str, metrics: dict[str, Any]) -> TrainResult:
@@ -166,16 +172,24 @@ class _Run:
             seconds=seconds,
         )
 
-    def _after_step(self, step: int, log: MetricLog, watch: Watch) -> None:
-        """Evaluate and write a checkpoint where it is time to."""
+    def _after_step(self, step: int, log: MetricLog, watch: Watch, signals: StopSignals) -> None:
+        """Evaluate and write a checkpoint where it is time to, and stop where a signal asks for it."""
         settings, is_last = self._settings, step == len(self.steps)
         every, is_best = settings.run.checkpoint_every, False
         if is_last or (settings.eval_every and step % settings.eval_every == 0):
             is_best = self._evaluate(step, log, watch)
         is_due = every is not None and step % every == 0
-        if not is_last and (is_due or (is_best and (every is not None or settings.final == "best"))):
+        asked = signals.asked(self._world)
+        if is_last:
+            return
+        if is_due or asked or (is_best and (every is not None or settings.final == "best")):
             optimizer, keep = self._prepared.optimizer, settings.run.keep_last
             save_checkpoint(self._checkpoints, self.progress, self._prepared.policy, optimizer, self._world, keep)
+        if asked:
+            total = len(self.steps)
+            raise TrainingError(
+                f"{asked} stopped the run after step {step} of {total}; the same command goes on from there"
+            )
 
     def _evaluate(self, step: int, log: MetricLog, watch: Watch) -> bool:
         """Evaluate where there is held-out data; return whether it was the best so far."""

@@ -34,6 +34,12 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def highest(self, value: Tensor) -> int:
+        """Return the highest of all processes' numbers, one each, on all."""
+        if self.size > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
+
     def gather(self, value: Value) -> list[Value]:
         """Return the values of all processes, on all."""
         if self.size == 1:

@@ -1,6 +1,11 @@
 """The train command: a file in, a model and a row of the checkpoints table out."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -8,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from factory.microworld.world import MODELS
+from factory.training.curves import read_metrics
 from flows.cli import app
 from flows.training import run_training
 from schemas.errors import RecipeError, TrainingError
@@ -94,3 +100,43 @@ def test_a_recipe_may_hold_the_table_and_is_the_same_build(tmp_path):
     (tmp_path / "bad.toml").write_text(recipe + table.replace("beta = 0.2", "beta = -1"))
     with pytest.raises(RecipeError, match=r"bad\.toml:\d+: train\.beta: .*greater than 0 \(given: -1\)"):
         load_recipe(tmp_path / "bad.toml")
+
+
+def test_a_run_ends_with_the_command_that_started_it_and_its_state_is_saved(tmp_path, export):
+    file, output = write_settings(tmp_path), tmp_path / "run"
+    file.write_text(file.read_text().replace("max_steps = 2", "max_steps = 100000"))
+    command = [sys.executable, "-m", "flows.cli", "train", str(file), str(output), "--quiet"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 120
+    while len(read_metrics(output)) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    trainer = int((output / ".lock").read_text())
+    while (state := read_state(trainer)) not in {"", "Z"} and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert state in {"", "Z"}
+    assert [path.name for path in (output / "checkpoints").iterdir()] == [f"step-{len(read_metrics(output)):07d}"]
+
+
+def read_state(pid: int) -> str:
+    """Return the letter of a process's state, or nothing where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def test_an_interrupted_command_waits_for_the_trainer_and_says_where_it_stopped(tmp_path, export):
+    file, output = write_settings(tmp_path), tmp_path / "run"
+    file.write_text(file.read_text().replace("max_steps = 2", "max_steps = 100000"))
+    command = [sys.executable, "-m", "flows.cli", "train", str(file), str(output), "--quiet"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while len(read_metrics(output)) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert f"SIGTERM stopped the run after step {len(read_metrics(output))} of 100000" in said

@@ -3,18 +3,25 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from factory.training import lock
 from factory.training.trainer import _Run, train
 from schemas.errors import TrainingError
-from schemas.training import Lora
+from schemas.training import Lora, TrainSettings
 from tests.factory.training.conftest import chat, make_tokenizer, pairs, turns, write_rows
 from tests.factory.training.test_trainer import losses, pair_file, settings
 from tests.machine import make_small_disk
+
+ROOT = Path(__file__).parents[3]
 
 __all__ = ["make_small_disk", "pair_file"]
 
@@ -102,3 +109,81 @@ def test_a_seed_may_be_of_any_size(llama, pair_file, tmp_path):
         train(chosen, tmp_path / str(seed), quiet=True)
         found.append(losses(tmp_path / str(seed)))
     assert found[0] != found[1]
+
+
+def start(chosen: TrainSettings, output: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a run in a process of its own; return when it has made some steps."""
+    file = output.with_suffix(".json")
+    file.write_text(chosen.model_dump_json())
+    command = [sys.executable, "-m", "factory.training", str(file), str(output), "--quiet", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    await_steps(output, process)
+    return process
+
+
+def await_steps(output: Path, process: subprocess.Popen[str], count: int = 3) -> None:
+    deadline = time.monotonic() + 120
+    while len(losses(output)) < count and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    assert len(losses(output)) >= count
+
+
+def test_a_run_keeps_others_out_of_its_folder_and_a_signal_ends_it_with_its_state_saved(
+    llama, pair_file, tmp_path, monkeypatch
+):
+    chosen = settings(llama, pair_file, max_steps=100_000)
+    output = tmp_path / "run"
+    process = start(chosen, output)
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.3)
+    with pytest.raises(TrainingError, match=f"process {process.pid} trains in {output} already; wait for its end"):
+        train(chosen, output, quiet=True)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    done = len(losses(output))
+    assert said == (
+        f"error: SIGTERM stopped the run after step {done} of 100000; the same command goes on from there\n"
+    )
+    assert [path.name for path in (output / "checkpoints").iterdir()] == [f"step-{done:07d}"]
+    with monkeypatch.context() as patch:
+        before_step(patch, done + 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(TrainingError, match=f"SIGINT stopped the run after step {done + 2} of"):
+            train(chosen, output, quiet=True)
+        with pytest.raises(TrainingError, match=f"SIGINT stopped the run after step {done + 2} of"):
+            train(chosen, tmp_path / "whole", quiet=True)
+    assert losses(output) == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step_and_one_goes_on(llama, pair_file, tmp_path):
+    chosen = settings(llama, pair_file, max_steps=100_000, run={"processes": 2})
+    process = start(chosen, tmp_path / "run", "--error", str(tmp_path / "error.txt"))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=90)
+    done = len(losses(tmp_path / "run"))
+    assert f"stopped the run after step {done} of" in (tmp_path / "error.txt").read_text()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{done:07d}"]
+
+
+def die_at_checkpoint(path: Path, target: Path) -> None:
+    if path.name.startswith(".unfinished-step"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    path.replace(target)
+
+
+def test_what_a_killed_save_left_is_no_checkpoint_and_is_cleared(llama, pair_file, tmp_path, monkeypatch):
+    """Killed between writing a checkpoint and moving it to its place."""
+    chosen = settings(llama, pair_file, run={"checkpoint_every": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die_at_checkpoint)
+        child = os.fork()
+        if not child:
+            train(chosen, tmp_path / "run", quiet=True)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (left,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert left.name == ".unfinished-step-0000002"
+    assert (left / "progress.json").is_file()
+    train(chosen.model_copy(update={"run": settings(llama, pair_file).run}), tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    train(chosen, tmp_path / "whole", quiet=True)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
