@@ -19,7 +19,7 @@ from flows.slots import SlotPool, find_slots
 from flows.steps import PolicyRun, Source, choose_judge, do_step
 from flows.watch import won
 from schemas.curation import Export, Routing
-from schemas.errors import FactoryError
+from schemas.errors import NothingToExportError
 from schemas.ids import content_id
 from schemas.models import Model, Teacher
 from schemas.policy import OnPolicy, Step
@@ -117,8 +117,8 @@ def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int) -> list[Sta
         find_source, best = partial(_build_round, run, recipe), _find_best(start, done)
         try:
             done.append(do_step(run, round_step, latest, place + number, find_source, best))
-        except _NoPairsError as error:
-            run.say(f"  {name}: {error}")
+        except NothingToExportError:
+            run.say(f"  {name}: no two answers to a prompt make a pair, so the rounds end here")
             break
         latest = done[-1]
         if not latest.is_kept:
@@ -126,17 +126,9 @@ def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int) -> list[Sta
     return done
 
 
-class _NoPairsError(FactoryError):
-    """All answers of a round have the same reward, or too few passed the gates: there is nothing to learn from."""
-
-
 def _build_round(run: PolicyRun, recipe: Recipe) -> Source:
     """Let the policy answer, and export the pairs of its answers."""
-    build = partial(execute_build, recipe, quiet=run.quiet, together=run.together, open_engine=run.open_engine)
-    counts = build(until="pair").counts
-    if not counts.filter(stage="pair")["num_out"].sum():
-        raise _NoPairsError(f"{recipe.name}: no two answers to a prompt make a pair; the rounds end here")
-    return Source.of(build())
+    return Source.of(execute_build(recipe, quiet=run.quiet, together=run.together, open_engine=run.open_engine))
 
 
 def _round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: Stand) -> Recipe:

@@ -21,6 +21,10 @@ class WarehouseError(FactoryError):
     """A warehouse that cannot be opened, read or written: wrong version, no space, no permission, damaged data."""
 
 
+class NothingToExportError(WarehouseError):
+    """A build has no rows of what its recipe exports."""
+
+
 class AuditError(FactoryError):
     """A build whose audits found offending rows."""
 

@@ -19,7 +19,7 @@ import polars as pl
 
 from schemas.curation import Export
 from schemas.disk import sync
-from schemas.errors import AuditError, WarehouseError
+from schemas.errors import AuditError, NothingToExportError, WarehouseError
 from schemas.ids import Json, content_id, file_digest
 from schemas.recipe import Recipe
 from warehouse.card import write_card
@@ -66,7 +66,8 @@ def export_build(
     A version that exists already is returned as it is. The export is recorded in the table ``exports``.
 
     Raises:
-        WarehouseError: there is nothing to export, or the files cannot be written.
+        NothingToExportError: the build has no rows of what the recipe exports.
+        WarehouseError: the files cannot be written.
         AuditError: a prompt would be in both splits, or a selection or pair names a completion that was dropped.
     """
     asked = {"sft": recipe.export.sft, "preference": recipe.export.preference}
@@ -77,7 +78,7 @@ def export_build(
         rows = BuildRows(past, config_id, configs)
         _audit(rows, config_id)
         if not any(rows.num_rows.values()):
-            raise WarehouseError(
+            raise NothingToExportError(
                 f"build {config_id} of recipe {recipe.name!r} has nothing to export at snapshot {pinned}: "
                 f"no rows for {' or '.join(configs) or 'any config, as the recipe asks for none'}"
             )

@@ -2,12 +2,14 @@
 
 from factory.microworld.world import MODELS
 
-FEW_STEPS = 'max_steps = 2, max_length = 512, batch_rows = 8, dtype = "float32"'
+COMMON = 'max_length = 512, batch_rows = 8, dtype = "float32"'
 CLUSTERS = 'west = ["fr"], east = ["ar", "ja"]'
 RUN = 'run = { device = "cpu", checkpoint_every = 1, tensorboard = false, plot = false }'
 
 
-def make_policy(*, rounds: int = 1, beta: float = 0.1, watch: str = "", clusters: str = CLUSTERS) -> str:
+def make_policy(
+    *, rounds: int = 1, beta: float = 0.1, watch: str = "", clusters: str = CLUSTERS, max_steps: int = 2
+) -> str:
     """Return the table as TOML. By default no round is stopped: stand-ins answer at random."""
     return f"""
 models = "models"
@@ -15,7 +17,7 @@ models = "models"
 base = "{MODELS / "base"}"
 shared = ["en"]
 clusters = {{ {clusters} }}
-train = {{ {FEW_STEPS}, {RUN} }}
+train = {{ max_steps = {max_steps}, {COMMON}, {RUN} }}
 held_out = {{ bootstrap_rounds = 20 }}
 watch = {{ {watch or "max_win_rate_drop = 1.0, max_length_ratio = 100, max_kl = 100, max_repetition_rise = 1"} }}
 [[policy.steps]]

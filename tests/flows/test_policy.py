@@ -10,6 +10,7 @@ from flows.policy import train_policy
 from schemas.recipe_file import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
+from warehouse.build_views import latest_build, use_build
 from warehouse.lake import Lake
 
 
@@ -36,6 +37,7 @@ def test_a_policy_goes_through_its_steps(write_recipe, tmp_path, place):
     assert [stand.step for stand in summary.steps] == ["base", "sft", "offline", "online_1", "online_2"]
     assert summary.kept in summary.steps
     with Lake.open(recipe.warehouse, read_only=True) as lake:
+        use_build(lake, latest_build(lake))
         steps = lake.query("SELECT * FROM steps ORDER BY place")
         scores = lake.query("SELECT * FROM step_scores")
         rounds = lake.query(
