@@ -154,7 +154,8 @@ def resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None
     if judge.llm is None:
         return None, content_id("judge", ["truth", judge.truth, judge.tie_margin])
     # Built anew as a teacher: of a judge, its own check would refuse the structure that is set here.
-    fields = judge.llm.model_dump() | {"structured": make_structure(judge.scale, judge.output), "languages": ()}
+    structure = make_structure(judge.scale, judge.output, judge.max_reason_chars)
+    fields = judge.llm.model_dump() | {"structured": structure, "languages": ()}
     lane = teacher_lane(Teacher.model_validate(fields), languages, "judge")
     fingerprint = content_id("judge", [lane.settings_id, wording(judge.scale, judge.output)])
     return Lane("judge", lane.name, lane.model, lane.fingerprint, fingerprint, languages, 1, lane.licence), fingerprint

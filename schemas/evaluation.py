@@ -36,7 +36,8 @@ class Judge(Section):
 
     ``scale`` is that of an LLM's verdicts: A, B or TIE, judged by Aya's criteria, or Arena-Hard's five steps, of which
     a strong one weighs as much as three. ``output`` is how it states them: in a JSON object with its reason, as one
-    word alone (both held to by the engine), or in double square brackets at the end of free text. ``swap`` shows every
+    word alone (both held to by the engine), or in double square brackets at the end of free text. ``max_reason_chars``
+    keeps a weak judge from rambling in JSON; vLLM holds to it, a hosted API may refuse it. ``swap`` shows every
     pair in both orders or, once, in one that chance (``seed``) decides. Scores of a reward model or the truth that
     differ by ``tie_margin`` or less are a tie.
     """
@@ -46,6 +47,7 @@ class Judge(Section):
     truth: Literal["microworld"] | None = None
     scale: Scale = "aya"
     output: Literal["json", "choice", "text"] = "json"
+    max_reason_chars: int | None = Field(default=None, gt=0)
     swap: Literal["both", "random"] = "both"
     tie_margin: float = Field(default=0.0, ge=0)
 
@@ -53,6 +55,8 @@ class Judge(Section):
     def _one_judge(self) -> Self:
         if sum(judge is not None for judge in (self.llm, self.reward, self.truth)) != 1:
             raise ValueError("exactly one of 'llm', 'reward' and 'truth' judges")
+        if self.max_reason_chars is not None and self.output != "json":
+            raise ValueError("'max_reason_chars' bounds the reason in JSON, so it goes with output = 'json'")
         return self
 
 

@@ -115,14 +115,18 @@ def make_messages(game: Row, scale: Scale, output: Output) -> tuple[Message, ...
     return Message(role="system", content=criteria), Message(role="user", content=asked)
 
 
-def make_structure(scale: Scale, output: Output) -> Structured | None:
-    """Return what the engine holds a judge's reply to; nothing for free text."""
+def make_structure(scale: Scale, output: Output, max_reason_chars: int | None = None) -> Structured | None:
+    """Return what the engine holds a judge's reply to; nothing for free text.
+
+    ``max_reason_chars`` bounds the reason in JSON, without which a weak judge may never come to its verdict.
+    """
     labels = tuple(LABELS[scale])
     match output:
         case "choice":
             return Structured(choice=labels)
         case "json":
-            fields = {"reason": {"type": "string"}, "verdict": {"type": "string", "enum": list(labels)}}
+            bound = {} if max_reason_chars is None else {"maxLength": max_reason_chars}
+            fields = {"reason": {"type": "string"} | bound, "verdict": {"type": "string", "enum": list(labels)}}
             schema = {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
             return Structured(json_schema=schema)
         case "text":

@@ -50,7 +50,7 @@ def compare_scores(score_a: float, score_b: float, tie_margin: float) -> str:
 
 def _read_json(text: str) -> str:
     try:
-        value = json.loads(text)
+        value = json.loads(text, strict=False)  # a line break within the reason hides no verdict
     except ValueError:
         return ""
     verdict = value.get("verdict") if isinstance(value, dict) else None

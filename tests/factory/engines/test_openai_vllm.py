@@ -1,17 +1,7 @@
 """The engine against vLLM's own server, with the scores and texts of transformers as the truth."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from factory.engines.base import Message, Request
@@ -19,50 +9,9 @@ from factory.engines.openai import OpenAIEngine
 from schemas.errors import EngineError
 from schemas.models import Model, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason
+from tests.vllm_server import KEY, vllm_serve
 
-KEY = "sk-loopback"
 TEXTS = ["hi", "שלום", "你好吗", "write a poem", "e\u0301t\u00e9"]
-
-
-@contextmanager
-def vllm_serve(model: Path, log: Path, *arguments: str) -> Iterator[str]:
-    """Start vLLM's server, yield its base URL, and end it."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    options = ["--host", "127.0.0.1", "--port", port, "--model", str(model), "--served-model-name", "tiny"]
-    options += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "64", "--api-key", KEY, *arguments]
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    with log.open("wb") as output:
-        # The command `vllm serve` looks for a package of the name vllm, which the CPU build has not.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
-        )
-    try:
-        deadline = time.monotonic() + 280
-        while not _is_healthy(port):
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < deadline, "the server takes too long to start"
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _is_healthy(port: str) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-    except httpx.TransportError:
-        return False
 
 
 def _ask(model: Model, task: Any, requests: list[Request]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ GAME = {
         ("B>>A", "arena", "B>>A"),
         ('{"reason": "A says [[B]]", "verdict": "B"}', "aya", "B>A"),
         ('{"reason": "更好", "verdict": "A>>B"}', "arena", "A>>B"),
+        ('{"reason": "first\nsecond", "verdict": "B"}', "aya", "B>A"),
         ("A is better, since … so: [[A]]", "aya", "A>B"),
         ("[[A=B]] is my verdict: [[A=B]]", "arena", "A=B"),
         ("a", "aya", "unreadable"),
@@ -98,6 +99,10 @@ def test_whatever_the_engine_is_held_to_can_be_read(scale):
     assert "unreadable" not in {parse_verdict(label, scale) for label in choice}
     assert "unreadable" not in {parse_verdict(json.dumps({"reason": "", "verdict": x}), scale) for x in choice}
     assert make_structure(scale, "text") is None
+    bounded = make_structure(scale, "json", 80).json_schema
+    assert bounded["properties"].pop("reason") == {"type": "string", "maxLength": 80}
+    assert schema["properties"].pop("reason") == {"type": "string"}
+    assert bounded == schema
 
 
 def test_replies_become_verdicts_about_a_and_b():
