@@ -126,12 +126,15 @@ def report(
     warehouse: WarehouseFolder = Path("lake"),
     recipe: OptionalRecipe = None,
     build: BuildName = None,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option("--evaluation", help="Show these figures of `evaluate winrate` too.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the page to this file.")] = Path("report.html"),
 ) -> None:
     """Write one HTML page about a build and its policy: steps, win rates, teachers, curves, costs, pairs."""
     from flows.pages.page import write_report
 
-    print(write_report(_warehouse(recipe, warehouse), build, output))
+    print(write_report(_warehouse(recipe, warehouse), build, output, evaluations=evaluation or ()))
 
 
 @app.command()

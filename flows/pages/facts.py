@@ -1,5 +1,7 @@
 """What the report tells: figures of one build and of the policy trained on it, as the warehouse's views work them out."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from factory.training.curves import read_metrics
+from schemas.errors import InputError
 from warehouse.build_views import use_build
 from warehouse.lake import Lake
 from warehouse.statements import read_sql
@@ -30,10 +33,14 @@ class TrainingRun:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The frames are those of the views and reports of the same name in ``warehouse/sql``."""
+    """The frames are those of the views and reports of the same name in ``warehouse/sql``.
+
+    ``evaluations`` are the figures that ``factory evaluate winrate`` wrote. There is no ``config_id`` where no build has
+    run; all frames are empty then.
+    """
 
     name: str
-    config_id: str
+    config_id: str | None
     snapshot: int
     builds: pl.DataFrame
     steps: pl.DataFrame
@@ -45,18 +52,24 @@ class Facts:
     usage: pl.DataFrame
     rejections: pl.DataFrame
     example_pairs: pl.DataFrame
+    evaluations: list[dict[str, Any]]
 
 
-def read_facts(lake: Lake, config_id: str) -> Facts:
-    """Read what the report tells of a build."""
+def read_facts(lake: Lake, config_id: str | None, evaluations: Sequence[Path] = ()) -> Facts:
+    """Read what the report tells of a build, and of evaluations whose figures lie in files.
+
+    Raises:
+        InputError: a file does not hold the figures of an evaluation.
+    """
+    figures = [_read_evaluation(path) for path in evaluations]
     use_build(lake, config_id)
     builds = lake.query(f"FROM ({read_sql('reports/builds')}) WHERE build = ?", [config_id])
 
     def report(name: str) -> pl.DataFrame:
-        return lake.query(read_sql(f"reports/{name}", config_id=config_id))
+        return lake.query(read_sql(f"reports/{name}", config_id=config_id or ""))
 
     return Facts(
-        name=str(builds["name"][0]),
+        name=", ".join(builds["name"] if config_id else dict.fromkeys(figure["name"] for figure in figures)),
         config_id=config_id,
         snapshot=lake.snapshot(),
         builds=builds,
@@ -69,7 +82,18 @@ def read_facts(lake: Lake, config_id: str) -> Facts:
         usage=lake.query("FROM usage_by_stage"),
         rejections=lake.query("FROM rejections_by_reason"),
         example_pairs=report("example_pairs"),
+        evaluations=figures,
     )
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not (isinstance(figures, dict) and {"name", "models", "judge", "rates", "answers"} <= figures.keys()):
+        raise InputError(f"{path} holds no figures of an evaluation; `factory evaluate winrate` writes them")
+    return figures
 
 
 def _read_run(

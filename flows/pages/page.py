@@ -42,17 +42,21 @@ class Cell:
     is_number: bool
 
 
-def write_report(settings: WarehouseSettings, build: str | None, output: Path) -> Path:
+def write_report(
+    settings: WarehouseSettings, build: str | None, output: Path, *, evaluations: Sequence[Path] = ()
+) -> Path:
     """Write the report about a build (a name or config id; none: the latest) and its policy.
 
+    ``evaluations`` are files that ``factory evaluate winrate`` wrote; with them the warehouse need not have a build.
+
     Raises:
-        FactoryError: the warehouse has no such build, or the file cannot be written.
+        FactoryError: the warehouse has no such build, a file holds something else, or the page cannot be written.
     """
     with Lake.open(settings, read_only=True) as lake:
         config_id = latest_build(lake, build)
-        if config_id is None:
+        if config_id is None and not evaluations:
             raise FactoryError("no build has run on this warehouse yet, so there is nothing to report")
-        facts = read_facts(lake, config_id)
+        facts = read_facts(lake, config_id, evaluations)
     unfinished = output.with_name(f".{output.name}.unfinished")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
 """The report, looked at by a browser that has no network."""
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +157,42 @@ def test_a_build_without_a_policy_has_a_page(open_page, tmp_path, monkeypatch, c
     assert browser.find_elements("css selector", ".heat td[data-share]")
     assert requested_urls(browser) == [(tmp_path / "pages/small.html").as_uri()]
     assert browser.get_log("browser") == []
+
+
+def make_figures() -> dict[str, Any]:
+    """Figures as `factory evaluate winrate` writes them."""
+    rate = {"win_rate": 0.6, "win_rate_low": 0.4, "win_rate_high": 0.75, "length_controlled": 0.55}
+    counts = {"num_wins": 12, "num_losses": 6, "num_ties": 2, "num_unreadable": 3, "num_unjudged": 1}
+    answers = {"num_answers": 12, "lpr": 0.95, "wpr": None, "mean_chars": 88.5, "mean_tokens": None}
+    return {
+        "name": "games",
+        "num_prompts": 12,
+        "models": [{"name": "policy<script>"}, {"name": "gemma"}],
+        "judge": {"kind": "llm", "model": "tiny", "scale": "arena", "output": "json"},
+        "rates": [{"language": language, **counts, **rate} for language in ("ar", "all")],
+        "answers": [{"language": "ar", "model": name, **answers} for name in ("policy<script>", "gemma")],
+    }
+
+
+def test_evaluations_are_shown_even_where_no_build_has_run(open_page, tmp_path, monkeypatch, capsys):
+    (tmp_path / "games.json").write_text(json.dumps(make_figures()))
+    (tmp_path / "else.json").write_text("[1]")
+    settings = WarehouseSettings(catalog=str(tmp_path / "lake/catalog.sqlite"), data=str(tmp_path / "lake/data"))
+    Lake.open(settings).close()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["factory", "report", "--evaluation", "games.json"])
+    cli.main()
+    assert capsys.readouterr().out == "report.html\n"
+    browser = open_page(tmp_path / "report.html")
+    assert browser.title == "games: report"
+    section = browser.find_element("css selector", "#evaluations").text
+    assert "policy<script> against gemma games: 12 prompts, judged by tiny on the arena scale, in json" in section
+    rows = [row.split() for row in texts(browser, "#evaluations tbody tr")]
+    assert rows[0] == ["Arabic", "12", "2", "6", "3", "1", "60.0%", "40–75", "55.0%"]
+    assert rows[3] == ["Arabic", "gemma", "12", "95.0%", "–", "88.5", "–"]
+    assert browser.get_log("browser") == []
+    with pytest.raises(FactoryError, match=r"else\.json holds no figures of an evaluation"):
+        write_report(settings, None, tmp_path / "else.html", evaluations=[tmp_path / "else.json"])
 
 
 def test_a_warehouse_without_a_build_is_a_sentence(tmp_path):
