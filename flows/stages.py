@@ -21,7 +21,7 @@ from schemas.models import Teacher, Translation
 from schemas.prompts import PromptSource
 from warehouse import curate, pending
 from warehouse.audits import run_audits
-from warehouse.build_views import use_build
+from warehouse.build_views import count_each_stage, use_build
 from warehouse.export import export_build
 from warehouse.lake import Lake
 
@@ -223,7 +223,7 @@ def export(run: Run) -> str:
 
 def count_stages(run: Run) -> pl.DataFrame:
     """Return one row per stage: how many rows came in, went out, and were rejected."""
-    return run.lake.query("FROM stages")
+    return count_each_stage(run.lake)
 
 
 def signature(lane: Lane) -> rows.Lane:

@@ -3,9 +3,11 @@
 import threading
 from weakref import WeakKeyDictionary
 
+import polars as pl
+
 from schemas.errors import WarehouseError
 from warehouse.lake import Lake
-from warehouse.statements import read_sql
+from warehouse.statements import read_sql, to_literal
 
 VIEWS = (
     "build_recipe",
@@ -25,28 +27,44 @@ VIEWS = (
     "stages",
     "rejections_by_reason",
     "usage_by_stage",
+    "ancestry",
+    "learnt_from",
 )
 """Every view, each after those that it reads."""
+
+STAGES = (
+    "read prompts",
+    "translate prompts",
+    "gate prompts",
+    "sample",
+    "join recorded",
+    "translate completions",
+    "gate completions",
+    "score",
+    "route",
+    "pair",
+)
+"""The stages of the view ``stages``, in order."""
 
 _INSTALLING = threading.Lock()
 """DuckDB refuses to replace a view that another cursor is replacing."""
 
 _INSTALLED: WeakKeyDictionary[Lake, tuple[str, ...]] = WeakKeyDictionary()
-"""Of which build the views of a lake speak, how they combine its rewards, and of which models."""
+"""Of which build the views of a lake speak, how they combine its rewards, whether it translates, its reward models."""
 
 
 def use_build(lake: Lake, config_id: str | None) -> None:
     """Make the views of ``sql/views`` speak of one build, for every cursor of the lake; of none, they are empty.
 
-    The views follow the tables, but how rewards are combined is settled here: call this once the build's rows are in
-    ``builds`` and ``build_models``.
+    The views follow the tables, but how rewards are combined and whether there are translations is settled here: call
+    this once the build's rows are in ``builds`` and ``build_models``.
     """
     build = config_id or ""
-    models = _reward_models(lake, build)
+    models, translates = _models(lake, build, "reward"), bool(_models(lake, build, "translator"))
     combination = "single" if len(models) < 2 else _combination(lake, build)
     files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{combination}"}
-    values: dict[str, str | None] = {"config_id": build, "reward_fingerprint": models[0] if models else None}
-    state = (build, combination, *models)
+    values = {"config_id": build, "reward_fingerprint": models[0] if models else None, "translates": translates}
+    state = (build, combination, str(translates), *models)
     with _INSTALLING:
         if _INSTALLED.get(lake) != state:
             lake.install_views({name: read_sql(file, **values) for name, file in files.items()})
@@ -56,23 +74,35 @@ def use_build(lake: Lake, config_id: str | None) -> None:
 def latest_build(lake: Lake, name: str | None = None) -> str | None:
     """Return the config id of the build that was run last, of those of a name (or a config id); none when there is none.
 
+    Builds of online rounds are meant only where they are named.
+
     Raises:
         WarehouseError: there are builds, but none of that name.
     """
-    builds = lake.query("SELECT config_id, name FROM builds ORDER BY recorded_at DESC, run_id DESC")
-    if name is None:
-        return None if builds.is_empty() else str(builds["config_id"][0])
-    for config_id, label in builds.iter_rows():
-        if name in (label, config_id):
+    builds = lake.query(
+        "SELECT config_id, name, (recipe::JSON ->> '$.round')::INTEGER AS round FROM builds ORDER BY recorded_at DESC, run_id DESC"
+    )
+    for config_id, label, number in builds.iter_rows():
+        if name in (label, config_id) or (name is None and not number):
             return str(config_id)
+    if name is None:
+        return None
     known = ", ".join(dict.fromkeys(builds["name"])) or "none yet"
     raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}")
 
 
-def _reward_models(lake: Lake, config_id: str) -> list[str]:
-    """Return the fingerprints of the build's reward models."""
-    sql = "SELECT DISTINCT settings_id FROM build_models WHERE role = 'reward' AND config_id = ? ORDER BY ALL"
-    return lake.query(sql, [config_id])["settings_id"].to_list()
+def count_each_stage(lake: Lake) -> pl.DataFrame:
+    """Return the rows of the view ``stages`` of the build in use.
+
+    One stage after another: for a stage that it knows DuckDB works out that one alone, and memory does not add up.
+    """
+    return pl.concat([lake.query(f"FROM stages WHERE stage = {to_literal(stage)}") for stage in STAGES])
+
+
+def _models(lake: Lake, config_id: str, role: str) -> list[str]:
+    """Return the lanes of a role of the build."""
+    sql = "SELECT DISTINCT settings_id FROM build_models WHERE role = ? AND config_id = ? ORDER BY ALL"
+    return lake.query(sql, [role, config_id])["settings_id"].to_list()
 
 
 def _combination(lake: Lake, config_id: str) -> str:

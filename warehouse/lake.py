@@ -39,6 +39,9 @@ _QUIET = 3.0
 _SMALL_FILE = 64 * 2**20
 """Bytes from which a file is left alone by compaction, so that its cost goes with what is new."""
 
+_THRIFT = {"allocator_flush_threshold": "1MB"}
+"""What a query is done with goes back to the system, so that the peaks of queries do not add up."""
+
 _SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL)
 """What every cursor starts with: the tables first, then what was made beside them on this connection."""
 
@@ -73,7 +76,8 @@ class Lake:
             raise WarehouseError(f"there is no warehouse at {catalog.shown}; a build makes one")
         spill = Path(tempfile.gettempdir()) / f"factory-spill-{random.getrandbits(48):x}"
         limit = {"memory_limit": settings.memory} if settings.memory else {}
-        connection = duckdb.connect(config={"python_enable_replacements": False, "temp_directory": str(spill), **limit})
+        folder = {"temp_directory": str(spill)}
+        connection = duckdb.connect(config={"python_enable_replacements": False, **folder, **_THRIFT, **limit})
         lake = cls(connection, catalog, open_locks(catalog), read_only=read_only)
         try:
             with _explained(catalog):

@@ -19,7 +19,8 @@ translations AS NOT MATERIALIZED (
     JOIN answers AS parents ON parents.completion_id = completions.parent_id
     ANTI JOIN (SELECT row_id FROM rejections WHERE config_id = $config_id AND stage = 'gate') AS gated
         ON gated.row_id = completions.parent_id
-    WHERE completions.origin = 'translated'
+    -- a constant: without a translator this whole half is left out of the plan
+    WHERE $translates AND completions.origin = 'translated'
         AND parents.teacher IN (SELECT unnest((recipe -> '$.translation.completions_of')::VARCHAR[]) FROM build_recipe)
 )
 FROM answers

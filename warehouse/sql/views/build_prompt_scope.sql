@@ -9,3 +9,4 @@ FROM prompts
 JOIN build_translators USING (settings_id, language)
 SEMI JOIN (SELECT prompt_id FROM build_prompts WHERE config_id = $config_id) AS sources
     ON sources.prompt_id = prompts.parent_id
+WHERE $translates

@@ -16,3 +16,4 @@ FROM prompts
 JOIN build_translators USING (settings_id, language)
 SEMI JOIN sources ON sources.prompt_id = prompts.parent_id
 ANTI JOIN gated ON gated.row_id = prompts.prompt_id
+WHERE $translates

@@ -3,25 +3,28 @@
 WITH lanes AS (
     SELECT * FROM build_models WHERE config_id = $config_id
 ),
--- Each view once, not once for every place that it is used at: planning would take seconds.
-scope_prompts AS MATERIALIZED (
-    SELECT prompt_id FROM build_prompt_scope
+failures AS (
+    SELECT stage, row_id FROM rejections
+    WHERE config_id = '' AND settings_id IN (SELECT settings_id FROM lanes)
 ),
+-- Each view once, since planning all of them takes seconds, and as counts, since rows would pile up in memory.
 good_prompts AS MATERIALIZED (
     SELECT prompt_id, root_id, parent_id, language FROM kept_prompts
 ),
 answers AS MATERIALIZED (
-    SELECT completion_id, origin FROM build_completions
+    SELECT
+        count(*) AS num,
+        count(*) FILTER (origin = 'recorded') AS num_recorded,
+        count(*) FILTER (origin IN ('in_language', 'on_policy')) AS num_sampled
+    FROM build_completions
 ),
 good_answers AS MATERIALIZED (
-    SELECT completion_id, prompt_id, language, teacher, origin FROM kept_completions
+    SELECT count(*) AS num, count(*) FILTER (completion_id IN (SELECT row_id FROM failures WHERE stage = 'score')) AS num_failed
+    FROM kept_completions
 ),
 scored AS MATERIALIZED (
-    SELECT completion_id, prompt_id, origin FROM candidates
-),
-failures AS (
-    SELECT stage, row_id FROM rejections
-    WHERE config_id = '' AND settings_id IN (SELECT settings_id FROM lanes)
+    SELECT count(*) AS num, count(DISTINCT prompt_id) FILTER (origin <> 'translated') AS num_prompts
+    FROM scored_completions
 ),
 verdicts AS (
     SELECT stage, count(*) AS num FROM rejections WHERE config_id = $config_id GROUP BY stage
@@ -29,13 +32,13 @@ verdicts AS (
 unread AS (
     SELECT count(*) AS num
     FROM rejections AS rejected
-    ANTI JOIN scope_prompts AS scope ON scope.prompt_id = rejected.row_id
+    ANTI JOIN build_prompt_scope AS scope ON scope.prompt_id = rejected.row_id
     WHERE rejected.config_id = $config_id AND rejected.stage IN ('read', 'prompt_gate')
 ),
 wanted_prompts AS (
     SELECT content_id('translation', [lane.settings_id, prompt_id, lane.language]) AS row_id
     FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language
-    WHERE parent_id IS NULL
+    WHERE $translates AND parent_id IS NULL
 ),
 recorded_teachers AS (
     SELECT teacher ->> '$.name' AS name
@@ -52,15 +55,12 @@ wanted_samples AS (
 ),
 wanted_translations AS (
     SELECT content_id('translation', [lane.settings_id, answers.completion_id, lane.language]) AS row_id
-    FROM good_answers AS answers
+    FROM kept_completions AS answers
     JOIN prompts AS origins ON origins.prompt_id = answers.prompt_id
     JOIN good_prompts AS siblings ON siblings.root_id = origins.root_id
     JOIN build_translators AS lane ON lane.language = siblings.language
-    WHERE answers.language = 'en' AND siblings.language <> 'en' AND answers.origin <> 'translated'
+    WHERE $translates AND answers.language = 'en' AND siblings.language <> 'en' AND answers.origin <> 'translated'
         AND answers.teacher IN (SELECT unnest((recipe -> '$.translation.completions_of')::VARCHAR[]) FROM build_recipe)
-),
-wanted_rewards AS (
-    SELECT completion_id AS row_id FROM good_answers
 ),
 stages AS (
     SELECT 1 AS place, 'read prompts' AS stage,
@@ -74,18 +74,18 @@ stages AS (
         (SELECT count(*) FROM wanted_prompts SEMI JOIN (FROM failures WHERE stage = 'translate_prompts') AS failed USING (row_id))
     UNION ALL
     SELECT 3, 'gate prompts',
-        (SELECT count(*) FROM scope_prompts),
+        (SELECT count(*) FROM build_prompt_scope),
         (SELECT count(*) FROM good_prompts),
-        (SELECT count(*) FROM scope_prompts) - (SELECT count(*) FROM good_prompts)
+        (SELECT count(*) FROM build_prompt_scope) - (SELECT count(*) FROM good_prompts)
     UNION ALL
     SELECT 4, 'sample',
         (SELECT count(*) FROM wanted_samples),
-        (SELECT count(*) FROM wanted_samples SEMI JOIN completions ON completions.completion_id = row_id),
+        (SELECT num_sampled FROM answers),
         (SELECT count(*) FROM wanted_samples SEMI JOIN (FROM failures WHERE stage = 'sample') AS failed USING (row_id))
     UNION ALL
     SELECT 5, 'join recorded',
-        (SELECT count(*) FROM answers WHERE origin = 'recorded'),
-        (SELECT count(*) FROM answers WHERE origin = 'recorded'),
+        (SELECT num_recorded FROM answers),
+        (SELECT num_recorded FROM answers),
         0
     UNION ALL
     SELECT 6, 'translate completions',
@@ -94,17 +94,17 @@ stages AS (
         (SELECT count(*) FROM wanted_translations SEMI JOIN (FROM failures WHERE stage = 'translate_completions') AS failed USING (row_id))
     UNION ALL
     SELECT 7, 'gate completions',
-        (SELECT count(*) FROM answers),
-        (SELECT count(*) FROM good_answers),
-        (SELECT count(*) FROM answers) - (SELECT count(*) FROM good_answers)
+        (SELECT num FROM answers),
+        (SELECT num FROM good_answers),
+        (SELECT num FROM answers) - (SELECT num FROM good_answers)
     UNION ALL
     SELECT 8, 'score',
-        (SELECT count(*) FROM wanted_rewards),
-        (SELECT count(*) FROM scored),
-        (SELECT count(*) FROM wanted_rewards SEMI JOIN (FROM failures WHERE stage = 'score') AS failed USING (row_id))
+        (SELECT num FROM good_answers),
+        (SELECT num FROM scored),
+        (SELECT num_failed FROM good_answers)
     UNION ALL
     SELECT 9, 'route',
-        (SELECT count(DISTINCT prompt_id) FROM scored WHERE origin <> 'translated'),
+        (SELECT num_prompts FROM scored),
         (SELECT count(*) FROM selections WHERE config_id = $config_id),
         0
     UNION ALL
