@@ -12,7 +12,9 @@ from rich.panel import Panel
 
 from factory.microworld.truth import quality
 from flows.build import build
-from flows.execution import BuildSummary
+from flows.execution import STAGES
+from flows.pages.page import write_report
+from flows.policy import PolicySummary
 from flows.report import make_table
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
@@ -24,19 +26,20 @@ from warehouse.lake import Lake
 QUERIES = (
     "SELECT * FROM arbitrage ORDER BY language, win_share DESC",
     "SELECT stage, reason, count(*) AS n FROM rejections GROUP BY ALL ORDER BY n DESC",
-    "SELECT language, strategy, avg(margin) AS margin, count(*) AS n FROM pairs GROUP BY ALL ORDER BY ALL",
+    "SELECT step, learnt.model AS teacher, role, count(*) AS n FROM steps JOIN learnt_from AS learnt USING (checkpoint_id) "
+    "GROUP BY ALL ORDER BY ALL",
 )
 
 
 def run_demo(folder: Path, *, fresh: bool = True) -> None:
-    """Run the microworld's recipe in ``folder`` and print what came of it."""
+    """Run the microworld's recipe in ``folder``, the data first and then the policy, and print what came of each."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are quickest on one thread
     console = Console()
     if fresh and folder.exists():
         _remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = place_recipe(folder)
-    summary = build(recipe)
+    summary = build(recipe, until=STAGES[-1])
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         use_build(lake, summary.config_id)
         console.print()
@@ -45,7 +48,16 @@ def run_demo(folder: Path, *, fresh: bool = True) -> None:
         )
         console.print(make_table(summary.counts, "counts"))
         _print_pairs(console, lake)
-    _print_next_steps(console, summary, folder)
+    console.print(f"shards: {summary.export_path}", soft_wrap=True)
+    console.print("\nnow the policy: SFT on what was routed, pairs, online rounds\n")
+    trained = build(recipe).policy
+    assert trained is not None
+    with Lake.open(recipe.warehouse, read_only=True) as lake:
+        console.print()
+        console.print(make_table(judge_steps(lake, trained), "the policy, step by step (on held-out prompts)"))
+    page = write_report(recipe.warehouse, recipe.name, folder / "report.html")
+    console.print(f"policy: {trained.kept.model}\nreport: {page}", soft_wrap=True)
+    _print_next_steps(console, folder)
 
 
 def place_recipe(folder: Path) -> Recipe:
@@ -75,11 +87,7 @@ def judge_by_truth(lake: Lake) -> pl.DataFrame:
         WHERE origin <> 'translated'
         """
     )
-    judged = rows.with_columns(
-        pl.struct("prompt", "language", "text")
-        .map_elements(lambda row: quality(row["prompt"], row["language"], row["text"]), return_dtype=pl.Float64)
-        .alias("quality")
-    ).drop_nulls("quality")
+    judged = rows.with_columns(_grade()).drop_nulls("quality")
     by_teacher = judged.pivot(
         "teacher", index="language", values="quality", aggregate_function="mean", sort_columns=True
     )
@@ -89,6 +97,31 @@ def judge_by_truth(lake: Lake) -> pl.DataFrame:
     table = by_teacher.join(random, on="language").join(chosen, on="language").sort("language")
     mean = table.select(pl.lit("mean").alias("language"), pl.exclude("language").mean())
     return pl.concat([table, mean])
+
+
+def judge_steps(lake: Lake, policy: PolicySummary) -> pl.DataFrame:
+    """Return, per step, the mean true quality of held-out answers, and the win rate that the factory itself found."""
+    rows = lake.query(
+        """
+        SELECT step, language, prompts.messages[-1].content AS prompt, text
+        FROM steps
+        JOIN completions USING (settings_id)
+        JOIN prompts USING (prompt_id, language)
+        WHERE policy_id = ? AND split = 'eval'
+        """,
+        [policy.policy_id],
+    )
+    judged = rows.with_columns(_grade()).group_by("step").agg(pl.col("quality").mean().alias("true_quality"))
+    return policy.table().join(judged, on="step", how="left", maintain_order="left")
+
+
+def _grade() -> pl.Expr:
+    """The true quality of ``text`` as an answer to ``prompt``; null where the prompt is no question of the world."""
+    return (
+        pl.struct("prompt", "language", "text")
+        .map_elements(lambda row: quality(row["prompt"], row["language"], row["text"]), return_dtype=pl.Float64)
+        .alias("quality")
+    )
 
 
 def _print_pairs(console: Console, lake: Lake) -> None:
@@ -112,8 +145,7 @@ def _print_pairs(console: Console, lake: Lake) -> None:
         console.print(Panel(text, title=title, title_align="left"), highlight=False, markup=False)
 
 
-def _print_next_steps(console: Console, summary: BuildSummary, folder: Path) -> None:
-    console.print(f"shards: {summary.export_path}", soft_wrap=True)
+def _print_next_steps(console: Console, folder: Path) -> None:
     command = os.path.relpath(sys.argv[0])
     console.print("try:")
     for query in QUERIES:
@@ -122,7 +154,9 @@ def _print_next_steps(console: Console, summary: BuildSummary, folder: Path) -> 
 
 def _remove(folder: Path) -> None:
     """Remove an earlier demo, and nothing else."""
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in {"lake", "exports", "models"})
+    strange = sorted(
+        path.name for path in folder.iterdir() if path.name not in {"lake", "exports", "models", "report.html"}
+    )
     if strange:
         raise FactoryError(f"{folder} holds more than an earlier demo ({', '.join(strange)}); name another --folder")
     shutil.rmtree(folder)

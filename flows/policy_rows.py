@@ -126,7 +126,8 @@ def find_stand(lake: Lake, policy_id: str, step: str) -> Stand | None:
         return None
     row = rows.row(0, named=True)
     scores = lake.query(
-        "SELECT * FROM step_scores WHERE policy_id = ? AND step = ? AND language = ?", [policy_id, step, ALL]
+        "SELECT * EXCLUDE (policy_id, step) FROM step_scores WHERE policy_id = ? AND step = ? AND language = ?",
+        [policy_id, step, ALL],
     )
     return Stand(step, row["path"], row["checkpoint_id"], scores.row(0, named=True), row["is_kept"], row["detail"])
 

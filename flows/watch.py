@@ -13,7 +13,7 @@ def find_hacking(watch: Watch, start: Scores, best: Scores, now: Scores, kl: flo
     """Return why a round is to be stopped, None where nothing speaks against it.
 
     ``start`` is the policy that the round began with, ``best`` the one that has won most so far, ``kl`` the round's
-    divergence from its start, in nats per answer.
+    divergence from its start, in nats per token of its pairs.
     """
     if won(best) - won(now) > watch.max_win_rate_drop:
         return f"the held-out win rate fell from {won(best):.1%} to {won(now):.1%}"
@@ -26,7 +26,7 @@ def find_hacking(watch: Watch, start: Scores, best: Scores, now: Scores, kl: flo
     if now["repetition"] - start["repetition"] > watch.max_repetition_rise:
         return f"{rose} repetition rose from {start['repetition']:.2f} to {now['repetition']:.2f}"
     if kl > watch.max_kl:
-        return f"{rose} the policy moved by {kl:.1f} nats per answer, more than {watch.max_kl:g}"
+        return f"{rose} the policy moved by {kl:.1f} nats per token, more than {watch.max_kl:g}"
     return None
 
 

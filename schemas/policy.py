@@ -125,13 +125,13 @@ class Watch(Section):
 
     That is when the mean reward of held-out answers has risen against the policy that the round began with, while their
     tokens have grown by more than ``max_length_ratio``, their repetition by more than ``max_repetition_rise`` or the KL
-    of training exceeds ``max_kl`` (nats per answer); or when the held-out win rate against the base has fallen by more
+    of training exceeds ``max_kl`` (nats per token of its pairs); or when the held-out win rate against the base has fallen by more
     than ``max_win_rate_drop``.
     """
 
     max_length_ratio: float = Field(default=1.5, gt=1)
     max_repetition_rise: float = Field(default=0.1, gt=0)
-    max_kl: float = Field(default=50.0, gt=0)
+    max_kl: float = Field(default=2.0, gt=0)
     max_win_rate_drop: float = Field(default=0.02, ge=0)
 
 

@@ -38,7 +38,10 @@ class DirectEngine:
 
 
 class DirectEngines:
-    """Opens them. ``open_server`` opens the openai engines, ``log`` is where stand-ins note what they were asked."""
+    """Opens them. ``open_server`` opens the openai engines, ``log`` is where stand-ins note what they were asked.
+
+    ``same`` says of which models all samples of a prompt are the same.
+    """
 
     def __init__(
         self,
@@ -46,10 +49,12 @@ class DirectEngines:
         fault: Fault = lambda request: None,
         open_server: Callable[[Model, Task, threading.Event | None], Engine] | None = None,
         log: str | os.PathLike[str] = os.devnull,
+        same: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self.fault = fault
         self.open_server = open_server
         self.log = log
+        self.same = same
         self.opened: list[str] = []
 
     def __call__(
@@ -60,4 +65,5 @@ class DirectEngines:
         if model.engine == "openai" and self.open_server is not None:
             return self.open_server(model, task, stop)
         settings = {"task": task, "name": name, "batch": 1, "seconds": 0, "log": str(self.log)}
+        settings["same"] = self.same(name)
         return DirectEngine(settings, self.fault)

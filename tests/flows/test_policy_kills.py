@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from flows.execution import execute_build
 from flows.policy import train_policy
 from schemas.recipe_file import load_recipe
@@ -50,6 +52,8 @@ def find_trainers(folder: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
     rng = random.Random(os.environ.get("FACTORY_TEST_SEED", "5"))
     policy = make_policy(max_steps=6)
