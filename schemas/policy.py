@@ -125,8 +125,8 @@ class Watch(Section):
 
     That is when the mean reward of held-out answers has risen against the policy that the round began with, while their
     tokens have grown by more than ``max_length_ratio``, their repetition by more than ``max_repetition_rise`` or the KL
-    of training exceeds ``max_kl`` (nats per token of its pairs); or when the held-out win rate against the base has fallen by more
-    than ``max_win_rate_drop``.
+    of training exceeds ``max_kl`` (nats per token of its pairs); or when the share of held-out games won against the
+    base, ties being half a win, is more than ``max_win_rate_drop`` below the best so far.
     """
 
     max_length_ratio: float = Field(default=1.5, gt=1)
