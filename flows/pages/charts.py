@@ -111,9 +111,10 @@ def draw_steps(
         axes.set_xticks(range(shown.height), labels, rotation=28, ha="right", rotation_mode="anchor")
         axes.tick_params(axis="x", length=0)
         axes.set_xlim(-0.6, max(shown.height, 4) - 0.4)
+        axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
         axes.margins(y=0.18)
         if form.endswith("%"):
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
         return Chart(title, _finish(figure, name, title), is_wide)
 
 
