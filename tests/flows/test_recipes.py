@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 import flows
 from flows.init import write_recipe
-from schemas import curation, models, prompts, settings
+from schemas import curation, models, policy, prompts, settings
 from schemas.errors import FactoryError
 from schemas.languages import CORE_LANGUAGES
 from schemas.recipe import Recipe
@@ -34,7 +34,7 @@ DOCUMENTED: dict[str, type[BaseModel]] = {
 }
 """Sections whose every key the starter explains; reward models have those of teachers' models."""
 
-SECTIONS = DOCUMENTED | {"reward_models": models.RewardModel}
+SECTIONS = DOCUMENTED | {"reward_models": models.RewardModel, "policy": policy.Policy}
 
 
 def test_the_templates_are_there():
