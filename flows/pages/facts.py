@@ -10,7 +10,7 @@ import polars as pl
 
 from factory.training.curves import read_metrics
 from schemas.errors import InputError
-from warehouse.build_views import use_build
+from warehouse.build_views import count_each_stage, use_build
 from warehouse.lake import Lake
 from warehouse.statements import read_sql
 
@@ -78,7 +78,7 @@ def read_facts(lake: Lake, config_id: str | None, evaluations: Sequence[Path] = 
         arbitrage=lake.query("FROM arbitrage ORDER BY language, teacher"),
         distributions=report("distributions"),
         runs=[_read_run(*row) for row in report("training_runs").iter_rows()],
-        stages=lake.query("FROM stages"),
+        stages=count_each_stage(lake),
         usage=lake.query("FROM usage_by_stage"),
         rejections=lake.query("FROM rejections_by_reason"),
         example_pairs=report("example_pairs"),
