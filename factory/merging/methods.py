@@ -73,9 +73,12 @@ def dare(
     ``1 / density`` (the paper) or ``l1_factor`` (mergekit).
     """
     deltas = [(tensor - base) * mask for tensor, mask in zip(tensors, masks, strict=True)]
-    weighted = weigh(deltas, [weight * factor for weight, factor in zip(weights, factors, strict=True)])
-    combine = elect if with_ties else add_up
-    return add_to_base(base, combine(weighted, weights, normalize=normalize), scale)
+    scaled = [weight * factor for weight, factor in zip(weights, factors, strict=True)]
+    if with_ties:
+        change = elect(weigh(deltas, scaled), weights, normalize=normalize)
+    else:
+        change = weighted_sum(deltas, share_out(scaled, weights, normalize=normalize))
+    return add_to_base(base, change, scale)
 
 
 def normalize_weights(weights: Sequence[float]) -> list[float]:
@@ -182,11 +185,11 @@ def weigh(deltas: Iterable[Tensor], weights: Sequence[float]) -> list[Tensor]:
     return [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
 
 
-def add_up(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
-    """Return ``sum(w_i delta_i)``, over ``sum(w_i)`` when normalised; a zero sum counts as 1."""
+def share_out(factors: Sequence[float], weights: Sequence[float], *, normalize: bool) -> list[float]:
+    """Return factors, over ``sum(w_i)`` when normalised; a zero sum counts as 1."""
     total = math.fsum(weights)
     divisor = total if normalize and abs(total) >= MIN_WEIGHT_SUM else 1.0
-    return weighted_sum(weighted, [1 / divisor] * len(weights))
+    return [factor / divisor for factor in factors]
 
 
 def elect(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
@@ -195,9 +198,9 @@ def elect(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bo
     The elected sign of an element is + if ``sum(w_i delta_i) >= 0``, else -. Zeros never agree; a zero divisor counts
     as 1. Arithmetic instead of masks, which cost an unpredictable branch for each element on a CPU.
     """
-    if not normalize:
-        return _sum_agreeing(weighted)
     weighted = list(weighted)
+    if not normalize:
+        return sum_agreeing([values.clone() for values in weighted], [1.0] * len(weighted))
     votes = weighted_sum(weighted, [1.0] * len(weighted))
     sign = torch.ge(votes, 0, out=torch.empty_like(votes)).mul_(2).sub_(1)
     total, divisor = torch.zeros_like(votes), torch.zeros_like(votes)
@@ -209,18 +212,29 @@ def elect(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bo
     return total.div_(divisor).mul_(sign)
 
 
-def _sum_agreeing(weighted: Iterable[Tensor]) -> Tensor:
-    """Return the sum of the values whose sign is that of the sum, one tensor at a time.
+def sum_agreeing(deltas: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the sum of the ``v_i = w_i delta_i`` whose sign is that of their sum; the deltas are overwritten.
 
-    With ``P`` the sum of those and ``N`` that of the others' magnitudes, ``sum(|v_i|) = P + N`` and ``|sum(v_i)| = P - N``.
+    With ``P`` the sum of those and ``N`` that of the others' magnitudes, ``sum(|v_i|) = P + N`` and ``|sum(v_i)| = P - N``,
+    so that the mean of ``sum(v_i)`` and of ``sum(|v_i|)`` with its sign is wanted.
     """
-    each = iter(weighted)
-    first = next(each)
-    votes, magnitudes = first.clone(), first.abs()
-    for values in each:
-        votes.add_(values)
-        magnitudes.add_(values.abs())
-    return magnitudes.add_(votes.abs()).mul_(0.5).copysign_(votes)
+    pairs = zip(deltas, weights, strict=True)
+    delta, weight = next(pairs)
+    votes = delta.mul_(weight)
+    magnitudes = votes.abs()
+    for delta, weight in pairs:
+        votes.add_(delta, alpha=weight)
+        magnitudes.add_(delta.abs_(), alpha=abs(weight))
+    return votes.add_(_give_sign(magnitudes, votes)).mul_(0.5)
+
+
+def _give_sign(magnitudes: Tensor, values: Tensor) -> Tensor:
+    """Give magnitudes the signs of values, in place, by their bits: half the time of ``copysign_`` on a CPU."""
+    if values.dtype != torch.float32:
+        return magnitudes.copysign_(values)
+    signs = values.view(torch.int32).bitwise_and(torch.iinfo(torch.int32).min)
+    magnitudes.view(torch.int32).bitwise_or_(signs)
+    return magnitudes
 
 
 def add_to_base(base: Tensor, change: Tensor, scale: float) -> Tensor:

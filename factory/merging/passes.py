@@ -141,15 +141,22 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
         sums = yield Pass(norms, sum)
         factors = [methods.l1_factor(whole, kept) for whole, kept in sums]
 
-    def weighted_deltas(block: Block, base: Tensor) -> Iterator[Tensor]:
+    def masked_deltas(block: Block, base: Tensor) -> Iterator[Tensor]:
         for place, number in enumerate(at):
-            delta = block.read(number).sub_(base).mul_(weights[place] * factors[place])
+            delta = block.read(number).sub_(base)
             yield delta if densities[place] == 1 else delta.mul_(mask(block, place, delta))
+
+    scaled = [weight * factor for weight, factor in zip(weights, factors, strict=True)]
+
+    def join(deltas: Iterator[Tensor]) -> Tensor:
+        if settings.method == "dare_linear":
+            return methods.weighted_sum(deltas, methods.share_out(scaled, weights, normalize=settings.is_normalized))
+        if not settings.is_normalized:
+            return methods.sum_agreeing(deltas, scaled)
+        return methods.elect(methods.weigh(deltas, scaled), weights, normalize=True)
 
     def combine(block: Block) -> Tensor:
         base = block.read_base()
-        join = methods.elect if settings.method == "dare_ties" else methods.add_up
-        change = join(weighted_deltas(block, base), weights, normalize=settings.is_normalized)
-        return methods.add_to_base(base, change, settings.lambda_)
+        return methods.add_to_base(base, join(masked_deltas(block, base)), settings.lambda_)
 
     return combine

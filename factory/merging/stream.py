@@ -14,8 +14,9 @@ import torch
 from factory.merging.passes import Block, Combine, Parameter, Steps
 from factory.merging.selection import Pass
 
-BLOCK_ELEMENTS = 1 << 17
-"""Small enough that a block's intermediate values stay in a core's cache; a multiple of 64, which the masks need."""
+BLOCK_ELEMENTS = 1 << 18
+"""Small enough that a block's few values stay in a core's cache, and large enough that threads seldom wait for their turn
+in Python; a multiple of 64, which the masks need."""
 
 GPU_BLOCK_ELEMENTS = 1 << 24
 

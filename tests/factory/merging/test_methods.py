@@ -120,6 +120,19 @@ def test_a_tie_of_signs_is_positive():
     assert torch.equal(methods.ties(base, [plus, minus], [1, 1], [1, 1], normalize=False), plus)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_sum_of_those_that_agree_needs_no_weights_to_divide_by(dtype):
+    """One tensor at a time, in place: exact where values cancel, and of either sign."""
+    values = np.array(
+        [[1.0, -1.0, 2.0, -2.0, 0.0, 3.0], [-1.0, 1.0, -3.0, 3.0, 0.0, 1.0], [0.5, 0.0, -1.0, 4.0, 0.0, -4.0]]
+    )
+    weights = [2.0, -1.0, 0.5]
+    deltas = [torch.tensor(row, dtype=dtype) for row in values]
+    found = methods.sum_agreeing(deltas, weights)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.numpy(), elect_formula(list(values), weights, normalize=False))
+
+
 def test_zeros_never_agree():
     base = torch.zeros(1, 1)
     assert methods.ties(base, [base, base + 3.0], [1, 1], [1, 1]).item() == 3.0
