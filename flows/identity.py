@@ -131,7 +131,8 @@ def reward_lane(model: RewardModel, languages: tuple[str, ...]) -> Lane:
 
 
 def _settings_id(model: Model, fingerprint: str) -> str:
-    kept = model.model_dump(mode="json", exclude=set(_LOCATION_FIELDS | _LABEL_FIELDS | EXECUTION_FIELDS))
+    unset = set() if model.engine_args else {"engine_args"}  # younger than many an answer, whose ids do not name it
+    kept = model.model_dump(mode="json", exclude=set(_LOCATION_FIELDS | _LABEL_FIELDS | EXECUTION_FIELDS) | unset)
     return content_id("settings", [fingerprint, template_digest(model), kept])
 
 

@@ -28,6 +28,8 @@ class JudgeModel(Teacher):
     def _writes(self) -> Self:
         if self.engine == "recorded" or self.structured is not None:
             raise ValueError("a judge runs on the vllm or openai engine, and 'output' says what its verdicts look like")
+        if self.system_prompt is not None:
+            raise ValueError("a judge has no 'system_prompt': its criteria stand there, and 'scale' chooses them")
         return self
 
 

@@ -8,6 +8,56 @@ from pydantic_core import PydanticCustomError
 
 from schemas.section import Section, check_languages, refuse_password, resolve_name, resolve_path
 
+EXECUTION_ARGS = frozenset(
+    [
+        "all2all_backend",
+        "async_scheduling",
+        "block_size",
+        "compilation_config",
+        "cpu_offload_gb",
+        "cudagraph_capture_sizes",
+        "data_parallel_backend",
+        "data_parallel_size",
+        "device_ids",
+        "disable_cascade_attn",
+        "disable_custom_all_reduce",
+        "disable_log_stats",
+        "distributed_executor_backend",
+        "download_dir",
+        "enable_chunked_prefill",
+        "enable_dbo",
+        "enable_eplb",
+        "enable_expert_parallel",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "kv_cache_memory_bytes",
+        "kv_cache_metrics",
+        "limit_mm_per_prompt",
+        "load_format",
+        "long_prefill_token_threshold",
+        "max_cpu_loras",
+        "max_loras",
+        "max_lora_rank",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "max_parallel_loading_workers",
+        "mm_encoder_tp_mode",
+        "mm_processor_cache_gb",
+        "model_loader_extra_config",
+        "num_gpu_blocks_override",
+        "offload_backend",
+        "optimization_level",
+        "performance_mode",
+        "pipeline_parallel_size",
+        "prefix_caching_hash_algo",
+        "safetensors_load_strategy",
+        "scheduling_policy",
+        "skip_mm_profiling",
+        "stream_interval",
+    ]
+)
+"""vLLM's arguments that say how a model of text is executed; every other one may change its answers."""
+
 
 class Sampling(Section):
     """How completions are drawn. ``seed`` is optional: it costs speed and does not make batched sampling repeatable."""
@@ -23,7 +73,9 @@ class Sampling(Section):
 
 
 class ModelRun(Section):
-    """How a model is executed; never part of its identity. ``engine_args`` go to vLLM as they are.
+    """How a model is executed; never part of its identity.
+
+    ``engine_args`` go to vLLM as they are; only ``EXECUTION_ARGS`` are allowed, all others are the model's own.
 
     ``gpus`` is the tensor-parallel size of one replica; ``replicas`` work in parallel on GPUs of their own. No
     ``max_in_flight`` means what suits the engine: 2048 requests for a model in a child process, 512 for servers.
@@ -39,6 +91,17 @@ class ModelRun(Section):
     api_key_env: str | None = None
     timeout_seconds: float = Field(default=600.0, gt=0)
     engine_args: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("engine_args")
+    @classmethod
+    def _leave_answers_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if other := sorted(value.keys() - EXECUTION_ARGS):
+            own = other[0] if other[0] in {"dtype", "quantization", "revision"} else "engine_args"
+            message = (
+                f"{other[0]!r} may change answers, so it belongs to the model's identity: set '{own}' beside 'model'"
+            )
+            raise ValueError(f"{message}; allowed here are {', '.join(sorted(EXECUTION_ARGS))}")
+        return value
 
     @field_validator("urls")
     @classmethod
@@ -57,7 +120,11 @@ class ModelRun(Section):
 class Model(Section):
     """A model behind an engine: a hub id, or a local folder that is there or begins with ``.``, ``/`` or ``~``.
 
-    Behind the openai engine, ``model`` and ``adapter`` are what the server calls them.
+    Behind the openai engine, ``model`` and ``adapter`` are what the server calls them. The stage that asks puts the
+    ``system_prompt`` into the conversation, before one that the prompt brings along; engines add nothing.
+
+    ``engine_args`` are what may change answers beyond the fields here, and part of the identity: further arguments of
+    vLLM, fields of a request to a server, or options of a translator's ``generate``.
     """
 
     engine: Literal["vllm", "openai", "transformers", "recorded"] = "vllm"
@@ -70,6 +137,7 @@ class Model(Section):
     chat_template: str | None = None
     system_prompt: str | None = None
     trust_remote_code: bool = False
+    engine_args: dict[str, Any] = Field(default_factory=dict)
     run: ModelRun = ModelRun()
 
     @field_validator("model", "adapter")

@@ -30,9 +30,9 @@ def check_model(model: Model, *, is_scoring: bool) -> None:
         raise EngineError(f"model folder '{folder}' has no config.json")
     if not any(_glob(folder, WEIGHT_PATTERNS)):
         raise EngineError(f"model folder '{folder}' has no weights; looked for {', '.join(WEIGHT_PATTERNS)}")
-    if not OVERRIDES & set(model.run.engine_args):
+    if not OVERRIDES & set(model.engine_args):
         check_architecture(model.model, read_architectures(folder), is_scoring=is_scoring)
-    if model.chat_template is None and model.run.engine_args.get("task") != "score" and not _has_template(folder):
+    if model.chat_template is None and model.engine_args.get("task") != "score" and not _has_template(folder):
         raise EngineError(f"the tokenizer of model '{folder}' has no chat template; name a file in 'chat_template'")
 
 

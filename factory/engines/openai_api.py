@@ -17,7 +17,7 @@ from schemas.models import Model, Sampling, Structured, Teacher
 from schemas.reasons import Reason
 
 ScoringTask = Literal["classify", "reward", "score"]
-"""How a reward model is asked, as in the vLLM engine; ``run.engine_args.task`` names it.
+"""How a reward model is asked, as in the vLLM engine; ``engine_args.task`` names it.
 
 ``classify``: a sequence classifier with one label. ``reward``: a model with a value for every token; the last one's
 counts. ``score``: a cross-encoder, on the last prompt and the completion.
@@ -37,11 +37,8 @@ class InvalidReplyError(Exception):
 
 
 def make_chat_body(model: Model, request: Request) -> dict[str, Any]:
-    """Return the body of a chat completions request; ``run.engine_args`` are further fields of it."""
+    """Return the body of a chat completions request; ``engine_args`` are further fields of it."""
     sampling: Sampling = getattr(model, "sampling", Sampling())
-    messages = list(request.messages)
-    if model.system_prompt is not None and messages[0]["role"] != "system":
-        messages.insert(0, Message(role="system", content=model.system_prompt))
     optional = {
         "top_k": sampling.top_k,
         "min_p": sampling.min_p or None,
@@ -52,12 +49,12 @@ def make_chat_body(model: Model, request: Request) -> dict[str, Any]:
     }
     return {
         "model": model.model,
-        "messages": messages,
+        "messages": list(request.messages),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         **{name: value for name, value in optional.items() if value is not None},
-        **model.run.engine_args,
+        **model.engine_args,
     }
 
 
@@ -113,17 +110,17 @@ def scoring_tasks(model: Model) -> tuple[ScoringTask, ...]:
     Raises:
         EngineError: the recipe names a task that does not exist.
     """
-    task = model.run.engine_args.get("task")
+    task = model.engine_args.get("task")
     if task is None:
         return ("classify", "reward")
     if task not in get_args(ScoringTask):
-        raise EngineError(f"run.engine_args.task is {task!r}; allowed are {', '.join(get_args(ScoringTask))}")
+        raise EngineError(f"engine_args.task is {task!r}; allowed are {', '.join(get_args(ScoringTask))}")
     return (task,)
 
 
 def make_score_body(model: Model, request: Request, task: ScoringTask) -> dict[str, Any]:
     """Return the body of a scoring request that asks for the raw score, before any activation."""
-    further = {name: value for name, value in model.run.engine_args.items() if name != "task"}
+    further = {name: value for name, value in model.engine_args.items() if name != "task"}
     body: dict[str, Any] = {"model": model.model, "use_activation": False, **further}
     if task == "score":
         return body | {"text_1": request.messages[-2]["content"], "text_2": request.messages[-1]["content"]}

@@ -199,7 +199,7 @@ def _generation_options(model: Translation) -> dict[str, Any]:
     if sampling.temperature > 0:
         options |= {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         options |= {"top_k": sampling.top_k or 0, "min_p": sampling.min_p or None}
-    return options | model.run.engine_args
+    return options | model.engine_args
 
 
 def _first_line(error: Exception) -> str:

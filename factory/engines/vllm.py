@@ -37,7 +37,7 @@ from schemas.models import Model, Sampling, Structured
 from schemas.reasons import Reason
 
 ScoringTask = Literal["classify", "reward", "score"]
-"""How a reward model is asked; ``run.engine_args.task`` names one if the first that fits is not right.
+"""How a reward model is asked; ``engine_args.task`` names one if the first that fits is not right.
 
 ``classify``: a sequence classifier with one label, on the rendered conversation. ``reward``: a model with a value for
 every token; the last one's counts. ``score``: a cross-encoder, on the last prompt and the completion as a text pair.
@@ -112,7 +112,7 @@ class VllmCore:
 
     def _prepare(self, request: Request) -> _Prompt | Reply:
         """Render and tokenise, in the thread."""
-        messages = self._with_system_prompt(request.messages)
+        messages = list(request.messages)
         try:
             if not self._is_scoring and not (request.messages and messages[-1]["content"].strip()):
                 return _fail(request, Reason.EMPTY_PROMPT, "the last message is empty")
@@ -134,13 +134,6 @@ class VllmCore:
             return _fail(request, Reason.PROMPT_TOO_LONG, detail)
         is_thinking = self._reasoning is not None and text.rstrip().endswith(self._reasoning[0])
         return _Prompt(request, token_ids, is_thinking)
-
-    def _with_system_prompt(self, messages: tuple[Message, ...]) -> list[Message]:
-        """Return the conversation with the model's system prompt, unless it has a system turn of its own."""
-        system_prompt = self._model.system_prompt
-        if system_prompt is None or self._is_scoring or (messages and messages[0]["role"] == "system"):
-            return list(messages)
-        return [{"role": "system", "content": system_prompt}, *messages]
 
     def _render(self, messages: list[Message]) -> str:
         text: str = self._tokenizer.apply_chat_template(
@@ -227,11 +220,11 @@ def _load_engine(model: Model, *, is_scoring: bool) -> tuple[LLMEngine, ScoringT
 
 def _engine_arguments(model: Model, *, is_scoring: bool) -> tuple[dict[str, Any], ScoringTask | None]:
     """Return the arguments of ``EngineArgs``, and the scoring task that the recipe names."""
-    given = dict(model.run.engine_args)
+    given = model.run.engine_args | model.engine_args
     task = given.pop("task", None)
     known = {field.name for field in fields(EngineArgs)}
     if unknown := sorted(set(given) - known):
-        raise EngineError(f"run.engine_args of model '{model.model}' holds {unknown[0]!r}, which vLLM does not know")
+        raise EngineError(f"engine_args of model '{model.model}' holds {unknown[0]!r}, which vLLM does not know")
     arguments = {
         "model": model.model,
         "revision": model.revision,

@@ -8,7 +8,7 @@ import pytest
 
 from factory.engines.open import open_engine
 from schemas.errors import EngineError
-from schemas.models import Model, ModelRun
+from schemas.models import Model
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_a_reward_model_cannot_generate(tiny_reward: Path) -> None:
 
 
 def test_an_architecture_that_the_recipe_overrides_is_not_judged(broken: Path) -> None:
-    run = ModelRun(engine_args={"hf_overrides": {"architectures": ["LlamaForSequenceClassification"]}})
-    open_engine(Model(model=str(broken), run=run), "score")
+    overrides = {"hf_overrides": {"architectures": ["LlamaForSequenceClassification"]}}
+    open_engine(Model(model=str(broken), engine_args=overrides), "score")
 
 
 def test_a_configuration_that_is_not_json(broken: Path) -> None:

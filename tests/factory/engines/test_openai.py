@@ -88,9 +88,12 @@ def test_every_setting_is_sent(serve):
         "stop": ("END",),
         "seed": 3,
     }
-    arguments = {"engine_args": {"chat_template_kwargs": {"enable_thinking": False}}}
     teacher = make_teacher(
-        server.url, run=arguments, sampling=sampling, system_prompt="Be brief.", structured={"regex": "a+"}
+        server.url,
+        engine_args={"chat_template_kwargs": {"enable_thinking": False}},
+        sampling=sampling,
+        system_prompt="S",
+        structured={"regex": "a+"},
     )
     seeded = Request("seeded", (Message(role="user", content="hello"),), seed=11)
     own_system = Request("own", (Message(role="system", content="S"), Message(role="user", content="hello")))
@@ -98,7 +101,7 @@ def test_every_setting_is_sent(serve):
     by_seed = {call.body["seed"]: call.body for call in server.calls if call.body["messages"][0]["content"] != "S"}
     assert by_seed[3] == {
         "model": "tiny",
-        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}],
+        "messages": [{"role": "user", "content": "hello"}],  # the stage adds the system prompt, the engine does not
         **sampling,
         "stop": ["END"],
         "structured_outputs": {"regex": "a+"},
@@ -659,7 +662,7 @@ def test_an_engine_streams_again(serve):
 
 
 def make_reward(url: str, **arguments: Any) -> RewardModel:
-    return RewardModel(engine="openai", model="tiny", name="tiny", run={"urls": (url,), "engine_args": arguments})
+    return RewardModel(engine="openai", model="tiny", name="tiny", engine_args=arguments, run={"urls": (url,)})
 
 
 def scoring_server(path: str, value: Any) -> Any:

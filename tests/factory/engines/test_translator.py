@@ -98,9 +98,12 @@ def m2m100(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _save_model(folder / "model", tokenizer, num_words=len(words), size=len(words) + 110, end="v", unknown="h")
 
 
-def open_translator(folder: Path, *, run: dict[str, Any] | None = None, **sampling: Any) -> TranslatorCore:
+def open_translator(
+    folder: Path, *, run: dict[str, Any] | None = None, engine_args: dict[str, Any] | None = None, **sampling: Any
+) -> TranslatorCore:
     sampling = {"temperature": 0.0, "max_tokens": 24, **sampling}
-    return open_core({"engine": "transformers", "model": str(folder), "sampling": sampling, "run": run or {}})
+    settings = {"engine": "transformers", "model": str(folder), "sampling": sampling, "run": run or {}}
+    return open_core(settings | {"engine_args": engine_args or {}})
 
 
 def make_request(text: str, target: str, *, source: str = "en", request_id: str | None = None) -> Request:
@@ -168,7 +171,7 @@ def test_every_core_language_is_a_target_and_a_source(nllb):
 
 def test_beams_search_as_for_single_texts(nllb):
     options = {"num_beams": 3, "length_penalty": 0.0}
-    replies = answer(open_translator(nllb, run={"engine_args": options}), [make_request(text, "de") for text in TEXTS])
+    replies = answer(open_translator(nllb, engine_args=options), [make_request(text, "de") for text in TEXTS])
     assert list(replies.values()) != list(
         answer(open_translator(nllb), [make_request(t, "de") for t in TEXTS]).values()
     )
@@ -186,7 +189,7 @@ def test_unknown_words_stay_visible(nllb):
 
 @pytest.mark.parametrize("num_beams", [1, 2])
 def test_batches_keep_to_their_tokens_and_let_nobody_wait_for_ever(nllb, num_beams):
-    core = open_translator(nllb, run={"batch_tokens": 40, "engine_args": {"num_beams": num_beams}})
+    core = open_translator(nllb, run={"batch_tokens": 40}, engine_args={"num_beams": num_beams})
     waiting = [make_request(text, "cs") for text in [TEXTS[-1], *TEXTS[:-1] * 2]]
     waiting = [Request(f"{number}", *_fields(request)) for number, request in enumerate(waiting)]
     for request in waiting:

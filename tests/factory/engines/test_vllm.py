@@ -3,6 +3,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from vllm import EngineArgs
 
 from factory.engines.base import Engine, Message, Reply, Request
 from factory.engines.open import open_engine
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
-from schemas.models import ModelRun, RewardModel, Sampling, Structured, Teacher
+from schemas.models import EXECUTION_ARGS, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason
 from tests.factory.engines.conftest import TEMPLATE, make_tokenizer
 
 PROMPTS = ["Hello?", "Où est la gare ?", "איפה התחנה?", "車站在哪裡？", "cafe\u0301", "nul \0 nul", "1 + 1 = " * 12]
-SYSTEM_PROMPT = "Answer."
 TEMPLATE_OF_OWN = TEMPLATE.replace("<|end|>", "<|end|>\n")
 MAX_TOKENS = 24
 
@@ -63,7 +64,6 @@ def generator(tiny_llama: Path, adapter: Path, tmp_path_factory: pytest.TempPath
         dtype="float32",
         adapter=str(adapter),
         chat_template=str(template),
-        system_prompt=SYSTEM_PROMPT,
         sampling=Sampling(temperature=0.0, max_tokens=MAX_TOKENS),
     )
     with open_engine(teacher, "generate") as engine:
@@ -81,7 +81,7 @@ def expect_greedy(folder: Path, adapter: Path, prompt: str) -> tuple[str, int, i
         change = weights[f"{name}.lora_B.weight"] @ weights[f"{name}.lora_A.weight"]
         layer.self_attn.q_proj.weight.data += change * 8 / 4
     tokenizer = make_tokenizer(TEMPLATE_OF_OWN)
-    chat = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": prompt}]
+    chat = [{"role": "user", "content": prompt}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     inputs.pop("token_type_ids", None)
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def expect_greedy(folder: Path, adapter: Path, prompt: str) -> tuple[str, int, i
 
 
 def test_greedy_text_is_that_of_transformers(generator: Engine, tiny_llama: Path, adapter: Path) -> None:
-    """Covers the adapter, the template from a file and the system prompt: a slip in any of them changes the text."""
+    """Covers the adapter and the template from a file: a slip in either of them changes the text."""
     replies = answer(generator, [ask(number, prompt) for number, prompt in enumerate(PROMPTS)])
     for number, prompt in enumerate(PROMPTS):
         reply = replies[str(number)]
@@ -168,7 +168,7 @@ def expect_reward(folder: Path, prompt: str, completion: str) -> float:
 
 
 def reward_model(folder: Path, **engine_args: Any) -> RewardModel:
-    return RewardModel(name="tiny", model=str(folder), dtype="float32", run=ModelRun(engine_args=engine_args))
+    return RewardModel(name="tiny", model=str(folder), dtype="float32", engine_args=engine_args)
 
 
 def test_rewards_are_the_raw_logits(tiny_reward: Path) -> None:
@@ -199,3 +199,7 @@ def test_an_engine_argument_that_vllm_does_not_know(tiny_reward: Path) -> None:
         pytest.raises(EngineError, match="holds 'speed', which vLLM does not know"),
     ):
         answer(engine, [ask(0, "Why?", "Because.")])
+
+
+def test_execution_arguments_are_vllms() -> None:
+    assert {field.name for field in fields(EngineArgs)} >= EXECUTION_ARGS
