@@ -17,6 +17,7 @@ from schemas.errors import FactoryError
 from schemas.models import Model, RewardModel
 from schemas.paths import is_path
 from schemas.recipe import Recipe
+from schemas.section import list_columns
 
 SERVER_SECONDS = 3.0
 
@@ -44,7 +45,7 @@ def check_files(recipe: Recipe) -> Findings:
             yield _try_rows(f"prompts {source.name}", source.path or str(source.dataset), frames)
     for teacher in recipe.teachers:
         if teacher.recorded:
-            columns = [str(column) for column in teacher.recorded.columns.model_dump(exclude_none=True).values()]
+            columns = list_columns(teacher.recorded.columns)
             rows = read_file_rows(teacher.recorded.path, columns)
             yield _try_rows(f"answers {teacher.name}", teacher.recorded.path, rows)
     wanted = [("routing", recipe.routing.sql), *((f"pairs {pair.label}", pair.sql) for pair in recipe.pairs)]

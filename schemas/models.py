@@ -174,10 +174,13 @@ class Structured(Section):
 
 
 class RecordedColumns(Section):
-    """Where recorded rows hold the answer and the key that joins it to a prompt; dots reach into nested fields."""
+    """Where recorded rows hold the answer and the key that joins it to a prompt; dots reach into nested fields.
+
+    A ``key`` of several columns joins with a source whose ``columns.id`` are as many, in the same order.
+    """
 
     text: str
-    key: str
+    key: str | tuple[str, ...] = Field(min_length=1)
     language: str | None = None
 
 
@@ -188,6 +191,14 @@ class Recorded(Section):
     columns: RecordedColumns
     join: Literal["source_row", "prompt_text"] = "source_row"
     source: str | None = None
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Self:
+        if self.join == "prompt_text" and not isinstance(self.columns.key, str):
+            raise ValueError(
+                "join = 'prompt_text' needs one column in 'columns.key'; several join with a source's row id"
+            )
+        return self
 
     @field_validator("path")
     @classmethod

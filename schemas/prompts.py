@@ -8,13 +8,16 @@ from schemas.section import Section, check_languages, resolve_path
 
 
 class PromptColumns(Section):
-    """Where a source's rows hold what the factory needs; dots reach into nested fields (``prompt.text``, ``turns.0``)."""
+    """Where a source's rows hold what the factory needs; dots reach into nested fields (``prompt.text``, ``turns.0``).
+
+    Several columns may make up the ``id``; the row is then known by the JSON list of their values as text.
+    """
 
     prompt: str | None = None
     messages: str | None = None
     system: str | None = None
     language: str | None = None
-    id: str | None = None
+    id: str | tuple[str, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:

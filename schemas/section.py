@@ -49,3 +49,9 @@ def resolve_name(name: str, info: ValidationInfo) -> str:
 def _folder(info: ValidationInfo) -> Path | None:
     folder: Path | None = (info.context or {}).get("folder")
     return folder
+
+
+def list_columns(columns: BaseModel) -> list[str]:
+    """Return every column that a table of columns names."""
+    named = [[value] if isinstance(value, str) else value for _, value in columns if value is not None]
+    return [column for names in named for column in names]

@@ -12,10 +12,11 @@ from factory.stages.files import RawRow, find_value, read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.measures import detect_languages, measure
 from factory.stages.rows import Detect, Landed, Lane, Row, find_text_fault, make_frame, make_rejection
-from factory.stages.sources import refuse_hopeless
+from factory.stages.sources import read_id, refuse_hopeless
 from schemas.ids import content_id
 from schemas.models import Recorded
 from schemas.reasons import Reason
+from schemas.section import list_columns
 
 STAGE = "read"
 
@@ -79,9 +80,9 @@ def read_recorded(
         InputError: the file is missing or cannot be read, lacks a column, or none of its rows has the right shape.
     """
     index = PromptIndex(recorded, prompts)
-    columns = [str(column) for column in recorded.columns.model_dump(exclude_none=True).values()]
     rows = refuse_hopeless(
-        (_read_row(raw, recorded, index) for raw in read_file_rows(recorded.path, columns)), recorded.path
+        (_read_row(raw, recorded, index) for raw in read_file_rows(recorded.path, list_columns(recorded.columns))),
+        recorded.path,
     )
     num_samples: Counter[str] = Counter()
     while batch := list(islice(rows, batch_rows)):
@@ -110,23 +111,23 @@ def _read_row(raw: RawRow, recorded: Recorded, index: PromptIndex) -> Row:
 
 def _join(value: Row, recorded: Recorded, index: PromptIndex, row: Row) -> Failure | None:
     columns = recorded.columns
-    text, key = find_value(value, columns.text), find_value(value, columns.key)
+    text, key = find_value(value, columns.text), read_id(value, columns.key)
     language = None if columns.language is None else find_language(str(find_value(value, columns.language)))
-    fault = _find_fault(text, key, columns.text)
+    if key is None:
+        return Failure(Reason.NO_SUCH_PROMPT, "the row names no prompt")
+    fault = _find_fault(text, columns.text)
     if fault is not None:
         return fault
     if columns.language is not None and language is None:
         return Failure(Reason.UNKNOWN_LANGUAGE, repr(find_value(value, columns.language)))
-    found = index.find(str(key), language)
+    found = index.find(key, language)
     if isinstance(found, Failure):
         return found
     row |= {"prompt_id": found[0], "language": found[1], "text": text}
     return None
 
 
-def _find_fault(text: Any, key: Any, column: str) -> Failure | None:
-    if key is None or key == "":
-        return Failure(Reason.NO_SUCH_PROMPT, "the row names no prompt")
+def _find_fault(text: Any, column: str) -> Failure | None:
     if text is None or text == "":
         return Failure(Reason.EMPTY, "no text")
     if not isinstance(text, str):

@@ -1,5 +1,6 @@
 """Reading prompt sources: rows of many shapes in, conversations with a language and a row id out."""
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -13,6 +14,7 @@ from factory.stages.rows import Row, clean_detail, find_text_fault
 from schemas.errors import InputError
 from schemas.prompts import PromptColumns, PromptSource
 from schemas.reasons import Reason
+from schemas.section import list_columns
 from schemas.tables import MESSAGES
 
 RAW_ROWS: dict[str, pl.DataType] = {
@@ -53,7 +55,7 @@ def open_rows(source: PromptSource, labels: Sequence[str] = ()) -> Iterator[RawR
     Raises:
         InputError: the source is missing or cannot be read, or lacks a column.
     """
-    columns = [*map(str, source.columns.model_dump(exclude_none=True).values()), *labels]
+    columns = [*list_columns(source.columns), *labels]
     if source.path is not None:
         rows = read_file_rows(source.path, columns)
     else:
@@ -83,9 +85,16 @@ def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
     yield from chain(bad, rows)
 
 
-def make_id(value: object, otherwise: str) -> str:
-    """Return a row id as text, ``otherwise`` for a null or empty one."""
-    return otherwise if value is None or value == "" else str(value)
+def read_id(value: Row, columns: str | Sequence[str]) -> str | None:
+    """Return a row's id as text: a column's value, or the JSON list of several; none where one is null or empty.
+
+    Raises:
+        LookupError: there is no such field.
+    """
+    parts = [find_value(value, column) for column in ([columns] if isinstance(columns, str) else columns)]
+    if any(part is None or part == "" for part in parts):
+        return None
+    return str(parts[0]) if isinstance(columns, str) else json.dumps(list(map(str, parts)), ensure_ascii=False)
 
 
 def _read_row(raw: RawRow, source: PromptSource) -> Row:
@@ -111,7 +120,7 @@ def _map_columns(raw: RawRow, source: PromptSource) -> Row:
     assert value is not None
     mapped: Row = {"messages": _read_messages(value, columns)}
     if columns.id is not None:
-        mapped["source_row"] = make_id(find_value(value, columns.id), raw.row)
+        mapped["source_row"] = read_id(value, columns.id) or raw.row
     if columns.language is not None:
         mapped["language"] = _read_language(find_value(value, columns.language))
     return mapped

@@ -6,12 +6,15 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from factory.stages.recorded import read_recorded
 from factory.stages.rows import Detect, Landed, Lane
+from factory.stages.sources import read_source
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.models import Recorded
+from schemas.prompts import PromptSource
 from schemas.tables import MESSAGES, Completions, Rejections
 
 PROMPTS = pl.DataFrame(
@@ -93,6 +96,42 @@ def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Lane, row: Any,
     assert (rejection["reason"], rejection["config_id"], rejection["stage"]) == (reason, "c" * 32, "read")
     assert said in rejection["detail"]
     assert "answers.jsonl:2" in rejection["detail"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_several_columns_join_with_as_many_of_the_source(tmp_path: Path, lane: Lane, suffix: str) -> None:
+    """Nested fields, numbers against text, and values that would be the same when only strung together."""
+    asked = [
+        {"q": "Why?", "meta": {"topic": "a", "ids": [1]}},
+        {"q": "How?", "meta": {"topic": "a", "ids": [11]}},
+        {"q": "When?", "meta": {"topic": "a 1", "ids": [1]}},
+        {"q": "متى؟", "meta": {"topic": "تاريخ", "ids": [1]}},
+        {"q": "Where?", "meta": {"topic": None, "ids": [1]}},
+    ]
+    given = [
+        {"from": {"item": {"n": str(row["meta"]["ids"][0]), "topic": row["meta"]["topic"]}}, "text": f"on {row['q']}"}
+        for row in reversed(asked)
+    ]
+    sources, answers = tmp_path / f"prompts{suffix}", tmp_path / f"answers{suffix}"
+    for path, rows in ((sources, asked), (answers, given)):
+        frame = pl.DataFrame(rows)
+        frame.write_parquet(path) if suffix == ".parquet" else frame.write_ndjson(path)
+    columns = {"prompt": "q", "id": ["meta.topic", "meta.ids.0"]}
+    source = PromptSource.model_validate({"name": "s", "path": str(sources), "language": "en", "columns": columns})
+    prompts = pl.concat(read_source(source)).with_columns(
+        pl.col("row").alias("prompt_id"), pl.lit("s").alias("source"), pl.lit(None, pl.String).alias("parent_id")
+    )
+    assert prompts["source_row"].to_list() == ['["a", "1"]', '["a", "11"]', '["a 1", "1"]', '["تاريخ", "1"]', "5"]
+    how = {"path": str(answers), "columns": {"text": "text", "key": ["from.item.topic", "from.item.n"]}}
+    landed = list(read_recorded(Recorded.model_validate(how), [prompts], lane, detect=None, config_id="c" * 32))
+    joined = dict(zip(landed[0].rows["prompt_id"], landed[0].rows["text"], strict=True))
+    assert joined == {"1": "on Why?", "2": "on How?", "3": "on When?", "4": "on متى؟"}
+    assert landed[0].rejections["reason"].to_list() == ["no_such_prompt"]
+
+
+def test_a_text_is_one_column() -> None:
+    with pytest.raises(ValidationError, match="'prompt_text' needs one column"):
+        Recorded.model_validate({"path": "a.jsonl", "join": "prompt_text", "columns": {"text": "t", "key": ["a", "b"]}})
 
 
 def test_a_wrong_mapping_is_refused(tmp_path: Path, lane: Lane) -> None:
