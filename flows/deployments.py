@@ -2,7 +2,7 @@
 
 The deployment's parameter is the recipe as it was read, with the places of its warehouse and exports made absolute, so
 that a run finds them wherever it is started. A recipe that changes on disk changes nothing on the server: scheduling it
-again updates the deployment of that name. Secrets are no part of a recipe; runs read them from the environment of the
+again updates the deployment of that name, and another file's recipe of the same name is refused. Secrets are no part of a recipe; runs read them from the environment of the
 serving process.
 """
 
@@ -15,6 +15,7 @@ from zoneinfo import available_timezones
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL
@@ -38,10 +39,13 @@ def serve(recipe: Recipe, path: Path, *, cron: str, timezone: str) -> None:
     ends, by Ctrl-C or SIGTERM, the schedule is paused and a working build commits what is in flight and stops.
 
     Raises:
-        FactoryError: the cron or the time zone is wrong, or there is no Prefect server.
+        FactoryError: the cron or the time zone is wrong, there is no Prefect server, or the recipe of another file has
+            the name there.
     """
     schedule = _make_schedule(cron, timezone)
+    description = f"The recipe {path} as it was when it was scheduled."
     _find_server()
+    _refuse_taken_name(recipe.name, path, description)
     runner = _Runner(name=recipe.name)
     runner.add_flow(
         build,
@@ -49,7 +53,7 @@ def serve(recipe: Recipe, path: Path, *, cron: str, timezone: str) -> None:
         schedule=schedule,
         paused=False,
         parameters={"recipe": _place(recipe).model_dump(mode="json")},
-        description=f"The recipe {path} as it was when it was scheduled.",
+        description=description,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=_ON_OVERLAP[recipe.run.overlap]),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -91,6 +95,17 @@ def _find_server() -> None:
         error = client.api_healthcheck()
     if error is not None:
         raise FactoryError(f"the Prefect server of PREFECT_API_URL does not answer ({error}); {START_A_SERVER}")
+
+
+def _refuse_taken_name(name: str, path: Path, description: str) -> None:
+    """Raise if the deployment of a name is another file's: its schedule would go on with this recipe."""
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+        deployment = client.read_deployment_by_name(f"build/{name}")
+        if deployment.description != description:
+            raise FactoryError(
+                f"the server has a deployment 'build/{name}' already, of another file than {path} ({deployment.description}); "
+                f"give one of them another name, or remove the old one by `prefect deployment delete build/{name}`"
+            )
 
 
 def _place(recipe: Recipe) -> Recipe:

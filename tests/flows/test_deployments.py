@@ -180,6 +180,21 @@ def test_runs_of_a_schedule(prefect, environment, recipe, teacher):
         process.terminate()
         assert process.wait(TIMEOUT) == 0
     assert _find(prefect)["paused"]
+    refuse_a_second_recipe_of_the_name(recipe, environment)
+    assert str(recipe.resolve()) in _find(prefect)["description"]
+
+
+def refuse_a_second_recipe_of_the_name(recipe: Path, environment: dict[str, str]) -> None:
+    other = recipe.parent / "elsewhere" / recipe.name
+    other.parent.mkdir()
+    other.write_text(recipe.read_text())
+    with (
+        temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}),
+        pytest.raises(
+            FactoryError, match=f"deployment 'build/nightly' already, of another file than {other} .*{recipe}"
+        ),
+    ):
+        serve(load_recipe(other), other, cron=CRON, timezone="UTC")
 
 
 @pytest.mark.slow
