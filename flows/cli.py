@@ -283,18 +283,29 @@ app.add_typer(evaluations, name="evaluate")
 
 @evaluations.command("winrate")
 def evaluate_winrate(
-    file: Annotated[Path, typer.Argument(help="A TOML file with an [evaluation] table.", show_default=False)],
-    a: Annotated[str | None, typer.Option("--a", help="This model instead of the file's first.")] = None,
-    b: Annotated[str | None, typer.Option("--b", help="This model instead of the file's second.")] = None,
+    a: Annotated[
+        str | None, typer.Argument(metavar="A", help="A model: a folder or a hub id.", show_default=False)
+    ] = None,
+    b: Annotated[
+        str | None, typer.Argument(metavar="B", help="The model it plays against.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", help="A TOML file with an [evaluation] table; A and B replace its models."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures to this JSON file.")] = None,
     warehouse: WarehouseFolder = Path("lake"),
     recipe: OptionalRecipe = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
-    """Let two models answer held-out prompts and a judge compare them; a rerun asks only what is missing."""
-    from flows.evaluation_report import run_winrate
+    """Let two models answer held-out prompts and a judge compare them; a rerun asks only what is missing.
 
-    run_winrate(file, warehouse=_warehouse(recipe, warehouse), a=a, b=b, output=output, quiet=quiet)
+    With --recipe: the held-out prompts of its build, before its judge.
+    """
+    from flows.evaluation_report import find_settings, run_winrate
+
+    found = find_settings(settings, _load(recipe) if recipe else None, a, b)
+    run_winrate(found, warehouse=_warehouse(recipe, warehouse), output=output, quiet=quiet)
 
 
 @evaluations.command("build-prompts")

@@ -8,8 +8,13 @@ import polars as pl
 from rich.console import Console
 
 from flows.evaluation import EvaluationResult, evaluate
+from flows.held_out import make_evaluation
+from flows.identity import resolve_build
 from flows.report import make_table
+from schemas.errors import FactoryError
 from schemas.evaluation import Contestant, EvaluationSettings
+from schemas.paths import complete_name
+from schemas.recipe import Recipe
 from schemas.recipe_file import load_table
 from schemas.settings import WarehouseSettings
 
@@ -18,18 +23,10 @@ COUNTS = ("games", "wins", "losses", "ties", "unreadable", "unjudged")
 
 
 def run_winrate(
-    file: Path,
-    *,
-    warehouse: WarehouseSettings,
-    a: str | None = None,
-    b: str | None = None,
-    output: Path | None = None,
-    quiet: bool = False,
+    settings: EvaluationSettings, *, warehouse: WarehouseSettings, output: Path | None = None, quiet: bool = False
 ) -> EvaluationResult:
-    """Evaluate as the ``[evaluation]`` table of a file says, ``a`` and ``b`` in place of its models where given."""
-    settings = load_table(file, "evaluation", EvaluationSettings)
-    models = {"a": _replace(settings.a, a), "b": _replace(settings.b, b)}
-    result = evaluate(settings.model_copy(update=models), warehouse, quiet=quiet)
+    """Run an evaluation, print its tables and write its figures."""
+    result = evaluate(settings, warehouse, quiet=quiet)
     path = output or Path("evaluations") / f"{settings.name}-{result.evaluation.evaluation_id[:8]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(describe(result), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -37,6 +34,26 @@ def run_winrate(
         print_result(result)
         print(f"figures: {path}")
     return result
+
+
+def find_settings(file: Path | None, recipe: Recipe | None, a: str | None, b: str | None) -> EvaluationSettings:
+    """Return what a file's ``[evaluation]`` table says, ``a`` and ``b`` in place of its models where given.
+
+    Without a file, two models play on the held-out prompts of a recipe's build, before the recipe's judge.
+
+    Raises:
+        FactoryError: neither says what is to be evaluated.
+    """
+    if file is not None:
+        settings = load_table(file, "evaluation", EvaluationSettings)
+        return settings.model_copy(update={"a": _replace(settings.a, a), "b": _replace(settings.b, b)})
+    if recipe is None or a is None or b is None:
+        raise FactoryError("name two models and --recipe, whose held-out prompts they answer, or --settings FILE")
+    build_id = resolve_build(recipe).config_id
+    names = [Path(model).name if Path(model).name != "model" else Path(model).parent.name for model in (a, b)]
+    return make_evaluation(
+        recipe, build_id, f"{names[0]}-vs-{names[1]}", (names[0], _find_model(a)), (names[1], _find_model(b))
+    )
 
 
 def print_result(result: EvaluationResult) -> None:
@@ -93,11 +110,12 @@ def describe(result: EvaluationResult) -> dict[str, Any]:
 
 
 def _replace(contestant: Contestant, model: str | None) -> Contestant:
-    """Return a contestant with another model: a folder below the working directory, or a name as the engine knows it."""
-    if model is None:
-        return contestant
-    path = Path(model)
-    return contestant.model_copy(update={"model": str(path.resolve()) if path.exists() else model})
+    return contestant if model is None else contestant.model_copy(update={"model": _find_model(model)})
+
+
+def _find_model(name: str) -> str:
+    """Return a folder below the working directory in full, or a name as the engine knows it."""
+    return complete_name(name, Path.cwd())
 
 
 def _show_rates(rates: pl.DataFrame) -> pl.DataFrame:

@@ -13,10 +13,11 @@ from factory.engines.open import open_engine
 from factory.training.rows import read_export_id
 from flows.evaluation import resolve_judge
 from flows.execution import BuildSummary, execute_build
+from flows.held_out import choose_judge
 from flows.lanes import OpenEngine, Together, run_in_order
 from flows.policy_rows import Stand, find_stand
 from flows.slots import SlotPool, find_slots
-from flows.steps import PolicyRun, Source, choose_judge, do_step
+from flows.steps import PolicyRun, Source, do_step
 from flows.watch import won
 from schemas.curation import Export, Routing
 from schemas.errors import NothingToExportError

@@ -16,13 +16,13 @@ from factory.training.result import TrainResult
 from factory.training.rows import read_export_id
 from flows.evaluation import EvaluationResult, evaluate
 from flows.execution import BuildSummary
+from flows.held_out import make_evaluation
 from flows.lanes import OpenEngine, Together
 from flows.merging import merge_once
 from flows.policy_rows import Stand, find_stand, make_scores, record_stand
 from flows.slots import SlotPool
 from flows.training import train_and_record
 from flows.watch import find_hacking
-from schemas.evaluation import Contestant, EvaluationSettings, Judge
 from schemas.models import Model
 from schemas.policy import Policy, Step
 from schemas.recipe import Recipe, identify_section
@@ -68,12 +68,6 @@ class PolicyRun:
         """Tell the user."""
         if not self.quiet:
             print(line, file=sys.stderr, flush=True)
-
-
-def choose_judge(recipe: Recipe) -> Judge:
-    """Return who judges the steps: whom the recipe names, or its first reward model."""
-    assert recipe.policy is not None
-    return recipe.policy.held_out.judge or Judge(reward=recipe.reward_models[0])
 
 
 def do_step(
@@ -151,18 +145,8 @@ def _merge(run: PolicyRun, step: Step, start: Stand, models: dict[str, str]) -> 
 
 def _evaluate(run: PolicyRun, step: str, model: str) -> EvaluationResult:
     """Let the policy and the base answer the build's held-out prompts, and judge them."""
-    held_out, recipe = run.policy.held_out, run.recipe
-    contestant = partial(Contestant, samples=held_out.samples, sampling=held_out.sampling, run=run.policy.run)
-    settings = EvaluationSettings(
-        name=f"{recipe.name}.{step}",
-        a=contestant(name=step, model=model),
-        b=contestant(name="base", model=run.policy.base),
-        languages=recipe.languages,
-        build=run.build.config_id,
-        limit=held_out.limit,
-        judge=choose_judge(recipe),
-        reward=recipe.reward_models[0],
-        bootstrap_rounds=held_out.bootstrap_rounds,
-        run=recipe.run,
+    recipe = run.recipe
+    settings = make_evaluation(
+        recipe, run.build.config_id, f"{recipe.name}.{step}", (step, model), ("base", run.policy.base)
     )
     return evaluate(settings, recipe.warehouse, quiet=run.quiet, open_engine=run.open_engine)

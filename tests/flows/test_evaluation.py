@@ -14,15 +14,18 @@ import pytest
 from factory.engines.base import Failure, Reply, Request
 from flows import cli, evaluation_report
 from flows.evaluation import EvaluationResult, evaluate
+from flows.evaluation_report import find_settings
+from flows.execution import execute_build
 from flows.lanes import BuildStoppedError
-from schemas.errors import InputError, RecipeError
+from schemas.errors import FactoryError, InputError, RecipeError
 from schemas.evaluation import EvaluationSettings
 from schemas.languages import LANGUAGES
 from schemas.models import Model
 from schemas.reasons import Reason
-from schemas.recipe_file import load_table
+from schemas.recipe_file import load_recipe, load_table
 from schemas.settings import WarehouseSettings
 from schemas.tables import TABLES
+from tests.flows.direct import DirectEngines
 from warehouse.lake import Lake
 
 WORDS = {"en": "river", "ar": "نهر", "he": "נהר", "ja": "川", "ko": "강"}
@@ -367,7 +370,9 @@ def test_the_command_prints_tables_and_writes_json(settings, warehouse, tmp_path
         return evaluate(changed, place, quiet=quiet, open_engine=Engines(prefer_long))
 
     monkeypatch.setattr(evaluation_report, "evaluate", evaluate_here)
-    monkeypatch.setattr("sys.argv", ["factory", "evaluate", "winrate", "evaluation.toml", "--b", "other"])
+    monkeypatch.setattr(
+        "sys.argv", ["factory", "evaluate", "winrate", "long", "other", "--settings", "evaluation.toml"]
+    )
     cli.main()
     printed = capsys.readouterr().out
     assert "long against short" in printed
@@ -380,3 +385,22 @@ def test_the_command_prints_tables_and_writes_json(settings, warehouse, tmp_path
     assert written["models"][0]["temperature"] == 0.75
     assert written["judge"]["kind"] == "llm"
     assert [row["language"] for row in written["rates"]] == ["ar", "en", "he", "ja", "all"]
+
+
+def test_two_models_play_on_a_recipes_held_out_prompts(write_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(write_recipe(name="small", languages=("en", "ja")))
+    found = find_settings(None, recipe, "models/north", "models/south")
+    assert (found.a.name, found.b.name, found.name) == ("north", "south", "north-vs-south")
+    assert found.a.model == str(tmp_path / "models/north")
+    assert found.judge.reward == found.reward == recipe.reward_models[0]
+    assert found.languages == ("en", "ja")
+    build = execute_build(recipe, quiet=True, open_engine=DirectEngines())
+    result = evaluate(found, recipe.warehouse, quiet=True, open_engine=DirectEngines())
+    assert found.build == build.config_id
+    games = rows_of(result)["all"]
+    assert games["num_wins"] + games["num_losses"] + games["num_ties"] == games["num_games"] == result.num_prompts
+    with pytest.raises(FactoryError, match="both models are named 'north'"):
+        find_settings(None, recipe, "models/north", "elsewhere/north")
+    with pytest.raises(FactoryError, match="name two models and --recipe"):
+        find_settings(None, recipe, "models/north", None)

@@ -1,0 +1,41 @@
+"""The evaluation that a recipe asks for: two models on its build's held-out prompts, before its judge."""
+
+from functools import partial
+
+from schemas.errors import RecipeError
+from schemas.evaluation import Contestant, EvaluationSettings, Judge
+from schemas.models import ModelRun
+from schemas.policy import HeldOut
+from schemas.recipe import Recipe
+
+
+def choose_judge(recipe: Recipe) -> Judge:
+    """Return whom the recipe's policy names as judge, or the recipe's first reward model."""
+    named = recipe.policy.held_out.judge if recipe.policy else None
+    return named or Judge(reward=recipe.reward_models[0])
+
+
+def make_evaluation(
+    recipe: Recipe, build_id: str, name: str, a: tuple[str, str], b: tuple[str, str]
+) -> EvaluationSettings:
+    """Return the settings of an evaluation; ``a`` and ``b`` are a name and a model each.
+
+    Raises:
+        RecipeError: both have the same name.
+    """
+    if a[0] == b[0]:
+        raise RecipeError(f"both models are named {a[0]!r}; give them different names or folders")
+    held_out, run = (recipe.policy.held_out, recipe.policy.run) if recipe.policy else (HeldOut(), ModelRun())
+    contestant = partial(Contestant, samples=held_out.samples, sampling=held_out.sampling, run=run)
+    return EvaluationSettings(
+        name=name,
+        a=contestant(name=a[0], model=a[1]),
+        b=contestant(name=b[0], model=b[1]),
+        languages=recipe.languages,
+        build=build_id,
+        limit=held_out.limit,
+        judge=choose_judge(recipe),
+        reward=recipe.reward_models[0],
+        bootstrap_rounds=held_out.bootstrap_rounds,
+        run=recipe.run,
+    )
