@@ -1,6 +1,6 @@
 """Scheduled builds: a recipe as a deployment on a Prefect server, served from this process.
 
-The deployment's parameter is the recipe as it was read, with the places of its warehouse and exports made absolute, so
+The deployment's parameter is the recipe as it was read, with the places of its warehouse, exports and models made absolute, so
 that a run finds them wherever it is started. A recipe that changes on disk changes nothing on the server: scheduling it
 again updates the deployment of that name, and another file's recipe of the same name is refused. Secrets are no part of a recipe; runs read them from the environment of the
 serving process.
@@ -109,10 +109,12 @@ def _refuse_taken_name(name: str, path: Path, description: str) -> None:
 
 
 def _place(recipe: Recipe) -> Recipe:
-    """Return a recipe whose warehouse and exports do not depend on the working directory."""
+    """Return a recipe whose warehouse, exports and models do not depend on the working directory."""
     catalog, data = (_absolute(place) for place in (recipe.warehouse.catalog, recipe.warehouse.data))
     warehouse = recipe.warehouse.model_copy(update={"catalog": catalog, "data": data})
-    run = recipe.run.model_copy(update={"exports": _absolute(recipe.run.exports)})
+    run = recipe.run.model_copy(
+        update={"exports": _absolute(recipe.run.exports), "models": _absolute(recipe.run.models)}
+    )
     return recipe.model_copy(update={"warehouse": warehouse, "run": run})
 
 

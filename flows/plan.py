@@ -83,6 +83,19 @@ def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
         f"{total['answered']:,} are answered already"
     )
     console.print("what gates and duplicates remove is counted as if it passed; a stage may send less than planned")
+    for line in _describe_policy(recipe):
+        console.print(line)
+
+
+def _describe_policy(recipe: Recipe) -> Iterator[str]:
+    """Yield a line for each step that is to be made of the data; what rounds send depends on the models before them."""
+    for step in recipe.policy.steps if recipe.policy else ():
+        assert recipe.policy is not None
+        clusters = recipe.policy.clusters_of(step)
+        models = f"{len(clusters)} models, merged ({recipe.policy.merge_of(step).method})" if clusters else "one model"
+        rounds = step.on_policy
+        times = f", {rounds.rounds} rounds of {rounds.samples} answers to each prompt" if rounds else ""
+        yield f"then {step.name}: {step.train.objective}, {models}{times}"
 
 
 @contextmanager

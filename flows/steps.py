@@ -43,7 +43,7 @@ class Source:
     def of(cls, build: BuildSummary) -> "Source":
         """Return the data of a build that has been exported."""
         assert build.export_path is not None
-        return cls(build.config_id, build.export_path)
+        return cls(build.config_id, str(Path(build.export_path).resolve()))
 
 
 @dataclass(frozen=True, slots=True)
