@@ -4,7 +4,6 @@ from functools import partial
 
 from schemas.errors import RecipeError
 from schemas.evaluation import Contestant, EvaluationSettings, Judge
-from schemas.models import ModelRun
 from schemas.policy import HeldOut
 from schemas.recipe import Recipe
 
@@ -25,8 +24,11 @@ def make_evaluation(
     """
     if a[0] == b[0]:
         raise RecipeError(f"both models are named {a[0]!r}; give them different names or folders")
-    held_out, run = (recipe.policy.held_out, recipe.policy.run) if recipe.policy else (HeldOut(), ModelRun())
-    contestant = partial(Contestant, samples=held_out.samples, sampling=held_out.sampling, run=run)
+    policy = recipe.policy
+    held_out = policy.held_out if policy else HeldOut()
+    contestant = partial(Contestant, samples=held_out.samples, sampling=held_out.sampling)
+    if policy:
+        contestant = partial(contestant, engine_args=policy.engine_args, run=policy.run)
     return EvaluationSettings(
         name=name,
         a=contestant(name=a[0], model=a[1]),

@@ -139,7 +139,12 @@ def _round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, p
     if on_policy.limit is not None:
         prompts = tuple(source.model_copy(update={"limit": on_policy.limit}) for source in prompts)
     teacher = Teacher(
-        name=policy.step, model=policy.model, samples=on_policy.samples, sampling=on_policy.sampling, run=run.policy.run
+        name=policy.step,
+        model=policy.model,
+        samples=on_policy.samples,
+        sampling=on_policy.sampling,
+        engine_args=run.policy.engine_args,
+        run=run.policy.run,
     )
     translation = recipe.translation and recipe.translation.model_copy(update={"completions_of": ()})
     return recipe.model_copy(

@@ -139,8 +139,8 @@ class Policy(Section):
     """``[policy]``: from a base model, step by step, to the policy that is kept.
 
     ``clusters`` are named lists of languages that are trained together, each with the ``shared`` ones besides. ``train``
-    is what the steps' ``[train]`` tables have in common. ``run`` is how vLLM executes the policy; like ``train.run`` and
-    ``merge.run`` it is no part of what the policy is.
+    is what the steps' ``[train]`` tables have in common. ``engine_args`` and ``run`` are a teacher's, for the policy when it
+    answers; like ``train.run`` and ``merge.run``, ``run`` is no part of what the policy is.
     """
 
     base: str = Field(min_length=1)
@@ -151,6 +151,7 @@ class Policy(Section):
     steps: tuple[Step, ...] = Field(min_length=1)
     held_out: HeldOut = HeldOut()
     watch: Watch = Watch()
+    engine_args: dict[str, Any] = Field(default_factory=dict)
     run: ModelRun = ModelRun()
 
     @model_validator(mode="before")
