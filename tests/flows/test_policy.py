@@ -1,12 +1,17 @@
 """A policy's steps over stand-ins for the engines; what trains and merges is real."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from factory.engines.base import Engine, Reply
+from factory.engines.open import Task
 from flows.execution import execute_build
 from flows.policy import PolicySummary, train_policy
+from schemas.models import Model
 from schemas.recipe import Recipe
 from schemas.recipe_file import load_recipe
 from tests.flows.direct import DirectEngines
@@ -15,6 +20,22 @@ from warehouse.build_views import latest_build, use_build
 from warehouse.lake import Lake
 
 STEPS = ("sft", "offline", "online_1")
+
+
+class LongerAnswers(DirectEngines):
+    """Stand-ins whose judge likes every answer of the round's policy better than any other's."""
+
+    def __call__(self, model: Model, task: Task, **options: Any) -> Engine:
+        engine = super().__call__(model, task, **options)
+        if task == "score":
+            engine.stream = lambda requests: (
+                Reply(request.request_id, score=like(request.messages[-1]["content"])) for request in requests
+            )
+        return engine
+
+
+def like(answer: str) -> float:
+    return 2 * ("online_1 says" in answer) + len(answer) % 10 / 10
 
 
 def run(path: Path, engines: DirectEngines) -> tuple[Recipe, PolicySummary]:
@@ -109,3 +130,16 @@ def test_a_collapsed_policy_ends_the_rounds(write_recipe, tmp_path, monkeypatch)
     _, summary = run(write_recipe(extra=online), engines)
     assert [stand.step for stand in summary.steps] == ["base"]
     assert summary.kept.step == "base"
+
+
+def test_a_round_that_is_stopped_is_the_last_and_is_set_aside(write_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = make_policy(clusters="", rounds=3, watch="max_kl = 1e-9, max_win_rate_drop = 1.0")
+    table, *steps = policy.split("[[policy.steps]]")
+    recipe, summary = run(write_recipe(extra=f"{table}[[policy.steps]]{steps[-1]}"), LongerAnswers())
+    assert [(stand.step, stand.is_kept) for stand in summary.steps] == [("base", True), ("online_1", False)]
+    assert summary.kept.step == "base"
+    with Lake.open(recipe.warehouse, read_only=True) as lake:
+        (row,) = lake.query("SELECT is_kept, detail FROM steps WHERE step = 'online_1'").rows()
+    assert row[0] is False
+    assert re.match(r"the reward rose from 0\.\d+ to 2\.\d+ while the policy moved by \d\.\d nats", row[1])
