@@ -10,7 +10,7 @@ READY := $(VENV)/.ready-$(DEVICE)
 BROKEN_ON_CPU := torchvision torchaudio torchcodec triton
 BROKEN := fasttext-predict robust-downloader colorlog
 
-.PHONY: setup demo test test-slow lint format lock models clean
+.PHONY: setup demo study test test-slow lint format lock models clean
 
 setup: $(READY)
 
@@ -22,6 +22,10 @@ $(READY): $(LOCK) pyproject.toml
 
 demo: setup
 	$(BIN)/factory demo
+
+# Five seeds of the whole recipe on the microworld, with tables: over half an hour on two cores. It goes on after a stop.
+study: setup
+	$(BIN)/python -m tests.benchmarks.study build/study
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -55,4 +59,4 @@ lock:
 	sed -i 's/+cpu$$//' requirements-gpu.lock
 
 clean:
-	rm -rf $(VENV) lake exports
+	rm -rf $(VENV) lake exports models build
