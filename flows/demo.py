@@ -54,7 +54,12 @@ def run_demo(folder: Path, *, fresh: bool = True) -> None:
     assert trained is not None
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         console.print()
-        console.print(make_table(judge_steps(lake, trained), "the policy, step by step (on held-out prompts)"))
+        console.print(
+            make_table(
+                judge_steps(lake, trained),
+                "the policy, step by step: games against the base on held-out prompts, and true quality",
+            )
+        )
     page = write_report(recipe.warehouse, recipe.name, folder / "report.html")
     console.print(f"policy: {trained.kept.model}\nreport: {page}", soft_wrap=True)
     _print_next_steps(console, folder)
@@ -111,7 +116,7 @@ def judge_steps(lake: Lake, policy: PolicySummary) -> pl.DataFrame:
         """,
         [policy.policy_id],
     )
-    judged = rows.with_columns(_grade()).group_by("step").agg(pl.col("quality").mean().alias("true_quality"))
+    judged = rows.with_columns(_grade()).group_by("step").agg(pl.col("quality").mean().alias("truth"))
     return policy.table().join(judged, on="step", how="left", maintain_order="left")
 
 

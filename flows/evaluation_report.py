@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.evaluation import EvaluationResult, evaluate
 from flows.held_out import make_evaluation
 from flows.identity import resolve_build
-from flows.report import make_table
+from flows.report import make_table, show_interval
 from schemas.errors import FactoryError
 from schemas.evaluation import Contestant, EvaluationSettings
 from schemas.paths import complete_name
@@ -123,13 +123,8 @@ def _show_rates(rates: pl.DataFrame) -> pl.DataFrame:
         "language",
         *(
             pl.struct(column, f"{column}_low", f"{column}_high")
-            .map_elements(_show_interval, return_dtype=pl.String)
+            .map_elements(lambda row: show_interval(*row.values()), return_dtype=pl.String)
             .alias(name)
             for column, name in RATES.items()
         ),
     )
-
-
-def _show_interval(figures: dict[str, float | None]) -> str:
-    rate, low, high = figures.values()
-    return "" if rate is None or low is None or high is None else f"{rate:.1%} ({100 * low:.0f}–{100 * high:.0f})"

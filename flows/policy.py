@@ -5,6 +5,7 @@ A round of an on-policy step is a build of its own, in which the latest policy s
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import polars as pl
 
@@ -16,6 +17,7 @@ from flows.execution import BuildSummary, execute_build
 from flows.held_out import choose_judge
 from flows.lanes import OpenEngine, Together, run_in_order
 from flows.policy_rows import Stand, find_stand
+from flows.report import show_interval
 from flows.slots import SlotPool, find_slots
 from flows.steps import PolicyRun, Source, do_step
 from flows.watch import won
@@ -38,16 +40,20 @@ class PolicySummary:
 
     def table(self) -> pl.DataFrame:
         """Return a row per step: its games against the base, its mean reward and length, and what became of it."""
-        figures = ("win_rate", "win_rate_low", "win_rate_high", "num_wins", "num_losses", "num_ties")
-        rows = [
-            {
-                "step": stand.step,
-                **{name: stand.scores.get(name) for name in (*figures, "reward", "num_tokens")},
-                "state": "stopped" if not stand.is_kept else "policy" if stand == self.kept else "",
-            }
-            for stand in self.steps
-        ]
-        return pl.DataFrame(rows)
+        return pl.DataFrame([_describe(stand, is_policy=stand == self.kept) for stand in self.steps])
+
+
+def _describe(stand: Stand, *, is_policy: bool) -> dict[str, Any]:
+    scores = stand.scores
+    has_played = scores.get("win_rate") is not None
+    return {
+        "step": stand.step,
+        "win rate": show_interval(*(scores[f"win_rate{end}"] for end in ("", "_low", "_high"))) if has_played else "",
+        "won/lost/tied": "{num_wins}/{num_losses}/{num_ties}".format(**scores) if has_played else "",
+        "reward": scores.get("reward"),
+        "tokens": None if scores.get("num_tokens") is None else round(scores["num_tokens"], 1),
+        "state": "policy" if is_policy else "" if stand.is_kept else "stopped",
+    }
 
 
 def train_policy(
@@ -100,8 +106,8 @@ def _identify(recipe: Recipe, build: Source, base: str) -> str:
 
 
 def _find_best(start: Stand, rounds: list[Stand]) -> Stand:
-    """Return who wins most against the base: the policy before the rounds, or one kept after them; of equals the latest."""
-    return max(reversed([start, *(stand for stand in rounds if stand.is_kept)]), key=lambda stand: won(stand.scores))
+    """Return who wins most against the base: the policy before the rounds, or one kept after them; of equals the first."""
+    return max((start, *(stand for stand in rounds if stand.is_kept)), key=lambda stand: won(stand.scores))
 
 
 def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int) -> list[Stand]:

@@ -53,6 +53,11 @@ def make_table(frame: pl.DataFrame, title: str) -> Table:
     return table
 
 
+def show_interval(rate: float | None, low: float | None, high: float | None) -> str:
+    """Return a share with its interval, in percent; nothing where there is none."""
+    return "" if rate is None or low is None or high is None else f"{rate:.1%} ({100 * low:.0f}–{100 * high:.0f})"
+
+
 def _show(value: object) -> str:
     match value:
         case None:
