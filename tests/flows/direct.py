@@ -65,5 +65,5 @@ class DirectEngines:
         if model.engine == "openai" and self.open_server is not None:
             return self.open_server(model, task, stop)
         settings = {"task": task, "name": name, "batch": 1, "seconds": 0, "log": str(self.log)}
-        settings["same"] = self.same(name)
+        settings["is_varied"] = not self.same(name)
         return DirectEngine(settings, self.fault)

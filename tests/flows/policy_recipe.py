@@ -3,20 +3,23 @@
 from factory.microworld.world import MODELS
 
 COMMON = 'max_length = 512, batch_rows = 8, dtype = "float32"'
-CLUSTERS = 'west = ["fr"], east = ["ar", "ja"]'
+CLUSTERS = '{ west = ["fr"], east = ["ar", "ja"] }'
 RUN = 'run = { device = "cpu", checkpoint_every = 1, tensorboard = false, plot = false }'
 
 
 def make_policy(
-    *, rounds: int = 1, beta: float = 0.1, watch: str = "", clusters: str = CLUSTERS, max_steps: int = 2
+    *, rounds: int = 1, beta: float = 0.1, watch: str = "", later: str = "clusters = {}", max_steps: int = 2
 ) -> str:
-    """Return the table as TOML. By default no round is stopped: stand-ins answer at random."""
+    """Return the table as TOML; ``later`` is for the steps after the first, which by default train one model each.
+
+    By default no round is stopped: stand-ins answer at random.
+    """
     return f"""
 models = "models"
 [policy]
 base = "{MODELS / "base"}"
 shared = ["en"]
-clusters = {{ {clusters} }}
+clusters = {CLUSTERS}
 train = {{ max_steps = {max_steps}, {COMMON}, {RUN} }}
 held_out = {{ bootstrap_rounds = 20 }}
 watch = {{ {watch or "max_win_rate_drop = 1.0, max_length_ratio = 100, max_kl = 100, max_repetition_rise = 1"} }}
@@ -25,10 +28,12 @@ name = "sft"
 train = {{ objective = "sft", learning_rate = 1e-4 }}
 [[policy.steps]]
 name = "offline"
+{later}
 pairs = ["best_vs_worst"]
 train = {{ objective = "dpo", learning_rate = 1e-4 }}
 [[policy.steps]]
 name = "online"
+{later}
 train = {{ objective = "dpo", learning_rate = 1e-4 }}
 on_policy = {{ rounds = {rounds}, betas = {[beta] * rounds}, samples = 2 }}
 """

@@ -24,7 +24,7 @@ class StandIn:
         self.name = settings["name"]
         self.batch = settings["batch"]
         self.seconds = settings["seconds"]
-        self.same = settings.get("same", False)
+        self.is_varied = settings.get("is_varied", False)
         self.log = Path(settings["log"]).open("a", encoding="utf-8")  # noqa: SIM115
         self.waiting: list[Request] = []
 
@@ -41,7 +41,8 @@ class StandIn:
 
     def answer(self, request: Request) -> Reply:
         text = request.messages[-1]["content"]
-        sample = request.request_id if self.task == "generate" and not self.same else ""
+        # A supervised child sees ids of its own making, which tell nothing of the sample.
+        sample = request.request_id if self.task == "generate" and self.is_varied else ""
         digest = hashlib.sha256(f"{self.name} {text} {sample}".encode()).digest()
         if self.task == "score":
             return Reply(request.request_id, score=int.from_bytes(digest[:4], "big") / 2**28, num_prompt_tokens=9)

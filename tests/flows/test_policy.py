@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from factory.engines.base import Engine, Reply
 from factory.engines.open import Task
@@ -58,9 +59,7 @@ def test_a_policy_goes_on_step_by_step(write_recipe, tmp_path, monkeypatch):
     models, asked = list_models(tmp_path), log.read_text().splitlines()
     assert [stand.step for stand in first.steps] == ["base", *STEPS]
     assert first.kept in first.steps
-    assert {name.rpartition("-")[0] for name in models} == {
-        f"{step}{part}" for step in STEPS for part in ("", "-west", "-east")
-    }
+    assert {name.rpartition("-")[0] for name in models} == {*STEPS, "sft-west", "sft-east"}
     check_tables(recipe, first)
 
     _, again = run(write_recipe(extra=make_policy()), engines)
@@ -71,9 +70,7 @@ def test_a_policy_goes_on_step_by_step(write_recipe, tmp_path, monkeypatch):
     _, changed = run(write_recipe(extra=make_policy(beta=0.3)), engines)
     after = list_models(tmp_path)
     assert {name: after[name] for name in models} == models
-    assert {name.rpartition("-")[0] for name in after.keys() - models.keys()} == {
-        f"online_1{part}" for part in ("", "-west", "-east")
-    }
+    assert {name.rpartition("-")[0] for name in after.keys() - models.keys()} == {"online_1"}
     assert [stand.checkpoint_id for stand in changed.steps[:3]] == [stand.checkpoint_id for stand in first.steps[:3]]
     assert changed.steps[3].checkpoint_id != first.steps[3].checkpoint_id
     # asked were the new policy's held-out answers and their scores, nothing else
@@ -121,10 +118,11 @@ def check_tables(recipe: Recipe, summary: PolicySummary) -> None:
     assert set(learnt["model"]) == {"north", "south", "offline"}
 
 
+@pytest.mark.slow
 def test_a_collapsed_policy_ends_the_rounds(write_recipe, tmp_path, monkeypatch):
     """Equal answers make no pairs; what was reached before is kept."""
     monkeypatch.chdir(tmp_path)
-    policy = make_policy(clusters="").split("[[policy.steps]]")
+    policy = make_policy().split("[[policy.steps]]")
     online = policy[0] + "[[policy.steps]]" + policy[-1]
     engines = DirectEngines(same=lambda name: name == "base")
     _, summary = run(write_recipe(extra=online), engines)
@@ -134,7 +132,7 @@ def test_a_collapsed_policy_ends_the_rounds(write_recipe, tmp_path, monkeypatch)
 
 def test_a_round_that_is_stopped_is_the_last_and_is_set_aside(write_recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    policy = make_policy(clusters="", rounds=3, watch="max_kl = 1e-9, max_win_rate_drop = 1.0")
+    policy = make_policy(rounds=3, watch="max_kl = 1e-9, max_win_rate_drop = 1.0")
     table, *steps = policy.split("[[policy.steps]]")
     recipe, summary = run(write_recipe(extra=f"{table}[[policy.steps]]{steps[-1]}"), LongerAnswers())
     assert [(stand.step, stand.is_kept) for stand in summary.steps] == [("base", True), ("online_1", False)]

@@ -56,7 +56,7 @@ def find_trainers(folder: Path) -> list[int]:
 @pytest.mark.timeout(1200)
 def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
     rng = random.Random(os.environ.get("FACTORY_TEST_SEED", "5"))
-    policy = make_policy(max_steps=6)
+    policy = make_policy(max_steps=6, later="")
     path = write_recipe(extra=policy)
     models, marker = tmp_path / "models" / "small", tmp_path / "merging"
     for run in ("sft-west", "offline-east"):
