@@ -23,13 +23,14 @@ ROOT = Path(__file__).parents[2]
 def start(recipe: Path, marker: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "tests.flows.drive_policy", str(recipe), str(marker)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=recipe.parent, env=environment, stderr=subprocess.PIPE)
+    with (recipe.parent / "log.txt").open("wb") as log:
+        return subprocess.Popen(command, cwd=recipe.parent, env=environment, stderr=log)
 
 
-def wait_for(process: "subprocess.Popen[bytes]", reached) -> None:
+def wait_for(process: "subprocess.Popen[bytes]", folder: Path, reached) -> None:
     end = time.monotonic() + 120
     while not reached():
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, (folder / "log.txt").read_text()
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -62,13 +63,13 @@ def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
     for run in ("sft-west", "offline-east"):
         process = start(path, marker)
         num_steps = rng.randint(1, 4)
-        wait_for(process, lambda run=run, num_steps=num_steps: count_lines(models, run) >= num_steps)
+        wait_for(process, tmp_path, lambda run=run, num_steps=num_steps: count_lines(models, run) >= num_steps)
         process.kill()
         process.wait()
         wait_until_gone(tmp_path)
         assert not list(models.glob(f"{run}-*/result.json"))
         process = start(path, marker)
-        wait_for(process, marker.exists)
+        wait_for(process, tmp_path, marker.exists)
         process.send_signal(signal.SIGKILL)
         process.wait()
         step = run.partition("-")[0]
@@ -76,7 +77,7 @@ def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
         assert not [folder for folder in models.glob(f"{step}-*") if (folder / "config.json").is_file()]
         marker.unlink()
     process = start(path, marker)
-    assert process.wait() == 0, process.stderr.read().decode()
+    assert process.wait() == 0, (tmp_path / "log.txt").read_text()
 
     other = tmp_path / "other"
     other.mkdir()
