@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def save_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory) -> Path:
     return save_model(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture
+def broken_llama(llama: Path, tmp_path: Path) -> Path:
+    """The model with one embedding that is no number, that of a token which only a row with a tilde has."""
+    folder = shutil.copytree(llama, tmp_path / "broken")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (token,) = make_tokenizer()("~", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[token] = torch.nan
+    model.save_pretrained(folder)
+    return folder
 
 
 def write_rows(path: Path, rows) -> Path:

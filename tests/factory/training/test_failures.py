@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,14 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from factory.training import lock
 from factory.training.trainer import _Run, train
 from schemas.errors import TrainingError
 from schemas.training import Lora, TrainSettings
-from tests.factory.training.conftest import chat, make_tokenizer, pairs, turns, write_rows
+from tests.factory.training.conftest import chat, pairs, turns, write_rows
 from tests.factory.training.test_trainer import losses, pair_file, settings
 from tests.machine import make_small_disk
 
@@ -44,17 +41,11 @@ def before_step(monkeypatch, number, act):
     monkeypatch.setattr(_Run, "_step", acting)
 
 
-def test_a_held_out_loss_that_is_no_number_names_the_rows(llama, tmp_path):
-    folder = shutil.copytree(llama, tmp_path / "broken")
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    (token,) = make_tokenizer()("~", add_special_tokens=False)["input_ids"]
-    with torch.no_grad():
-        model.get_input_embeddings().weight[token] = torch.nan
-    model.save_pretrained(folder)
+def test_a_held_out_loss_that_is_no_number_names_the_rows(broken_llama, tmp_path):
     held_out = write_rows(tmp_path / "eval.jsonl", [*turns(3), {"id": "odd"} | chat("what is ~", "that")])
     data = write_rows(tmp_path / "rows.jsonl", turns(20))
     with pytest.raises(TrainingError, match=r"after step 0 the held-out loss is nan, from the rows odd$"):
-        train(settings(folder, data, "sft", eval_data=str(held_out)), tmp_path / "run", quiet=True)
+        train(settings(broken_llama, data, "sft", eval_data=str(held_out)), tmp_path / "run", quiet=True)
 
 
 def test_a_full_disk_at_the_final_save_leaves_the_checkpoints(llama, pair_file, tmp_path, make_small_disk, monkeypatch):
