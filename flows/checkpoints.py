@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import polars as pl
-
 from factory.engines.fingerprint import fingerprint_model
+from factory.stages.rows import make_frame
 from schemas.models import Model
 from schemas.settings import WarehouseSettings
 from warehouse.lake import Lake
@@ -38,5 +37,5 @@ def record_checkpoint(
         "recorded_at": datetime.now(UTC),
     }
     with Lake.open(warehouse) as lake:
-        lake.append("checkpoints", pl.DataFrame([row], schema_overrides={"export_id": pl.String}))
+        lake.append("checkpoints", make_frame("checkpoints", [row]))
     return checkpoint_id

@@ -74,10 +74,10 @@ def merge_once(
     settings: MergeSettings, folder: Path, name: str, warehouse: WarehouseSettings, *, quiet: bool = False
 ) -> tuple[str, str]:
     """Merge into a folder that is named by what the merge is, where there is none yet; return it and its checkpoint id."""
-    models = (*settings.models, *([] if settings.base is None else [settings.base]))
     identity = settings.identity()
-    for model, content in zip((*identity["models"], identity["base"] or {}), map(_fingerprint, models), strict=False):
-        model["model"] = content
+    named = [*identity["models"], *([] if settings.base is None else [identity["base"]])]
+    for model, parent in zip(named, _parents(settings), strict=True):
+        model["model"] = _fingerprint(parent)
     output = folder / f"{name}-{content_id('merge', identity)[:8]}"
     if not output.exists():
         _merge_and_record(settings, output, {}, warehouse, quiet=quiet)
@@ -115,16 +115,20 @@ def _record(
     notes: Sequence[str],
     warehouse: WarehouseSettings,
 ) -> str:
-    """Record the merged model; the base is the last parent."""
-    parents = [*settings.models, *([] if settings.base is None else [settings.base])]
+    """Record the merged model."""
     return record_checkpoint(
         model,
         warehouse,
         kind="merge",
-        parents=[_fingerprint(parent) for parent in parents],
+        parents=list(map(_fingerprint, _parents(settings))),
         config={"merge": settings.identity(), "notes": list(notes)},
         metrics=metrics,
     )
+
+
+def _parents(settings: MergeSettings) -> list[MergeModel]:
+    """Return all models that a merge is made of; the base, if there is one, is the last."""
+    return [*settings.models, *([] if settings.base is None else [settings.base])]
 
 
 def _fingerprint(parent: MergeModel) -> str:

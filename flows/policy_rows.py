@@ -10,10 +10,11 @@ from typing import Any
 import polars as pl
 
 from factory.evaluation.winrates import ALL
+from factory.stages.rows import make_frame
 from factory.training.result import TrainResult
 from flows.evaluation import EvaluationResult
 from flows.watch import won
-from schemas.tables import Steps, StepScores
+from schemas.paths import is_path
 from warehouse.lake import Lake
 
 _COUNTS = ("num_wins", "num_losses", "num_ties")
@@ -115,22 +116,20 @@ def record_stand(
         "recorded_at": datetime.now(UTC),
     }
     named = scores.rows.select(pl.lit(policy_id).alias("policy_id"), pl.lit(stand.step).alias("step"), pl.all())
-    lake.append("step_scores", StepScores.validate(named.select(StepScores.column_names()), cast=True))
-    lake.append("steps", Steps.validate(pl.DataFrame([row], schema_overrides=_dtypes()), cast=True))
+    lake.append("step_scores", make_frame("step_scores", named.to_dicts()))
+    lake.append("steps", make_frame("steps", [row]))
 
 
 def find_stand(lake: Lake, policy_id: str, step: str) -> Stand | None:
-    """Return a step that is done and whose model is still there."""
+    """Return a step that is done and whose model is still there; a base may be on the hub."""
     rows = lake.query("SELECT * FROM steps WHERE policy_id = ? AND step = ?", [policy_id, step])
-    if rows.is_empty() or not Path(rows.item(0, "path")).is_dir():
+    if rows.is_empty():
         return None
     row = rows.row(0, named=True)
+    if is_path(row["path"]) and not Path(row["path"]).is_dir():
+        return None
     scores = lake.query(
         "SELECT * EXCLUDE (policy_id, step) FROM step_scores WHERE policy_id = ? AND step = ? AND language = ?",
         [policy_id, step, ALL],
     )
     return Stand(step, row["path"], row["checkpoint_id"], scores.row(0, named=True), row["is_kept"], row["detail"])
-
-
-def _dtypes() -> dict[str, Any]:
-    return dict(Steps.create_empty().schema)
