@@ -1,18 +1,19 @@
 """Training rows as they are read: conversations or texts, from an export, from files, or from a Hugging Face dataset."""
 
+import csv
 import glob
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from factory.stages.files import SUFFIXES, RawRow, read_dataset_columns, read_dataset_rows, read_file_rows
 from schemas.errors import InputError
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
+
+if TYPE_CHECKING:
+    from factory.stages.files import RawRow
 
 Messages = list[dict[str, str]]
 
@@ -53,6 +54,8 @@ def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRo
     Raises:
         InputError: there is no such data, or it lacks the columns.
     """
+    from factory.stages.files import SUFFIXES, read_dataset_columns, read_dataset_rows, read_file_rows  # and polars
+
     manifest = Path(data) / "manifest.json"
     if manifest.is_file():
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
@@ -73,7 +76,7 @@ def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRo
 def _is_wanted(value: Mapping[str, Any], settings: TrainSettings) -> bool:
     """Whether a row is of the languages and strategies asked for."""
     asked = {"language": settings.languages, "strategy": settings.strategies}
-    return all(value[column] in names for column, names in asked.items() if names)
+    return all(value.get(column) in names for column, names in asked.items() if names)
 
 
 def read_export_id(data: str) -> str | None:
@@ -111,14 +114,37 @@ def _columns_of_file(pattern: str) -> list[str]:
     paths = find_files(pattern)
     if not paths:
         raise InputError(f"there is no training data at {pattern}")
+    path = paths[0]
+    if path.suffix == ".parquet":
+        return _columns_of_parquet(path)
     try:
-        if paths[0].suffix == ".parquet":
-            return list(pl.read_parquet_schema(paths[0]))
-        with paths[0].open(encoding="utf-8") as lines:
-            first = next((line for line in lines if line.strip()), "{}")
-        return list(json.loads(first)) if paths[0].suffix == ".jsonl" else first.strip().split(",")
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{paths[0]} cannot be read: {error}") from error
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            if path.suffix == ".jsonl":
+                return _columns_of_first_row(lines)
+            return next(csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _columns_of_parquet(path: Path) -> list[str]:
+    import polars as pl
+
+    try:
+        return list(pl.read_parquet_schema(path))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _columns_of_first_row(lines: Iterable[str]) -> list[str]:
+    """Return the fields of the first JSON object; other lines will be listed one by one."""
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            return list(value)
+    return []
 
 
 def _choose_columns(names: list[str], where: str, settings: TrainSettings) -> tuple[tuple[str, ...], list[str]]:
@@ -136,7 +162,7 @@ def _choose_columns(names: list[str], where: str, settings: TrainSettings) -> tu
     raise InputError(f"{where} has the columns {', '.join(names) or 'none'}; {what} needs {allowed}")
 
 
-def _parse(raw: RawRow, form: tuple[str, ...]) -> TextRow | Rejected:
+def _parse(raw: "RawRow", form: tuple[str, ...]) -> TextRow | Rejected:
     if raw.value is None:
         assert raw.fault is not None
         return Rejected(raw.where, "", raw.fault.reason, raw.fault.detail)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from factory.training import lock
-from factory.training.trainer import _Run, train
+from factory.training.run import Run
+from factory.training.trainer import train
 from schemas.errors import TrainingError
 from schemas.training import Lora, TrainSettings
 from tests.factory.training.conftest import chat, pairs, turns, write_rows
@@ -31,14 +32,14 @@ def fill(disk: Path, *, room: int) -> None:
 
 def before_step(monkeypatch, number, act):
     """Have something happen before a step of a run."""
-    step = _Run._step
+    step = Run._step
 
     def acting(run, at, rate):
         if at == number:
             act()
         return step(run, at, rate)
 
-    monkeypatch.setattr(_Run, "_step", acting)
+    monkeypatch.setattr(Run, "_step", acting)
 
 
 def test_a_held_out_loss_that_is_no_number_names_the_rows(broken_llama, tmp_path):

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from factory.training.curves import read_metrics
 from factory.training.dataset import load_datasets
 from factory.training.preparation import prepare
+from factory.training.run import Run
 from factory.training.step import Stepper
-from factory.training.trainer import _Run, train
+from factory.training.trainer import train
 from factory.training.world import World
 from schemas.errors import InputError, TrainingError
 from schemas.training import Lora, TrainRun, TrainSettings
@@ -133,7 +134,7 @@ def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(llama, pair_file, turn_fi
         llama, data, objective, lora=lora, eval_every=2, eval_data=str(held_out), run={"checkpoint_every": 2}
     )
     whole = train(chosen, tmp_path / "whole", quiet=True)
-    step = _Run._step
+    step = Run._step
     for stop in range(1, 7):
         output = tmp_path / f"stopped-{stop}"
 
@@ -142,10 +143,10 @@ def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(llama, pair_file, turn_fi
                 raise KeyboardInterrupt
             return step(run, number, rate)
 
-        monkeypatch.setattr(_Run, "_step", stopping)
+        monkeypatch.setattr(Run, "_step", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(chosen, output, quiet=True)
-        monkeypatch.setattr(_Run, "_step", step)
+        monkeypatch.setattr(Run, "_step", step)
         result = train(chosen, output, quiet=True)
         assert losses(output) == losses(tmp_path / "whole")
         assert losses(output, "eval") == losses(tmp_path / "whole", "eval")
@@ -166,7 +167,7 @@ def test_a_killed_process_goes_on_bit_for_bit(llama, pair_file, tmp_path):
     done = len(losses(output))
     assert 4 <= done < 400
     short = chosen.model_copy(update={"max_steps": 400})
-    steps = _Run._step
+    steps = Run._step
 
     def stop_soon(run, number, rate):
         if number > done + 3:
@@ -175,7 +176,7 @@ def test_a_killed_process_goes_on_bit_for_bit(llama, pair_file, tmp_path):
 
     for where in (output, tmp_path / "whole"):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(_Run, "_step", stop_soon)
+            patch.setattr(Run, "_step", stop_soon)
             train(short, where, quiet=True)
     assert losses(output) == losses(tmp_path / "whole")
     assert len(losses(output)) == done + 3
@@ -288,14 +289,14 @@ def test_another_model_or_other_settings_are_refused_in_a_runs_folder(llama, pai
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(llama, pair_file, tmp_path, monkeypatch):
     chosen = settings(llama, pair_file, run={"checkpoint_every": 1})
-    step, limits = _Run._step, resource.getrlimit(resource.RLIMIT_FSIZE)
+    step, limits = Run._step, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def filling(run, number, rate):
         if number == 4:
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
         return step(run, number, rate)
 
-    monkeypatch.setattr(_Run, "_step", filling)
+    monkeypatch.setattr(Run, "_step", filling)
     try:
         with pytest.raises(
             TrainingError, match=r"step-0000004 could not be written: .*; the last good one is step-0000003"
@@ -305,7 +306,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(llama, pair_file, tmp_path,
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-0000002", "step-0000003"]
-    monkeypatch.setattr(_Run, "_step", step)
+    monkeypatch.setattr(Run, "_step", step)
     train(chosen, tmp_path / "run", quiet=True)
     train(chosen, tmp_path / "whole", quiet=True)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
