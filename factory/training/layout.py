@@ -44,10 +44,7 @@ class Layout:
 
     def sees(self, query: Tensor, key: Tensor, window: int | None) -> Tensor:
         """Whether tokens at the places ``query`` see those at ``key`` (broadcast), in a sliding window if one is given."""
-        positions = self.positions[0]
-        same = (self.groups[query] == self.groups[key]) & (key <= query)
-        same = same & ((self.branches[key] == 0) | (self.branches[key] == self.branches[query]))
-        return same if window is None else same & (positions[query] - positions[key] < window)
+        return is_seen(self.positions[0], self.groups, self.branches, query, key, window)
 
     def group_mask(self, group: int, window: int | None) -> Tensor | None:
         """Return the mask [L, L] of one group for SDPA, or None where plain causal attention is the same."""
@@ -61,6 +58,15 @@ class Layout:
             self.masks[key] = self.sees(places[:, None], places[None, :], window)
         mask: Tensor = self.masks[key]
         return mask
+
+
+def is_seen(
+    positions: Tensor, groups: Tensor, branches: Tensor, query: Tensor, key: Tensor, window: int | Tensor | None
+) -> Tensor:
+    """Whether the token at ``query`` sees the one at ``key``, by position, group and branch of each token, [T]."""
+    same = (groups[query] == groups[key]) & (key <= query)
+    same = same & ((branches[key] == 0) | (branches[key] == branches[query]))
+    return same if window is None else same & (positions[query] - positions[key] < window)
 
 
 def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Layout:

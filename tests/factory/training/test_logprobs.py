@@ -103,23 +103,6 @@ def test_sharing_prompts_changes_nothing(llama):
     torch.testing.assert_close(policy(layout), shared, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:flex_attention called")
-def test_flex_attention_sees_what_the_cpu_sees(tmp_path, monkeypatch):
-    """The path of a GPU, forward alone: flex attention has no backward here."""
-    from factory.training import attention
-
-    for family in ("cohere2", "gemma2"):
-        policy = load_policy(str(save_model(tmp_path / family, family)), dtype=torch.float32, device=CPU)
-        with torch.no_grad():
-            plain = policy(policy.pack(draw_pairs(), CPU))
-            with monkeypatch.context() as patch:
-                patch.setattr(attention, "_attend_by_group", attention._flex)
-                layout = policy.pack(draw_pairs(), CPU)
-                flexed = policy(layout)
-        assert any("flex" in key for key in layout.masks)
-        torch.testing.assert_close(flexed, plain, rtol=1e-4, atol=1e-4)
-
-
 def settings(**values) -> TrainSettings:
     return TrainSettings(model="m", data="d", **values)
 
