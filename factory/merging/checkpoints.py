@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from factory.merging.adapters import CONFIG, Adapter, LowRank, read_adapter, read_config
@@ -68,23 +67,26 @@ class Checkpoint:
         factors = [tensor.path for change in self.changes.values() for tensor in (change.a, change.b)]
         return {tensor.path for tensor in self.tensors.values()} | set(factors)
 
-    def read(self, reader: Reader, name: str, start: int, stop: int, dtype: torch.dtype, device: str) -> Tensor:
-        """Return elements ``start`` to ``stop`` of a flattened parameter, the adapter's change added."""
-        values = reader.read(self.tensors[name], start, stop)
-        values = values.to(device).to(dtype)
+    def fill(self, values: Tensor, reader: Reader, raw: Tensor, name: str, start: int) -> Tensor:
+        """Fill flat values with a parameter's elements from ``start`` on, the adapter's change added; return them.
+
+        ``raw`` has room for as many elements as they are stored; to a GPU they go as they are and become wider there.
+        """
+        reader.fill(raw, self.tensors[name], start)
+        values.copy_(raw.to(values.device))
         change = self.changes.get(name)
         if change is not None:
             columns = change.shape[1]
-            first, last = start // columns, -(-stop // columns)
-            left, right = _factors(reader, change, dtype, device)
-            rows = (left[first:last] @ right).flatten()
-            values.add_(rows[start - first * columns : stop - first * columns], alpha=change.scale)
+            first, last = start // columns, -(-(start + values.numel()) // columns)
+            left, right = _factors(reader, change, values)
+            rows = (left[first:last] @ right).flatten()[start - first * columns :]
+            values.add_(rows[: values.numel()], alpha=change.scale)
         return values
 
 
-def _factors(reader: Reader, change: LowRank, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    """Return the two matrices whose product has the rows of the stored matrix."""
-    a, b = (reader.read_matrix(tensor, dtype, device) for tensor in (change.a, change.b))
+def _factors(reader: Reader, change: LowRank, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two matrices whose product has the rows of the stored matrix, in the dtype and place of ``like``."""
+    a, b = (reader.read_matrix(tensor, like.dtype, like.device) for tensor in (change.a, change.b))
     return (a.T, b.T) if change.is_transposed else (b, a)
 
 

@@ -19,6 +19,7 @@ from factory.merging.companions import compare_companions, write_companions
 from factory.merging.methods import MIN_WEIGHT_SUM
 from factory.merging.passes import Block, Parameter, copy_steps, plan_steps
 from factory.merging.safetensors_files import Reader, Writer, open_reader
+from factory.merging.scratch import Scratch
 from factory.merging.stream import BLOCK_ELEMENTS, GPU_BLOCK_ELEMENTS, Work, default_num_threads, stream
 from factory.merging.weights import count_layers, find_depth, weights_of
 from schemas.disk import sync
@@ -111,11 +112,15 @@ def _write_weights(
         done += num_bytes[parameter.name]
         progress(done, total)
 
+    scratch = Scratch()
     try:
         with open_reader() as reader:
             reader.open(path for source in sources for path in source.paths())
             stream(
-                (_plan_work(settings, sources, each, reader, writer, dtypes[each.name]) for each in parameters),
+                (
+                    _plan_work(settings, sources, each, reader, writer, scratch, dtypes[each.name])
+                    for each in parameters
+                ),
                 num_threads=settings.run.threads or default_num_threads(settings.run.device),
                 block_elements=BLOCK_ELEMENTS if settings.run.device == "cpu" else GPU_BLOCK_ELEMENTS,
                 finished=finished,
@@ -131,20 +136,23 @@ def _plan_work(
     parameter: Parameter,
     reader: Reader,
     writer: Writer,
+    scratch: Scratch,
     dtype: torch.dtype,
 ) -> Work:
-    name, device = parameter.name, settings.run.device
+    name = parameter.name
     stored = [source.tensors[name] for source in sources]
     working = _working_dtype([tensor.dtype for tensor in stored])
 
     def make_block(start: int, stop: int) -> Block:
-        def read(number: int) -> Tensor:
-            return sources[number].read(reader, name, start, stop, working, device)
+        def read(number: int, slot: int = 0) -> Tensor:
+            values = scratch.take(f"values {slot}", stop - start, working, settings.run.device)
+            raw = scratch.take("raw", stop - start, stored[number].dtype)
+            return sources[number].fill(values, reader, raw, name, start)
 
-        return Block(start, stop, read, lambda: read(-1))
+        return Block(start, stop, read, lambda: read(-1, -1), scratch)
 
     def write(start: int, values: Tensor) -> None:
-        writer.write(name, start, values.to(dtype).cpu())
+        writer.write(name, start, scratch.take("result", values.numel(), dtype).copy_(values))
 
     def prefetch() -> None:
         for tensor in stored:

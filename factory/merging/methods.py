@@ -53,7 +53,7 @@ def ties(
     for tensor, density in zip(tensors, densities, strict=True):
         delta = tensor - base
         deltas.append(trim(delta, find_threshold(delta, density)))
-    return add_to_base(base, elect(weigh(deltas, weights), weights, normalize=normalize), scale)
+    return torch.add(base, elect(weigh(deltas, weights), weights, normalize=normalize), alpha=scale)
 
 
 def dare(
@@ -78,7 +78,7 @@ def dare(
         change = elect(weigh(deltas, scaled), weights, normalize=normalize)
     else:
         change = weighted_sum(deltas, share_out(scaled, weights, normalize=normalize))
-    return add_to_base(base, change, scale)
+    return torch.add(base, change, alpha=scale)
 
 
 def normalize_weights(weights: Sequence[float]) -> list[float]:
@@ -216,16 +216,16 @@ def sum_agreeing(deltas: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
     """Return the sum of the ``v_i = w_i delta_i`` whose sign is that of their sum; the deltas are overwritten.
 
     With ``P`` the sum of those and ``N`` that of the others' magnitudes, ``sum(|v_i|) = P + N`` and ``|sum(v_i)| = P - N``,
-    so that the mean of ``sum(v_i)`` and of ``sum(|v_i|)`` with its sign is wanted.
+    so that half of ``sum(v_i)`` and half of ``sum(|v_i|)`` with its sign make up what is wanted.
     """
-    pairs = zip(deltas, weights, strict=True)
-    delta, weight = next(pairs)
-    votes = delta.mul_(weight)
+    pairs = zip(deltas, (weight / 2 for weight in weights), strict=True)
+    delta, half = next(pairs)
+    votes = delta * half
     magnitudes = votes.abs()
-    for delta, weight in pairs:
-        votes.add_(delta, alpha=weight)
-        magnitudes.add_(delta.abs_(), alpha=abs(weight))
-    return votes.add_(_give_sign(magnitudes, votes)).mul_(0.5)
+    for delta, half in pairs:
+        votes.add_(delta, alpha=half)
+        magnitudes.add_(delta.abs_(), alpha=abs(half))
+    return votes.add_(_give_sign(magnitudes, votes))
 
 
 def _give_sign(magnitudes: Tensor, values: Tensor) -> Tensor:
@@ -235,11 +235,6 @@ def _give_sign(magnitudes: Tensor, values: Tensor) -> Tensor:
     signs = values.view(torch.int32).bitwise_and(torch.iinfo(torch.int32).min)
     magnitudes.view(torch.int32).bitwise_or_(signs)
     return magnitudes
-
-
-def add_to_base(base: Tensor, change: Tensor, scale: float) -> Tensor:
-    """Return ``base + lambda * change``."""
-    return torch.add(base, change, alpha=scale)
 
 
 def l1_factor(l1_norm: float, kept_l1_norm: float) -> float:

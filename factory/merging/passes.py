@@ -14,6 +14,7 @@ from torch import Tensor
 
 from factory.merging import methods
 from factory.merging.masks import draw_mask
+from factory.merging.scratch import Scratch
 from factory.merging.selection import Pass, select_largest
 from schemas.merging import MergeSettings
 
@@ -30,12 +31,20 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Elements ``start`` to ``stop`` of a flattened parameter, and how to read those of model ``i``, or of the base."""
+    """Elements ``start`` to ``stop`` of a flattened parameter, and how to read those of model ``i``, or of the base.
+
+    ``read(i, slot)`` overwrites what was read into the same slot before, 0 by default; the base has one of its own.
+    """
 
     start: int
     stop: int
-    read: Callable[[int], Tensor]
+    read: Callable[..., Tensor]
     read_base: Callable[[], Tensor]
+    scratch: Scratch
+
+    def read_all(self, numbers: Sequence[int]) -> list[Tensor]:
+        """Return the values of several models, side by side."""
+        return [self.read(number, slot) for slot, number in enumerate(numbers)]
 
 
 Combine: TypeAlias = Callable[[Block], Tensor]
@@ -80,7 +89,7 @@ def _linear(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) ->
 def _slerp(parameter: Parameter, at: Sequence[int]) -> Steps:
     coefficients = [1.0]
     if len(at) > 1:
-        gram = yield Pass(lambda block: methods.gram_matrix([block.read(number) for number in at]), sum)
+        gram = yield Pass(lambda block: methods.gram_matrix(block.read_all(at)), sum)
         coefficients = methods.slerp_coefficients(gram, [parameter.weights[number] for number in at])
     return lambda block: methods.weighted_sum((block.read(number) for number in at), coefficients)
 
@@ -93,7 +102,7 @@ def _ties(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
 
     def magnitudes(block: Block) -> list[Tensor]:
         base = block.read_base()
-        return [block.read(at[place]).sub_(base).abs_() for place in sought]
+        return [values.sub_(base).abs_() for values in block.read_all([at[place] for place in sought])]
 
     if sought:
         found = yield from select_largest(magnitudes, parameter.num_elements, [ranks[place] for place in sought])
@@ -103,12 +112,10 @@ def _ties(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
     def combine(block: Block) -> Tensor:
         base = block.read_base()
         deltas = [
-            methods.trim(block.read(number).sub_(base), threshold).mul_(weight)
-            for number, threshold, weight in zip(at, thresholds, weights, strict=True)
+            methods.trim(values.sub_(base), threshold).mul_(weight)
+            for values, threshold, weight in zip(block.read_all(at), thresholds, weights, strict=True)
         ]
-        return methods.add_to_base(
-            base, methods.elect(deltas, weights, normalize=settings.is_normalized), settings.lambda_
-        )
+        return base.add_(methods.elect(deltas, weights, normalize=settings.is_normalized), alpha=settings.lambda_)
 
     return combine
 
@@ -122,7 +129,7 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
     def mask(block: Block, place: int, like: Tensor) -> Tensor:
         """Return 1 for what is kept of a task vector and 0 for what is dropped, in the dtype and place of ``like``."""
         drawn = draw_mask(settings.seed, keys[place], parameter.name, densities[place], block.start, block.stop)
-        return drawn.to(like.device).to(like.dtype)
+        return block.scratch.take("mask", like.numel(), like.dtype, like.device).copy_(drawn.to(like.device))
 
     def norms(block: Block) -> np.ndarray:
         """Return the L1 norm of each task vector, and of what is kept of it."""
@@ -157,6 +164,6 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
 
     def combine(block: Block) -> Tensor:
         base = block.read_base()
-        return methods.add_to_base(base, join(masked_deltas(block, base)), settings.lambda_)
+        return base.add_(join(masked_deltas(block, base)), alpha=settings.lambda_)
 
     return combine

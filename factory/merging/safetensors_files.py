@@ -116,25 +116,24 @@ class Reader:
         while self._files:
             os.close(self._files.popitem()[1])
 
-    def read(self, tensor: StoredTensor, start: int, stop: int) -> Tensor:
-        """Return elements ``start`` to ``stop`` of the flattened tensor, in its dtype.
+    def fill(self, values: Tensor, tensor: StoredTensor, start: int) -> Tensor:
+        """Fill flat values, of the tensor's dtype, with its elements from ``start`` on; return them.
 
         Raises:
             InputError: the file ends before them.
         """
-        size = tensor.dtype.itemsize
-        raw = torch.empty((stop - start) * size, dtype=torch.uint8)
-        view = memoryview(raw.numpy())
-        position, done = tensor.offset + start * size, 0
+        view = memoryview(values.view(torch.uint8).numpy())
+        position, done = tensor.offset + start * tensor.dtype.itemsize, 0
         while done < len(view):
             count = os.preadv(self._files[tensor.path], [view[done:]], position + done)
             if count == 0:
                 raise InputError(f"'{tensor.path}' was cut short while it was read")
             done += count
-        return raw.view(tensor.dtype)
+        return values
 
-    def _read_matrix(self, tensor: StoredTensor, dtype: torch.dtype, device: str) -> Tensor:
-        return self.read(tensor, 0, tensor.num_elements).view(tensor.shape).to(device).to(dtype)
+    def _read_matrix(self, tensor: StoredTensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+        values = self.fill(torch.empty(tensor.num_elements, dtype=tensor.dtype), tensor, 0)
+        return values.view(tensor.shape).to(device).to(dtype)
 
     def prefetch(self, tensor: StoredTensor) -> None:
         """Have the system begin to read a tensor's bytes from the disk."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from shlex import quote
 from typing import TypeAlias
 
-import cma
 import numpy as np
 
 from factory.merging.merge import merge
@@ -145,6 +144,8 @@ def search_weights(
 def _evolve(
     evaluate: Callable[[str, np.ndarray], float], start: np.ndarray, sigma: float, seed: int, budget: int
 ) -> None:
+    import cma  # and with it matplotlib: a second that a plain merge need not wait
+
     draws = np.random.RandomState(seed)  # the library's own seed would be that of the whole process
     options = {"randn": draws.randn, "seed": math.nan, "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(start, sigma, options)

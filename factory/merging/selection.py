@@ -57,7 +57,7 @@ def select_largest(magnitudes: Callable[[Any], list[Tensor]], num_elements: int,
     """Find the ``ranks[i]``-th largest of the i-th tensor's magnitudes, for several tensors of ``num_elements`` at once.
 
     Args:
-        magnitudes: gives the flat magnitudes of each tensor in a block.
+        magnitudes: gives the flat magnitudes of each tensor in a block; valid until the next block's.
         num_elements: how many each tensor has in all its blocks.
         ranks: from 1 to ``num_elements``.
 
@@ -65,7 +65,7 @@ def select_largest(magnitudes: Callable[[Any], list[Tensor]], num_elements: int,
         The magnitudes, in the tensors' order.
     """
     if num_elements <= 4 * SAMPLE_SIZE:
-        gathered = yield Pass(lambda block: [_to_array(values) for values in magnitudes(block)], _join_arrays)
+        gathered = yield Pass(lambda block: [_to_array(values.clone()) for values in magnitudes(block)], _join_arrays)
         return [_kth_largest(values, rank) for values, rank in zip(gathered, ranks, strict=True)]
     stride = next((stride for stride in STRIDES if stride >= num_elements / SAMPLE_SIZE), STRIDES[-1])
     samples = yield Pass(

@@ -99,12 +99,14 @@ def _blocks(work: Work, start: int, stop: int, block_elements: int) -> Iterator[
 
 
 def _measure(asked: Pass, blocks: Iterator[Block]) -> Any:
-    return asked.join([asked.measure(block) for block in blocks])
+    with torch.inference_mode():
+        return asked.join([asked.measure(block) for block in blocks])
 
 
 def _write(work: Work, combine: Combine, blocks: Iterator[Block]) -> None:
-    for block in blocks:
-        work.write(block.start, combine(block))
+    with torch.inference_mode():
+        for block in blocks:
+            work.write(block.start, combine(block))
 
 
 def default_num_threads(device: str) -> int:

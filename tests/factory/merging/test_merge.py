@@ -30,12 +30,11 @@ def settings(method: str, parents: Any, **changes: Any) -> MergeSettings:
     )
 
 
-@pytest.fixture(params=[64, 1 << 17], ids=["many blocks", "one block"])
+@pytest.fixture(params=[(64, 100), (64, 1 << 18), (1 << 17, 1 << 18)], ids=["sampled", "many blocks", "one block"])
 def _blocks(request, monkeypatch):
-    monkeypatch.setattr(merge_module, "BLOCK_ELEMENTS", request.param)
+    monkeypatch.setattr(merge_module, "BLOCK_ELEMENTS", request.param[0])
     monkeypatch.setattr(stream, "BLOCKS_PER_TASK", 2)
-    if request.param == 64:
-        monkeypatch.setattr(selection, "SAMPLE_SIZE", 100)
+    monkeypatch.setattr(selection, "SAMPLE_SIZE", request.param[1])
 
 
 @pytest.mark.parametrize("method", METHODS)
