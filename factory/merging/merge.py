@@ -51,8 +51,7 @@ def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = 
     started = time.monotonic()
     if output.exists():
         raise InputError(f"'{output}' exists already; name a folder that does not")
-    if settings.run.device != "cpu" and not torch.cuda.is_available():
-        raise InputError(f"device '{settings.run.device}' was asked for, and torch sees no GPU; allowed is cpu")
+    _check_device(settings.run.device)
     opened = [open_checkpoint(model) for model in settings.models]
     base = None if settings.base is None else open_checkpoint(settings.base)
     notes = compare_companions(opened, base)
@@ -177,6 +176,13 @@ def _most_common(dtypes: Iterable[torch.dtype]) -> str | None:
     """Return the name of the dtype that most parameters have, for the configuration."""
     counts = Counter(dtype for dtype in dtypes if dtype.is_floating_point)
     return str(counts.most_common(1)[0][0]).removeprefix("torch.") if counts else None
+
+
+def _check_device(device: str) -> None:
+    num_gpus = torch.cuda.device_count()
+    if device != "cpu" and (torch.device(device).index or 0) >= num_gpus:
+        seen = "no GPU" if num_gpus == 0 else f"the GPUs 0 to {num_gpus - 1}"
+        raise InputError(f"device '{device}' was asked for, and torch sees {seen}; the device may be cpu")
 
 
 def _check_space(folder: Path, num_bytes: int) -> None:

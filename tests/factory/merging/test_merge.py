@@ -14,6 +14,8 @@ from factory.merging import merge as merge_module
 from factory.merging import methods, selection, stream
 from factory.merging.masks import draw_mask
 from factory.merging.merge import merge
+from factory.merging.passes import Block, Parameter, plan_steps
+from factory.merging.scratch import Scratch
 from schemas.errors import InputError
 from schemas.merging import MergeSettings
 from tests.factory.merging.conftest import draw_weights, read_weights, same, write_checkpoint
@@ -405,8 +407,36 @@ def test_torch_keeps_its_threads(parents, tmp_path):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_block_is_made_where_its_values_are(method, normalize):
+    """Torch's "meta" device stands in for a GPU: an operation that joins its tensors with those of a CPU is refused."""
+    density = 1.0 if method == "ties" else 0.5  # what a threshold is selected from goes to the CPU
+    wanted = settings(method, ["base", "a", "b", "c"], density=density, normalize=normalize)
+    scratch = Scratch()
+
+    def read(number: int, slot: int = 0) -> torch.Tensor:
+        return scratch.take(f"values {slot}", 100, torch.float32, "meta")
+
+    steps = plan_steps(wanted, Parameter("w", (100,), 100, (1.0, 0.0 if method == "slerp" else -0.5, 0.0)))
+    with pytest.raises(StopIteration) as stop:
+        next(steps)
+    assert stop.value.value(Block(64, 164, read, lambda: read(-1, -1), scratch)).device.type == "meta"
+
+
 def test_a_gpu_that_is_not_there(parents, tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(InputError, match="device 'cuda' was asked for, and torch sees no GPU"):
-        merge(settings("linear", parents, run={"device": "cuda"}), tmp_path / "out")
+    wanted = "device 'cuda:99' was asked for, and torch sees (no GPU|the GPUs 0 to .*); the device may be cpu"
+    with pytest.raises(InputError, match=wanted):
+        merge(settings("linear", parents, run={"device": "cuda:99"}), tmp_path / "out")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_makes_what_the_cpu_makes(method, parents, tmp_path):
+    """But for the order of additions: blocks are larger there."""
+    changes = {"density": 0.3, "rescale": "l1", "dtype": "float32"}
+    for device in ("cpu", "cuda"):
+        merge(settings(method, parents, run={"device": device}, **changes), tmp_path / device)
+    ours, theirs = (read_weights(tmp_path / device) for device in ("cpu", "cuda"))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-5, atol=1e-6)
