@@ -9,8 +9,11 @@ The two train the same random Llama on the same pairs of random words in turns, 
 are shown. What is counted is processor time (user and system) from a loaded TRL model, and for the trainer from
 nothing, to the trained weights, the reference's log-probabilities included on both sides; ours saves the model too.
 Tokens are those of prompt + chosen and prompt + rejected, without padding, on both sides. Memory is the peak of the
-process less float32 parameters, gradients and the two states of Adam; ``libraries`` is what the process took after its
-imports, before any model. TRL runs at its best: reference precomputed, no gradient checkpointing, one pair a micro-batch; ``--defaults`` shows its own.
+process less float32 parameters, gradients and the two states of Adam, libraries included, in two measures: resident
+(``ru_maxrss``, which counts pages of shared libraries too) and private (``RssAnon``, read by this process every 10 ms).
+``libraries`` is what a side took once it had imported all that it works with, before any model; each side's clock
+starts there. TRL runs at its best: reference precomputed, no gradient checkpointing, one pair a micro-batch;
+``--defaults`` shows its own. The trainer's micro-batches have ``--tokens``, about as many.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +86,12 @@ def make_rows(path: Path, num_pairs: int, vocabulary: int) -> int:
 def train_ours(model: str, rows: str, output: str, dtype: str, rate: float, tokens: int) -> None:
     """Train with this project's trainer, in this process, and print what it took."""
     import resource
-    import time
 
     import torch
-    import transformers  # noqa: F401 (TRL's clock starts after its imports, too)
+    import transformers  # noqa: F401
 
+    import factory.stages.files  # what a run imports when it comes to it; TRL's clock starts after its imports, too
+    import factory.training.run  # noqa: F401
     from factory.training.curves import read_metrics
     from factory.training.trainer import train
     from schemas.training import TrainRun, TrainSettings
@@ -135,13 +140,26 @@ def resident_bytes() -> int:
 
 
 def run_side(command: list[str]) -> dict[str, Any]:
-    """Run one side in a process of its own; return what its last line says."""
+    """Run one side in a process of its own; return what its last line says, and the peak of its private memory."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=errors)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, private_bytes(process.pid))
+            time.sleep(0.01)
+        said.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{errors.read()[-3000:]}")
+        figures: dict[str, Any] = json.loads(said.read().strip().splitlines()[-1])
+    return figures | {"private_bytes": peak}
+
+
+def private_bytes(process: int) -> int:
+    """Return the memory that a process has to itself, which is none once it has ended."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
 def in_training_order(rows: Path, ordered: Path) -> None:
@@ -163,7 +181,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--defaults", action="store_true", help="TRL at its own defaults")
-    parser.add_argument("--tokens", type=int, default=4096, help="micro_batch_tokens of this side")
+    parser.add_argument("--tokens", type=int, default=512, help="micro_batch_tokens of this side")
     parser.add_argument("--agree", action="store_true", help="compare losses and margins over ten steps")
     parser.add_argument("--side", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -209,24 +227,26 @@ def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 def show(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], num_tokens: int, model: Path) -> None:
     """Print the medians of both sides and their ratio."""
-    weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    states = 4 * weights
+    states = 4 * sum(file.stat().st_size for file in model.glob("*.safetensors"))
     medians = {}
     for name, found in (("ours", ours), ("TRL", theirs)):
-        if found:
-            speed = statistics.median(num_tokens / run["cpu_seconds"] for run in found)
-            peak = statistics.median(run["peak_bytes"] for run in found)
-            libraries = statistics.median(run["library_bytes"] for run in found)
-            medians[name] = speed, peak - states, peak - states - libraries
-            print(
-                f"{name:5} {speed:8.0f} tokens per CPU second, peak {peak / 1e9:.2f} GB = {states / 1e9:.2f} GB of states "
-                f"+ {libraries / 1e9:.2f} GB of libraries + {(peak - states - libraries) / 1e9:.2f} GB"
-            )
-    if len(medians) == 2:
+        if not found:
+            continue
+        peak, private, libraries = (
+            statistics.median(run[key] for run in found) for key in ("peak_bytes", "private_bytes", "library_bytes")
+        )
+        speed = statistics.median(num_tokens / run["cpu_seconds"] for run in found)
+        medians[name] = speed, peak - states, private - states
         print(
-            f"ratio {medians['ours'][0] / medians['TRL'][0]:.2f} in speed, "
-            f"{medians['ours'][1] / medians['TRL'][1]:.2f} in memory above states, "
-            f"{medians['ours'][2] / medians['TRL'][2]:.2f} above states and libraries"
+            f"{name:5} {speed:8.0f} tokens per CPU second, peak {peak / 1e9:.2f} GB = {states / 1e9:.2f} GB of states "
+            f"+ {libraries / 1e9:.2f} GB of libraries + {(peak - states - libraries) / 1e9:.2f} GB; "
+            f"private {private / 1e9:.2f} GB"
+        )
+    if len(medians) == 2:
+        speed, resident, private = (a / b for a, b in zip(medians["ours"], medians["TRL"], strict=True))
+        print(
+            f"ratio {speed:.2f} in speed; above states, libraries included: {resident:.3f} in resident memory, "
+            f"{private:.3f} in private memory"
         )
 
 
