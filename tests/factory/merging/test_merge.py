@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from factory.merging import merge as merge_module
-from factory.merging import methods, selection, stream
+from factory.merging import methods, passes, selection, stream
 from factory.merging.masks import draw_mask
 from factory.merging.merge import merge
 from factory.merging.passes import Block, Parameter, plan_steps
@@ -409,19 +410,21 @@ def test_torch_keeps_its_threads(parents, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("normalize", [True, False])
-def test_a_block_is_made_where_its_values_are(method, normalize):
-    """Torch's "meta" device stands in for a GPU: an operation that joins its tensors with those of a CPU is refused."""
+def test_a_block_is_made_where_its_values_are(method, normalize, monkeypatch):
+    """Torch's fake tensors stand in for a GPU's: an operation on tensors of two devices is refused."""
+    monkeypatch.setattr(passes, "draw_mask", lambda *_: torch.ones(100, dtype=torch.uint8))  # numpy's are never fake
     density = 1.0 if method == "ties" else 0.5  # what a threshold is selected from goes to the CPU
     wanted = settings(method, ["base", "a", "b", "c"], density=density, normalize=normalize)
     scratch = Scratch()
 
     def read(number: int, slot: int = 0) -> torch.Tensor:
-        return scratch.take(f"values {slot}", 100, torch.float32, "meta")
+        return scratch.take(f"values {slot}", 100, torch.float32, "cuda")
 
     steps = plan_steps(wanted, Parameter("w", (100,), 100, (1.0, 0.0 if method == "slerp" else -0.5, 0.0)))
     with pytest.raises(StopIteration) as stop:
         next(steps)
-    assert stop.value.value(Block(64, 164, read, lambda: read(-1, -1), scratch)).device.type == "meta"
+    with FakeTensorMode():
+        assert stop.value.value(Block(64, 164, read, lambda: read(-1, -1), scratch)).device.type == "cuda"
 
 
 def test_a_gpu_that_is_not_there(parents, tmp_path):
