@@ -123,7 +123,7 @@ def await_steps(output: Path, process: subprocess.Popen[str], count: int = 3) ->
 def test_a_run_keeps_others_out_of_its_folder_and_a_signal_ends_it_with_its_state_saved(
     llama, pair_file, tmp_path, monkeypatch
 ):
-    chosen = settings(llama, pair_file, max_steps=100_000)
+    chosen = settings(llama, pair_file, max_steps=5_000)
     output = tmp_path / "run"
     process = start(chosen, output)
     monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.3)
@@ -133,9 +133,7 @@ def test_a_run_keeps_others_out_of_its_folder_and_a_signal_ends_it_with_its_stat
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     done = len(losses(output))
-    assert said == (
-        f"error: SIGTERM stopped the run after step {done} of 100000; the same command goes on from there\n"
-    )
+    assert said == (f"error: SIGTERM stopped the run after step {done} of 5000; the same command goes on from there\n")
     assert [path.name for path in (output / "checkpoints").iterdir()] == [f"step-{done:07d}"]
     with monkeypatch.context() as patch:
         before_step(patch, done + 2, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -148,7 +146,7 @@ def test_a_run_keeps_others_out_of_its_folder_and_a_signal_ends_it_with_its_stat
 
 @pytest.mark.slow
 def test_two_processes_stop_at_the_same_step_and_one_goes_on(llama, pair_file, tmp_path):
-    chosen = settings(llama, pair_file, max_steps=100_000, run={"processes": 2})
+    chosen = settings(llama, pair_file, max_steps=5_000, run={"processes": 2})
     process = start(chosen, tmp_path / "run", "--error", str(tmp_path / "error.txt"))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=90)
@@ -170,7 +168,10 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_is_cleared(llama, pair_fil
         patch.setattr(Path, "rename", die_at_checkpoint)
         child = os.fork()
         if not child:
-            train(chosen, tmp_path / "run", quiet=True)
+            try:
+                train(chosen, tmp_path / "run", quiet=True)
+            finally:
+                os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     (left,) = (tmp_path / "run" / "checkpoints").iterdir()
     assert left.name == ".unfinished-step-0000002"

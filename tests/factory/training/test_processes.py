@@ -2,18 +2,21 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from factory.microworld.world import MODELS
 from factory.training.trainer import train
-from schemas.training import TrainSettings
-from tests.factory.training.conftest import pairs, save_model, write_rows
+from schemas.training import Lora, TrainSettings
+from tests.factory.training.conftest import pairs, save_model, turns, write_rows
 from tests.factory.training.test_trainer import losses, settings
 
 ROOT = Path(__file__).parents[3]
@@ -49,6 +52,48 @@ def test_two_processes_give_the_losses_of_one_and_either_goes_on_from_the_other(
         (resumed / name).write_bytes((tmp_path / "two" / name).read_bytes())
     train(chosen, resumed, quiet=True)
     assert losses(resumed) == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+
+
+def fork_two(chosen: TrainSettings, output: Path, port: int) -> None:
+    """Train in two processes as torchrun would start them, but with everything imported already."""
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if not child:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            try:
+                train(chosen, output, quiet=True)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "values", "gap"),
+    [
+        ("sft", {"batch_rows": None, "batch_tokens": 300, "run": {"activation_checkpointing": True}}, 1e-5),
+        ("dpo", {"lora": Lora(rank=4)}, 1e-5),
+        ("simpo", {"dtype": "bfloat16", "beta": 2.0}, 0.02),
+    ],
+)
+def test_whatever_is_trained_two_processes_give_the_losses_of_one(llama, tmp_path, objective, values, gap):
+    data = write_rows(tmp_path / "rows.jsonl", turns(33) if objective == "sft" else pairs(33))
+    chosen = settings(llama, data, objective, **values)
+    result = train(chosen, tmp_path / "one", quiet=True)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    fork_two(chosen, tmp_path / "two", port)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=gap)
+    weights = [load_file(folder / "model.safetensors") for folder in (result.model, tmp_path / "two" / "model")]
+    assert weights[0].keys() == weights[1].keys()
+    if gap < 1e-3:
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-3)
 
 
 VLLM_SCRIPT = """
