@@ -1,6 +1,7 @@
 """Rows into tokens: one template, one begin token, one trained end token, masks from the tokens, no row lost silently."""
 
 import copy
+import json
 
 import pytest
 
@@ -218,6 +219,26 @@ def test_an_answer_is_one_message_of_the_assistant(tmp_path):
 def test_data_without_the_columns_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"has the columns text; preference training needs prompt \+ chosen"):
         encode(tmp_path, [{"text": "x"}], objective="dpo")
+
+
+def test_a_first_line_that_is_no_row_is_listed_and_a_row_without_what_it_is_chosen_by_is_left_out(tmp_path):
+    lines = ["\ufeff{broken", *(json.dumps(row) for row in ({"language": "fr"} | chat("a", "b"), chat("c", "d")))]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    settings = TrainSettings(model="m", data=str(tmp_path / "rows.jsonl"), objective="sft", languages=("fr",))
+    broken, row = read_rows(settings, settings.data, "train")
+    assert isinstance(broken, Rejected)
+    assert row.language == "fr"
+
+
+def test_columns_of_a_table_may_be_quoted_or_parted_by_tabs(tmp_path):
+    for name, lines in (
+        ("rows.csv", '"prompt","completion"\na,"b, c"\n'),
+        ("rows.tsv", "prompt\tcompletion\na\tb, c\n"),
+    ):
+        (tmp_path / name).write_text(lines)
+        settings = TrainSettings(model="m", data=str(tmp_path / name), objective="sft")
+        (row,) = read_rows(settings, settings.data, "train")
+        assert (row.prompt, row.answers) == ("a", ("b, c",))
 
 
 def test_conversations_need_a_chat_template(tmp_path):

@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,6 +75,19 @@ def test_sft_learns_and_leaves_a_whole_model(llama, turn_file, tmp_path):
     written = (output / "result.json").stat().st_mtime_ns
     assert train(chosen, output, quiet=True) == result
     assert (output / "result.json").stat().st_mtime_ns == written
+
+
+def test_a_complete_run_is_returned_without_torch(llama, turn_file, tmp_path):
+    chosen = settings(llama, turn_file, "sft", max_steps=1)
+    train(chosen, tmp_path / "run", quiet=True)
+    (tmp_path / "settings.json").write_text(chosen.model_dump_json())
+    code = (
+        "import sys, pathlib; from factory.training.trainer import train; from schemas.training import load_train_settings\n"
+        "folder = pathlib.Path(sys.argv[1]); result = train(load_train_settings(folder / 'settings.json'), folder / 'run')\n"
+        "print(result.num_steps, sorted({'torch', 'transformers', 'polars'} & set(sys.modules)))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, text=True)
+    assert said == "1 []\n"
 
 
 @pytest.mark.parametrize("family", CONFIGS)
