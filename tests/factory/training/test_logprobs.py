@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
 from factory.training import logprobs
@@ -66,6 +68,27 @@ def test_tiles_give_the_formula_and_its_gradients(monkeypatch, scale, cap, accum
     assert relative(ours, exact) < 1e-6
     assert relative(hidden.grad, exact_hidden.grad) < 1e-5
     assert relative(weight.grad, exact_weight.grad) < 1e-5
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many elements the largest tensor has that any operation gives back."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return found
+
+
+@pytest.mark.parametrize("cap", [0.0, 4.0])
+def test_no_tensor_of_tokens_by_vocabulary_is_ever_made(cap):
+    hidden, weight = torch.randn(2000, 8, requires_grad=True), torch.randn(60_000, 8, requires_grad=True)
+    with Largest() as largest:
+        token_logps(hidden, Head(weight, 1.0, cap), torch.arange(2000)).sum().backward()
+    assert len(weight) * 8 < largest.elements <= logprobs.TILE_BYTES["cpu"] / 4 < 2000 * 60_000 / 100
 
 
 @pytest.mark.parametrize("family", CONFIGS)

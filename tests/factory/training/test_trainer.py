@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import resource
 import shutil
 import signal
@@ -349,6 +350,25 @@ def test_rejected_rows_are_listed(llama, tmp_path):
     assert json.loads(line) | {"detail": ""} == {
         "split": "train", "row": "same", "language": "en", "reason": "identical_pair", "detail": ""
     }  # fmt: skip
+
+
+def test_rows_that_were_cut_are_counted(llama, tmp_path):
+    data = write_rows(tmp_path / "rows.jsonl", [*pairs(8), {"id": "long"} | chat("?", "cat " * 200, "dog")])
+    result = train(settings(llama, data, max_steps=1, max_length=100), tmp_path / "run", quiet=True)
+    assert (result.num_rows, result.num_cut, result.rejected) == (9, 1, {})
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_progress_shows_loss_speed_and_time_left(llama, pair_file, tmp_path, monkeypatch, capsys, is_terminal):
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    chosen = settings(llama, pair_file, eval_data=str(pair_file))
+    train(chosen, tmp_path / "run")
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    last = read_metrics(tmp_path / "run")[-2]
+    facts = rf"loss {last['loss']:.4f}  accuracy {last['accuracy']:.2f}  margin {last['margin']:.3f}  [\d,]+ tokens/s"
+    assert re.search(rf"6/6 {facts} 0:00:00" if is_terminal else rf"step 6/6  {facts}  0 s left\n", said)
+    assert "step 6, held out: loss" in said
 
 
 def test_a_hugging_face_dataset_and_parquet_files_are_read_as_json_lines_are(llama, pair_file, tmp_path):
