@@ -8,7 +8,7 @@ from factory.engines.base import Reply
 from factory.stages.rows import Landed, Stage
 from warehouse.lake import Lake
 
-MAX_WAITING_COMMITS = 4
+MAX_WAITING_COMMITS = 2
 """How many commits' worth of finished rows may wait before the engine is held back."""
 
 

@@ -22,10 +22,7 @@ from schemas.reasons import TRANSIENT_REASONS
 from schemas.settings import RunSettings
 from schemas.tables import Usage
 from warehouse.lake import Lake
-
-PENDING_BATCH_ROWS = 1000
-"""How many pending rows are read at a time."""
-
+from warehouse.spool import Spool
 
 class BuildStoppedError(FactoryError):
     """The user asked the build to stop; what was answered is committed."""
@@ -134,41 +131,43 @@ def run_lane(run: LaneRun, job: LaneJob) -> int:
     """
     with run.lake.lease(f"{job.stage}-{job.lane.settings_id}", wait=True):
         _forget_transient(run.lake, job)
-        total = int(run.lake.query(f"SELECT count(*) AS n FROM ({job.pending})").item())
-        if not total:
-            return 0
-        check_stop(run.stop)
-        if job.task != "score":
-            _check_scorers(run)
-        settings = job.lane.model.run
-        num_gpus = settings.gpus * settings.replicas
-        with run.slots.take(num_gpus) as slot, run.board.lane(job.stage, job.lane.name, total) as report:
-            try:
-                with _open(run, job, slot) as engine:
-                    _work(run, job, engine, report)
-            finally:
-                _record_usage(run, job, slot, report)
-        run.lake.compact()
-        check_stop(run.stop)
-        if report.meter.done != total:
-            raise EngineError(
-                f"{job.stage} of {job.lane.name} answered {report.meter.done:,} of {total:,} requests; "
-                f"run the recipe again for the rest"
-            )
-    return total
+        with run.lake.spool(job.pending) as pending:
+            if pending.num_rows:
+                _answer(run, job, pending)
+            return pending.num_rows
 
 
-def _work(run: LaneRun, job: LaneJob, engine: Engine, report: LaneReport) -> None:
+def _answer(run: LaneRun, job: LaneJob, pending: Spool) -> None:
+    check_stop(run.stop)
+    if job.task != "score":
+        _check_scorers(run)
+    settings, total = job.lane.model.run, pending.num_rows
+    num_gpus = settings.gpus * settings.replicas
+    with run.slots.take(num_gpus) as slot, run.board.lane(job.stage, job.lane.name, total) as report:
+        try:
+            with _open(run, job, slot) as engine:
+                _work(run, job, engine, pending, report)
+        finally:
+            _record_usage(run, job, slot, report)
+    run.lake.compact()
+    check_stop(run.stop)
+    if report.meter.done != total:
+        raise EngineError(
+            f"{job.stage} of {job.lane.name} answered {report.meter.done:,} of {total:,} requests; "
+            f"run the recipe again for the rest"
+        )
+
+
+def _work(run: LaneRun, job: LaneJob, engine: Engine, pending: Spool, report: LaneReport) -> None:
     settings = run.settings
 
     def count(landed: Landed) -> None:
         report.count(rows=landed.rows.height, rejected=landed.rejections.height)
 
-    pending = run.lake.stream(job.pending, batch_rows=PENDING_BATCH_ROWS)
     with Committer(
         run.lake, job.table, job.work, rows=settings.commit_rows, seconds=settings.commit_seconds, on_commit=count
     ) as committer:
-        for reply in engine.stream(job.work.requests(pending)):
+        for reply in engine.stream(job.work.requests(pending.frames())):
             report.count(prompt_tokens=reply.num_prompt_tokens, completion_tokens=reply.num_completion_tokens)
             committer.add(reply)
 

@@ -41,8 +41,9 @@ def open_build(run: Run) -> None:
 def read_prompts(run: Run) -> int:
     """Read the sources: new prompts join the build, every other row is a rejection. Return the number of new prompts."""
     seen = SeenPrompts(run.build.recipe.prompt_gates)
-    known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL ORDER BY prompt_id"
-    for frame in run.lake.stream(known):
+    # In any order: no two of them are near-duplicates of each other.
+    known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"
+    for frame in run.lake.stream(known, batch_rows=1000):
         seen.remember(frame)
     return sum(_read_source(run, source, seen) for source in run.build.recipe.prompts)
 
@@ -52,9 +53,8 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts) -> int:
     if run.limit is not None:
         source = source.model_copy(update={"limit": min(run.limit, source.limit or run.limit)})
     num_read = num_new = num_rejected = 0
-    for raw in read_source(source):
-        run.check_stop()
-        landed = build_prompts(
+    landed = (
+        build_prompts(
             raw,
             source=source,
             gates=run.build.recipe.prompt_gates,
@@ -62,12 +62,16 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts) -> int:
             seen=seen,
             detect=detector().detect,
         )
-        run.lake.append("prompts", landed.rows)
-        members = landed.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
+        for raw in read_source(source)
+    )
+    for part in rows.gather(landed):
+        run.check_stop()
+        run.lake.append("prompts", part.rows)
+        members = part.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
         num_new += run.lake.append("build_prompts", members)
-        run.lake.append("rejections", landed.rejections)
-        num_read += raw.height
-        num_rejected += landed.rejections.height
+        run.lake.append("rejections", part.rejections)
+        num_read += part.rows.height + part.rejections.height
+        num_rejected += part.rejections.height
     run.board.say(f"  read · {source.name}: {num_read:,} rows, {num_new:,} new prompts, {num_rejected:,} rejected")
     return num_new
 

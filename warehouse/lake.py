@@ -27,6 +27,7 @@ from warehouse.catalog import Catalog, attach, check_folders, find_catalog, lite
 from warehouse.explain import explain, is_passing
 from warehouse.locks import WRITE, Locks, open_locks
 from warehouse.rows import conform, count_changed, in_utc, insert_new
+from warehouse.spool import Spool
 
 _Result = TypeVar("_Result")
 
@@ -39,7 +40,7 @@ _QUIET = 3.0
 _SMALL_FILE = 64 * 2**20
 """Bytes from which a file is left alone by compaction, so that its cost goes with what is new."""
 
-_THRIFT = {"allocator_flush_threshold": "1MB"}
+_THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system, so that the peaks of queries do not add up."""
 
 _SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL)
@@ -167,6 +168,11 @@ class Lake:
         with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
             for batch in cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows):
                 yield in_utc(pl.DataFrame(batch))
+
+    def spool(self, sql: str, *, batch_rows: int = 1000) -> Spool:
+        """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them."""
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            return Spool(cursor.execute(sql).to_arrow_reader(batch_rows))
 
     def install_views(self, selects: Mapping[str, str]) -> None:
         """Make views, in order, that every cursor of this lake sees, and nobody else; also when it is read-only.

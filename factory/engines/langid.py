@@ -30,7 +30,7 @@ _INLINE_CODE = re.compile(r"`[^`\n]+`")
 _LINK = re.compile(r"(?:https?://|www\.)[!-~]+")
 _MAIL = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,255}")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
-_ENOUGH_LETTERS = re.compile(rf"(?:[^\W\d_][\W\d_]*){{{MIN_LETTER_BYTES}}}")
+_ENOUGH_LETTERS = re.compile(rf"(?:[^\W\d_][\W\d_]*+){{{MIN_LETTER_BYTES}}}")
 
 _CODES = {language.flores: language.detector_code for language in LANGUAGES.values()} | {
     # Varieties of a language that has one code here: Egyptian Arabic, Wu, Cantonese.

@@ -187,7 +187,6 @@ class _Exchange:
         self._recovery = Recovery()
         self._requests: dict[int, Request] = {}
         self._in_flight: dict[int, None] = {}
-        self._max_done = 4 * engine.max_in_flight
         self._done: deque[Reply] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -204,13 +203,14 @@ class _Exchange:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._done or self._is_finished)
-                batch, self._done = self._done, deque()
-            self._alarm.ring()
-            yield from batch
-            if not batch:
+                reply = self._done.popleft() if self._done else None
+            if reply is None:
                 if self._error is not None:
                     raise self._error
                 return
+            if len(self._done) == self._engine.max_in_flight // 2:
+                self._alarm.ring()  # there is room again
+            yield reply
 
     def close(self) -> None:
         self._is_closed = True
@@ -248,7 +248,7 @@ class _Exchange:
             return
         while (
             len(self._in_flight) < engine.max_in_flight
-            and len(self._done) < self._max_done
+            and len(self._done) < engine.max_in_flight
             and engine.child.num_unsent_bytes < _MAX_UNSENT_BYTES
             and (serial := self._next_serial()) is not None
         ):

@@ -5,8 +5,8 @@ share of them equal to the Jaccard similarity of their n-gram sets, up to a stan
 1997). Signatures are cut into bands; texts that agree in a whole band are compared (Leskovec et al., chapter 3).
 """
 
+import sqlite3
 import unicodedata
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -30,16 +30,18 @@ _MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 
 class NearDuplicates:
-    """An index of texts in the order of their arrival; about 450 bytes each at a threshold of 0.9."""
+    """An index of texts in the order of their arrival, in a temporary file: about 500 bytes each at a threshold of 0.9.
+
+    What it takes of memory does not grow with the texts. The file is gone with the index, or with its process.
+    """
 
     def __init__(self, similarity: float) -> None:
         self.similarity = similarity
         self._rows_per_band = _choose_band(similarity)
-        self._signatures: Signature = np.zeros((1024, NUM_HASHES), dtype=np.uint16)
-        self._ids: list[str] = []
-        # All bands of all indexed texts, sorted by key; a key hashes the group, the band's number and its values.
-        self._keys: Hashes = np.zeros(0, dtype=np.uint64)
-        self._rows = np.zeros(0, dtype=np.int32)
+        self._index = open_scratch(
+            "CREATE TABLE texts (row INTEGER PRIMARY KEY, text_id TEXT, signature BLOB)",
+            "CREATE TABLE bands (key INTEGER, row INTEGER, PRIMARY KEY (key, row)) WITHOUT ROWID",
+        )
 
     def add(
         self, ids: Sequence[str], texts: Sequence[str], languages: Sequence[str], groups: Sequence[str]
@@ -56,39 +58,27 @@ class NearDuplicates:
             minima, [f"{language} {group}" for language, group in zip(languages, groups, strict=True)]
         )
         signatures = minima.astype(np.uint16)
-        known = self._look_up(keys)
-        fresh: dict[int, list[int]] = defaultdict(list)
-        found: list[tuple[str, float] | None] = []
-        new_keys, new_rows = [], []
-        for at, own_keys in enumerate(keys.tolist()):
-            candidates = known.get(at, set()).union(*(fresh[key] for key in own_keys if key in fresh))
-            match = self._find_match(signatures[at], sorted(candidates))
-            found.append(match)
-            if match is None:
-                row = self._append(ids[at], signatures[at])
-                new_keys.append(keys[at])
-                new_rows.append(row)
-                for key in own_keys:
-                    fresh[key].append(row)
-        self._insert(new_keys, new_rows)
-        return found
+        return [self._place(*text) for text in zip(ids, keys.view(np.int64).tolist(), signatures, strict=True)]
 
-    def _find_match(self, signature: Signature, candidates: list[int]) -> tuple[str, float] | None:
-        if not candidates:
-            return None
-        agreement = (self._signatures[candidates] == signature).mean(axis=1)
-        similar = np.flatnonzero(agreement >= self.similarity)
-        return (self._ids[candidates[similar[0]]], float(agreement[similar[0]])) if len(similar) else None
-
-    def _append(self, text_id: str, signature: Signature) -> int:
-        row = len(self._ids)
-        if row == len(self._signatures):
-            self._signatures = np.concatenate([self._signatures, np.zeros_like(self._signatures)])
-        self._signatures[row] = signature
-        self._ids.append(text_id)
-        return row
+    def _place(self, text_id: str, keys: list[int], signature: Signature) -> tuple[str, float] | None:
+        """Return the first text that this one is like; index it where there is none."""
+        earlier = self._index.execute(
+            f"SELECT text_id, signature FROM texts WHERE row IN (SELECT row FROM bands WHERE key IN "
+            f"({','.join('?' * len(keys))})) ORDER BY row",
+            keys,
+        )
+        for other_id, other in earlier:
+            agreement = float((np.frombuffer(other, dtype=np.uint16) == signature).mean())
+            if agreement >= self.similarity:
+                return other_id, agreement
+        row = self._index.execute(
+            "INSERT INTO texts (text_id, signature) VALUES (?, ?)", [text_id, signature.tobytes()]
+        ).lastrowid
+        self._index.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(key, row) for key in keys])
+        return None
 
     def _make_keys(self, minima: Hashes, groups: Sequence[str]) -> Hashes:
+        """Return a key for every band of every text, shape (texts, bands): a hash of its group, number and values."""
         codes = {group: int(content_id("group", group)[:16], 16) for group in set(groups)}
         keys = np.array([codes[group] for group in groups], dtype=np.uint64)[:, None]
         bands = minima.reshape(len(groups), -1, self._rows_per_band)
@@ -98,24 +88,13 @@ class NearDuplicates:
             keys ^= keys >> np.uint64(29)
         return keys
 
-    def _look_up(self, keys: Hashes) -> dict[int, set[int]]:
-        """Return, by position in the batch, the indexed texts that share a band with it."""
-        begins = np.searchsorted(self._keys, keys, side="left")
-        ends = np.searchsorted(self._keys, keys, side="right")
-        known: dict[int, set[int]] = defaultdict(set)
-        for at, band in np.argwhere(begins < ends).tolist():
-            known[at].update(self._rows[begins[at, band] : ends[at, band]].tolist())
-        return known
 
-    def _insert(self, keys: list[Hashes], rows: list[int]) -> None:
-        if not keys:
-            return
-        flat = np.concatenate(keys)
-        owners = np.repeat(np.array(rows, dtype=np.int32), len(keys[0]))
-        order = np.argsort(flat, kind="stable")
-        places = np.searchsorted(self._keys, flat[order], side="right")
-        self._keys = np.insert(self._keys, places, flat[order])
-        self._rows = np.insert(self._rows, places, owners[order])
+def open_scratch(*statements: str) -> sqlite3.Connection:
+    """Return a database in a temporary file of its own, which SQLite removes with the connection."""
+    scratch = sqlite3.connect("")
+    for statement in ("PRAGMA journal_mode = OFF", *statements):
+        scratch.execute(statement)
+    return scratch
 
 
 def _choose_band(similarity: float) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 
 from factory.engines.base import Failure, Message
-from factory.stages.duplicates import NearDuplicates
+from factory.stages.duplicates import NearDuplicates, open_scratch
 from factory.stages.measures import detect_languages
 from factory.stages.rows import Detect, Landed, Row, make_frame, make_rejection
 from schemas.ids import content_id
@@ -21,19 +21,19 @@ class SeenPrompts:
     """The prompts of a build so far, over all its sources: what new rows are compared with.
 
     A build's earlier prompts are given to ``remember`` before its sources are read. They win over new rows, so that a
-    decision once made stays when a source grows or is reordered.
+    decision once made stays when a source grows or is reordered. They lie in temporary files: memory does not grow with
+    them.
     """
 
     def __init__(self, gates: PromptGates) -> None:
-        self._earlier: set[str] = set()
-        self._read: set[str] = set()
+        self._seen = open_scratch("CREATE TABLE seen (prompt_id TEXT PRIMARY KEY, is_read INTEGER) WITHOUT ROWID")
         self._near = NearDuplicates(gates.near_duplicate_similarity) if gates.near_duplicate_similarity else None
 
     def remember(self, prompts: pl.DataFrame) -> None:
         """Add source prompts that the build has already: the columns prompt_id, language and messages."""
-        rows = prompts.to_dicts()
-        self._earlier.update(row["prompt_id"] for row in rows)
-        self._find_near(rows)
+        self._seen.executemany("INSERT OR IGNORE INTO seen VALUES (?, 0)", prompts.select("prompt_id").iter_rows())
+        if self._near is not None:
+            self._find_near(prompts.to_dicts())
 
     def find_duplicates(self, rows: Sequence[Row]) -> list[Failure | None]:
         """Add rows with the keys prompt_id, language and messages; say which of them are duplicates, and of what."""
@@ -41,10 +41,12 @@ class SeenPrompts:
         fresh = []
         for row in rows:
             prompt_id = row["prompt_id"]
-            is_again = prompt_id in self._read
-            self._read.add(prompt_id)
+            earlier = self._seen.execute("SELECT is_read FROM seen WHERE prompt_id = ?", [prompt_id]).fetchone()
+            is_again = earlier == (1,)
             found.append(Failure(Reason.DUPLICATE, f"equals prompt {prompt_id}") if is_again else None)
-            if not is_again and prompt_id not in self._earlier:
+            if not is_again:
+                self._seen.execute("INSERT OR REPLACE INTO seen VALUES (?, 1)", [prompt_id])
+            if earlier is None:
                 fresh.append(len(found) - 1)
         for at, match in zip(fresh, self._find_near([rows[at] for at in fresh]), strict=True):
             if match is not None:

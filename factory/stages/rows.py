@@ -33,6 +33,25 @@ class Landed:
     rejections: pl.DataFrame
 
 
+def gather(landed: Iterable[Landed], *, commit_rows: int = 5_000, commit_mb: float = 4) -> Iterator[Landed]:
+    """Join what has landed into fewer and larger commits, of about so many rows or megabytes, in the same order."""
+    waiting: list[Landed] = []
+    num_rows, num_mb = 0, 0.0
+    for part in landed:
+        waiting.append(part)
+        num_rows += part.rows.height + part.rejections.height
+        num_mb += part.rows.estimated_size("mb")
+        if num_rows >= commit_rows or num_mb >= commit_mb:
+            yield _join(waiting)
+            waiting, num_rows, num_mb = [], 0, 0.0
+    if waiting:
+        yield _join(waiting)
+
+
+def _join(parts: Sequence[Landed]) -> Landed:
+    return Landed(pl.concat([part.rows for part in parts]), pl.concat([part.rejections for part in parts]))
+
+
 class Stage(Protocol):
     """A model stage: plans the requests of pending rows, takes the replies in any order, hands out finished rows.
 

@@ -34,7 +34,7 @@ HOPELESS_ROWS = 1000
 """A source whose first rows, as many as this, are all of the wrong shape is refused as a whole."""
 
 
-def read_source(source: PromptSource, *, batch_rows: int = 5000) -> Iterator[pl.DataFrame]:
+def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
     """Yield a source's rows, in their order, in frames of ``RAW_ROWS`` with at most ``batch_rows`` rows.
 
     ``source.limit`` counts the rows that are read. A conversation that ends with an assistant's turn loses that turn:

@@ -1,0 +1,37 @@
+"""Rows of one query that wait in a temporary file: read once, at any pace, without holding the warehouse or memory."""
+
+import tempfile
+from collections.abc import Iterator
+from typing import Self
+
+import polars as pl
+import pyarrow as pa
+
+
+class Spool:
+    """The rows of a query at one snapshot, on disk, in their order. The file has no name: it goes with this process."""
+
+    def __init__(self, rows: pa.RecordBatchReader) -> None:
+        """Take in all rows; they come back in the same batches."""
+        self.num_rows = 0
+        self._file = tempfile.TemporaryFile(prefix="factory-spool-")
+        try:
+            with pa.ipc.new_stream(self._file, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+                for batch in rows:
+                    writer.write_batch(batch)
+                    self.num_rows += batch.num_rows
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows, batch by batch."""
+        self._file.seek(0)
+        for batch in pa.ipc.open_stream(self._file):
+            yield pl.DataFrame(batch)
