@@ -24,6 +24,7 @@ from schemas.tables import Usage
 from warehouse.lake import Lake
 from warehouse.spool import Spool
 
+
 class BuildStoppedError(FactoryError):
     """The user asked the build to stop; what was answered is committed."""
 

@@ -170,9 +170,19 @@ class Lake:
                 yield in_utc(pl.DataFrame(batch))
 
     def spool(self, sql: str, *, batch_rows: int = 1000) -> Spool:
-        """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them."""
+        """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them.
+
+        Raises:
+            WarehouseError: they do not fit there.
+        """
         with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
-            return Spool(cursor.execute(sql).to_arrow_reader(batch_rows))
+            try:
+                return Spool(cursor.execute(sql).to_arrow_reader(batch_rows))
+            except OSError as error:
+                raise WarehouseError(
+                    f"the rows of a query cannot be held in {tempfile.gettempdir()}: {error.strerror or error}; "
+                    "name another folder in TMPDIR"
+                ) from error
 
     def install_views(self, selects: Mapping[str, str]) -> None:
         """Make views, in order, that every cursor of this lake sees, and nobody else; also when it is read-only.

@@ -14,9 +14,11 @@ class Spool:
     def __init__(self, rows: pa.RecordBatchReader) -> None:
         """Take in all rows; they come back in the same batches."""
         self.num_rows = 0
-        self._file = tempfile.TemporaryFile(prefix="factory-spool-")
+        self._file = tempfile.TemporaryFile(prefix="factory-spool-")  # noqa: SIM115 (closed with the spool)
         try:
-            with pa.ipc.new_stream(self._file, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            with pa.ipc.new_stream(
+                self._file, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+            ) as writer:
                 for batch in rows:
                     writer.write_batch(batch)
                     self.num_rows += batch.num_rows

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from factory.engines.base import Failure
-from factory.stages.rows import Row
 from schemas.errors import InputError
 from schemas.reasons import Reason
+
+if TYPE_CHECKING:
+    from factory.stages.rows import Row
 
 SUFFIXES = (".parquet", ".jsonl", ".csv", ".tsv")
 
@@ -32,7 +32,7 @@ class RawRow:
 
     row: str
     where: str
-    value: Row | None
+    value: "Row | None"
     fault: Failure | None = None
 
 
@@ -51,7 +51,7 @@ def read_file_rows(pattern: str, columns: Sequence[str]) -> Iterator[RawRow]:
         try:
             for number, place, value, fault in _READERS[path.suffix](path, columns):
                 yield RawRow(f"{prefix}{number}", f"{path.name}:{place}", value, fault)
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except OSError as error:
             raise InputError(f"{path} cannot be read: {error}") from error
 
 
@@ -81,7 +81,7 @@ def read_dataset_columns(name: str, *, config: str | None, split: str) -> list[s
     return list(_open_dataset(name, config=config, split=split, revision=None).column_names)
 
 
-def find_value(row: Row, column: str) -> Any:
+def find_value(row: "Row", column: str) -> Any:
     """Return the value of a column; dots reach into nested fields and, by number, into lists.
 
     Raises:
@@ -142,17 +142,21 @@ def _find_files(pattern: str) -> tuple[list[Path], Path | None]:
     return paths, base
 
 
-Place = tuple[int, str, Row | None, Failure | None]
+Place: TypeAlias = "tuple[int, str, Row | None, Failure | None]"
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Place]:
-    names = list(pl.read_parquet_schema(path))
-    tops = find_top_columns(columns, names, str(path))
-    numbers = count(1)
-    for batch in pl.scan_parquet(path, glob=False).select(tops).collect_batches(chunk_size=_BATCH_ROWS, lazy=True):
-        for row in batch.iter_rows(named=True):
-            number = next(numbers)
-            yield number, str(number), row, None
+    import polars as pl  # the trainer, which reads its rows here, mostly has no use for it
+
+    try:
+        tops = find_top_columns(columns, list(pl.read_parquet_schema(path)), str(path))
+        numbers = count(1)
+        for batch in pl.scan_parquet(path, glob=False).select(tops).collect_batches(chunk_size=_BATCH_ROWS, lazy=True):
+            for row in batch.iter_rows(named=True):
+                number = next(numbers)
+                yield number, str(number), row, None
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Place]:  # noqa: ARG001 (rows may differ in their fields)

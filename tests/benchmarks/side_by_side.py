@@ -18,7 +18,6 @@ from factory.engines.base import Engine
 from factory.engines.supervisor import ChildEngine
 from factory.stages.rows import Lane, Stage, make_frame
 from flows.committer import Committer
-from flows.lanes import PENDING_BATCH_ROWS
 from schemas.settings import RunSettings, WarehouseSettings
 from warehouse.lake import Lake
 
@@ -101,10 +100,18 @@ def run_lane(lake: Lake, engine: Engine, table: str, stage: Stage, pending: str)
     """Send what a SELECT wants and commit what comes back, as a build's lane does; return the replies."""
     settings = RunSettings()
     replies = []
-    with Committer(
-        lake, table, stage, rows=settings.commit_rows, seconds=settings.commit_seconds, on_commit=lambda landed: None
-    ) as committer:
-        for reply in engine.stream(stage.requests(lake.stream(pending, batch_rows=PENDING_BATCH_ROWS))):
+    with (
+        lake.spool(pending) as spool,
+        Committer(
+            lake,
+            table,
+            stage,
+            rows=settings.commit_rows,
+            seconds=settings.commit_seconds,
+            on_commit=lambda landed: None,
+        ) as committer,
+    ):
+        for reply in engine.stream(stage.requests(spool.frames())):
             committer.add(reply)
             replies.append(reply)
     return replies
