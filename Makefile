@@ -10,7 +10,7 @@ READY := $(VENV)/.ready-$(DEVICE)
 BROKEN_ON_CPU := torchvision torchaudio torchcodec triton
 BROKEN := fasttext-predict robust-downloader colorlog
 
-.PHONY: setup demo study test test-slow lint format lock models clean
+.PHONY: setup demo study test test-slow test-gpu lint format lock models clean
 
 setup: $(READY)
 
@@ -32,6 +32,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# What only a GPU can show, on a machine that has one (make setup DEVICE=gpu).
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 lint: setup
 	$(BIN)/ruff check .

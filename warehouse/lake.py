@@ -77,8 +77,10 @@ class Lake:
             raise WarehouseError(f"there is no warehouse at {catalog.shown}; a build makes one")
         spill = Path(tempfile.gettempdir()) / f"factory-spill-{random.getrandbits(48):x}"
         limit = {"memory_limit": settings.memory} if settings.memory else {}
+        # What is read from a disk is cached by the system; a copy of it would grow with the warehouse.
+        cache = {"enable_external_file_cache": catalog.data_folder is None}
         folder = {"temp_directory": str(spill)}
-        connection = duckdb.connect(config={"python_enable_replacements": False, **folder, **_THRIFT, **limit})
+        connection = duckdb.connect(config={"python_enable_replacements": False, **folder, **_THRIFT, **limit, **cache})
         lake = cls(connection, catalog, open_locks(catalog), read_only=read_only)
         try:
             with _explained(catalog):

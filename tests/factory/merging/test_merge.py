@@ -444,7 +444,7 @@ def test_a_gpu_that_is_not_there(parents, tmp_path):
         merge(settings("linear", parents, run={"device": "cuda:99"}), tmp_path / "out")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS)
 def test_a_gpu_makes_what_the_cpu_makes(method, parents, tmp_path):
     """But for the order of additions: blocks are larger there."""
