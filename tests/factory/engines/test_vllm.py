@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -133,6 +134,35 @@ def test_an_engine_killed_in_the_middle_answers_everything(generator: ChildEngin
     replies += stream
     assert sorted(int(reply.request_id) for reply in replies) == list(range(600))
     assert all(reply.text is not None for reply in replies)
+
+
+@pytest.mark.slow
+def test_two_workers_share_one_model(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensor parallelism, with two processors for GPUs: the same answers, and no worker outlives its engine."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    requests = [ask(number, f"{prompt} {number}") for number, prompt in enumerate(PROMPTS * 10)]
+    texts = []
+    for engine_args in ({}, {"tensor_parallel_size": 2}):
+        teacher = Teacher(
+            name="two",
+            model=str(tiny_llama),
+            dtype="float32",
+            engine_args=engine_args,
+            sampling=Sampling(temperature=0.0, max_tokens=MAX_TOKENS),
+        )
+        with open_engine(teacher, "generate") as engine:
+            assert isinstance(engine, ChildEngine)
+            stream = engine.stream(iter(requests))
+            replies = [next(stream)]
+            assert engine.child is not None
+            workers = psutil.Process(engine.child.pid).children(recursive=True)
+            os.kill(engine.child.pid, signal.SIGKILL)
+            replies += stream
+        texts.append({reply.request_id: reply.text for reply in replies})
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == len(requests)
+    assert len(workers) >= 2
+    assert not psutil.wait_procs(workers, timeout=10)[1]
 
 
 def test_reasoning_structure_and_seeds(tiny_llama: Path) -> None:
