@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 import unicodedata
 
 import pytest
@@ -87,11 +88,17 @@ def test_the_result_does_not_depend_on_the_batches(step: int) -> None:
     assert any(match is not None for match in whole)
 
 
-def test_the_index_grows_beyond_its_first_size() -> None:
+def test_memory_does_not_grow_with_the_index() -> None:
     index = NearDuplicates(0.9)
-    texts = [f"{number:06d} {number * 7919 % 100_003:06d} {number * 104_729 % 99_991:06d}" for number in range(1500)]
-    assert find(index, *texts) == [None] * 1500
-    assert find(index, texts[3], texts[1400]) == [f"en{texts[3]}", f"en{texts[1400]}"]
+    texts = [f"{number:06d} {number * 7919 % 100_003:06d} {number * 104_729 % 99_991:06d}" for number in range(3000)]
+    assert find(index, *texts[:1000]) == [None] * 1000
+    tracemalloc.start()
+    for begin in range(1000, 3000, 100):
+        assert find(index, *texts[begin : begin + 100]) == [None] * 100
+    growth, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert growth < 50_000  # a signature alone has 256 bytes
+    assert find(index, texts[3], texts[2400]) == [f"en{texts[3]}", f"en{texts[2400]}"]
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0])
