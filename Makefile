@@ -28,7 +28,7 @@ study: setup
 	$(BIN)/python -m tests.benchmarks.study build/study
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
