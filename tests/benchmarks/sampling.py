@@ -1,7 +1,7 @@
 """Sampling through a lane of the factory, rows committed, against bare ``vllm.LLM.generate`` on the same prompts.
 
 Ours reads pending prompts from a warehouse, detects the language of every completion and commits the rows; bare vLLM
-only generates. ``python tests/benchmarks/sampling.py [--model FOLDER] [--prompts 128] [--max-tokens 64] [--pairs 5]``
+only generates. ``python tests/benchmarks/sampling.py [--model FOLDER] [--prompts 384] [--max-tokens 64] [--pairs 5]``
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="a model folder; none: a random Llama is made")
-    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--prompts", type=int, default=384)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--pairs", type=int, default=5)
