@@ -113,18 +113,30 @@ def test_how_the_batch_was_cut_changes_neither_loss_nor_gradient(llama, pair_fil
     for tokens in (1, 60, 150, 100_000):
         data = turn_file if objective == "sft" else pair_file
         chosen = settings(llama, data, objective, run={"micro_batch_tokens": tokens})
-        output = tmp_path / str(tokens)
-        output.mkdir()
-        ready = prepare(chosen, _identity(chosen), output, ALONE)
-        result = Stepper(ready.policy, chosen.model_copy(update={"max_grad_norm": 1e9}), ALONE).accumulate(
-            ready.train, ready.steps[0]
-        )
-        gradient = torch.cat([parameter.grad.flatten() for parameter in ready.policy.parameters()])
-        found.append((result, gradient))
+        found.append(first_gradient(chosen, tmp_path / str(tokens), max_grad_norm=1e9))
     for result, gradient in found[1:]:
         assert result.loss == pytest.approx(found[0][0].loss, rel=1e-5)
         assert float((gradient - found[0][1]).norm() / found[0][1].norm()) < 1e-5
         assert dict(result.losses).keys() == dict(found[0][0].losses).keys()
+
+
+def test_a_gradient_is_clipped_to_its_limit(llama, turn_file, tmp_path):
+    chosen = settings(llama, turn_file, "sft")
+    (whole, gradient), (clipped, short) = (
+        first_gradient(chosen, tmp_path / str(limit), max_grad_norm=limit) for limit in (1e9, 0.01)
+    )
+    assert whole.grad_norm == clipped.grad_norm == pytest.approx(float(gradient.norm()), rel=1e-5)
+    assert float(short.norm()) == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(short / short.norm(), gradient / gradient.norm())
+
+
+def first_gradient(chosen: TrainSettings, output: Path, *, max_grad_norm: float):
+    """Return what the first step finds, and its gradient."""
+    output.mkdir()
+    ready = prepare(chosen, _identity(chosen), output, ALONE)
+    stepper = Stepper(ready.policy, chosen.model_copy(update={"max_grad_norm": max_grad_norm}), ALONE)
+    result = stepper.accumulate(ready.train, ready.steps[0])
+    return result, torch.cat([parameter.grad.flatten() for parameter in ready.policy.parameters()])
 
 
 def _identity(chosen: TrainSettings):
