@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from factory.stages.files import SUFFIXES, RawRow, read_dataset_columns, read_dataset_rows, read_file_rows
 from schemas.errors import InputError
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
-
-if TYPE_CHECKING:
-    from factory.stages.files import RawRow
 
 Messages = list[dict[str, str]]
 
@@ -54,8 +52,6 @@ def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRo
     Raises:
         InputError: there is no such data, or it lacks the columns.
     """
-    from factory.stages.files import SUFFIXES, read_dataset_columns, read_dataset_rows, read_file_rows  # and polars
-
     manifest = Path(data) / "manifest.json"
     if manifest.is_file():
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
@@ -162,7 +158,7 @@ def _choose_columns(names: list[str], where: str, settings: TrainSettings) -> tu
     raise InputError(f"{where} has the columns {', '.join(names) or 'none'}; {what} needs {allowed}")
 
 
-def _parse(raw: "RawRow", form: tuple[str, ...]) -> TextRow | Rejected:
+def _parse(raw: RawRow, form: tuple[str, ...]) -> TextRow | Rejected:
     if raw.value is None:
         assert raw.fault is not None
         return Rejected(raw.where, "", raw.fault.reason, raw.fault.detail)
