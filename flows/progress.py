@@ -1,5 +1,6 @@
 """Progress of the lanes: bars in a terminal, lines in a log, artifacts in Prefect."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -150,6 +151,8 @@ class _ProgressArtifact:
         if now - self._updated < LOG_SECONDS or not meter.total:
             return
         self._updated = now
+        if "prefect" not in sys.modules:  # whoever runs in Prefect has imported it; nobody else should pay for it
+            return
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
         from prefect.context import TaskRunContext
 

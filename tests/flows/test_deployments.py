@@ -232,6 +232,32 @@ def test_scheduling_again_updates_the_deployment_and_runs_may_wait(prefect, envi
     assert _find(prefect)["paused"]
 
 
+PROGRESS = """
+import time
+import prefect
+import flows.progress
+from flows.build import run_as_tasks
+from flows.progress import Board
+
+def answer():
+    with Board(quiet=True) as board, board.lane("sample", "north", 4) as report:
+        for _ in range(3):
+            report.count(rows=1)
+    return 3
+
+flows.progress.LOG_SECONDS = 0.0
+prefect.flow(lambda: run_as_tasks({"sample north": answer}), name="progress")()
+"""
+
+
+def test_a_lane_shows_its_progress_on_the_server(prefect, environment):
+    subprocess.run([sys.executable, "-c", PROGRESS], env=environment, check=True, timeout=TIMEOUT)
+    found = prefect.post("artifacts/filter", json={"artifacts": {"type": {"any_": ["progress"]}}}).json()
+    assert [(artifact["data"], artifact["description"].split(",")[0]) for artifact in found] == [
+        (75.0, "sample-north: 3/4 rows")
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

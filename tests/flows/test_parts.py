@@ -1,5 +1,7 @@
 """Slots, progress, the committer and the replica pool, each by itself."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -197,3 +199,14 @@ def test_a_quiet_board_says_nothing(capsys):
         board.say("hello")
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_a_lane_outside_prefect_does_not_load_it():
+    code = (
+        "import sys, flows.progress as progress\n"
+        "progress.LOG_SECONDS = 0.0\n"
+        "with progress.Board(quiet=True) as board, board.lane('sample', 'north', 1) as report:\n"
+        "    report.count(rows=1)\n"
+        "print('prefect' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
