@@ -7,8 +7,8 @@ from warehouse.ddl import create_statements
 
 Migration = tuple[str, ...]
 
-SMALL_ROW_GROUPS = "CALL lake.set_option('parquet_row_group_size', 16384)"
-"""Parquet writers hold a row group of every thread in memory; rows of text are large."""
+SMALL_ROW_GROUPS = "CALL lake.set_option('parquet_row_group_size', 4096)"
+"""Whoever reads or writes Parquet holds a row group of every thread in memory; rows of text are large."""
 
 MIGRATIONS: tuple[Migration, ...] = ()
 """Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""

@@ -13,7 +13,7 @@ from warehouse.curate import gate
 from warehouse.lake import Lake
 
 NUM_PROMPTS = 20_000  # 160,000 completions of 640 characters: 100 MB of text
-MAX_GROWTH_MB = 110
+MAX_GROWTH_MB = 70
 
 
 def status_mb(field: str) -> float:

@@ -8,8 +8,11 @@ failures AS (
     WHERE config_id = '' AND settings_id IN (SELECT settings_id FROM lanes)
 ),
 -- Each view once, since planning all of them takes seconds, and as counts, since rows would pile up in memory.
+scope AS MATERIALIZED (
+    SELECT count(*) AS num FROM build_prompt_scope
+),
 good_prompts AS MATERIALIZED (
-    SELECT prompt_id, root_id, parent_id, language FROM kept_prompts
+    SELECT language, count(*) AS num, count(*) FILTER (parent_id IS NULL) AS num_sources FROM kept_prompts GROUP BY language
 ),
 answers AS MATERIALIZED (
     SELECT
@@ -37,7 +40,7 @@ unread AS (
 ),
 wanted_prompts AS (
     SELECT content_id('translation', [lane.settings_id, prompt_id, lane.language]) AS row_id
-    FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language
+    FROM kept_prompts JOIN build_translators AS lane ON lane.language <> kept_prompts.language
     WHERE $translates AND parent_id IS NULL
 ),
 recorded_teachers AS (
@@ -45,19 +48,21 @@ recorded_teachers AS (
     FROM (SELECT unnest((recipe -> '$.teachers')::JSON[]) AS teacher FROM build_recipe)
     WHERE teacher ->> '$.engine' = 'recorded'
 ),
+sampling_lanes AS (
+    SELECT * FROM build_teachers WHERE teacher NOT IN (FROM recorded_teachers)
+),
 wanted_samples AS (
     SELECT content_id('completion', json_array(settings_id, prompt_id, sample_index)) AS row_id
     FROM (
-        SELECT build_teachers.settings_id, prompt_id, unnest(range(num_samples))::INTEGER AS sample_index
-        FROM good_prompts JOIN build_teachers USING (language)
-        WHERE teacher NOT IN (FROM recorded_teachers)
+        SELECT lane.settings_id, prompt_id, unnest(range(num_samples))::INTEGER AS sample_index
+        FROM kept_prompts JOIN sampling_lanes AS lane USING (language)
     )
 ),
 wanted_translations AS (
     SELECT content_id('translation', [lane.settings_id, answers.completion_id, lane.language]) AS row_id
     FROM kept_completions AS answers
     JOIN prompts AS origins ON origins.prompt_id = answers.prompt_id
-    JOIN good_prompts AS siblings ON siblings.root_id = origins.root_id
+    JOIN kept_prompts AS siblings ON siblings.root_id = origins.root_id
     JOIN build_translators AS lane ON lane.language = siblings.language
     WHERE $translates AND answers.language = 'en' AND siblings.language <> 'en' AND answers.origin <> 'translated'
         AND answers.teacher IN (SELECT unnest((recipe -> '$.translation.completions_of')::VARCHAR[]) FROM build_recipe)
@@ -69,17 +74,17 @@ stages AS (
         (SELECT num FROM unread) AS num_rejected
     UNION ALL
     SELECT 2, 'translate prompts',
-        (SELECT count(*) FROM wanted_prompts),
+        (SELECT coalesce(sum(num_sources), 0) FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language WHERE $translates),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN prompts ON prompts.prompt_id = row_id),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN (FROM failures WHERE stage = 'translate_prompts') AS failed USING (row_id))
     UNION ALL
     SELECT 3, 'gate prompts',
-        (SELECT count(*) FROM build_prompt_scope),
-        (SELECT count(*) FROM good_prompts),
-        (SELECT count(*) FROM build_prompt_scope) - (SELECT count(*) FROM good_prompts)
+        (SELECT num FROM scope),
+        (SELECT coalesce(sum(num), 0) FROM good_prompts),
+        (SELECT num FROM scope) - (SELECT coalesce(sum(num), 0) FROM good_prompts)
     UNION ALL
     SELECT 4, 'sample',
-        (SELECT count(*) FROM wanted_samples),
+        (SELECT coalesce(sum(num * num_samples), 0) FROM good_prompts JOIN sampling_lanes USING (language)),
         (SELECT num_sampled FROM answers),
         (SELECT count(*) FROM wanted_samples SEMI JOIN (FROM failures WHERE stage = 'sample') AS failed USING (row_id))
     UNION ALL
