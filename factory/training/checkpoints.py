@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -108,13 +107,6 @@ def load_checkpoint(path: Path, policy: Policy, optimizer: torch.optim.Optimizer
     if optimizer is not None:
         set_optimizer_state_dict(policy, optimizer, state["optimizer"], options=_OPTIONS)
     return Progress(**json.loads((path / _PROGRESS).read_bytes()))
-
-
-def gather_weights(policy: Policy) -> dict[str, Tensor]:
-    """Return all weights on the CPU (of a sharded model: on the first process alone)."""
-    options = StateDictOptions(full_state_dict=policy.is_sharded, cpu_offload=True)
-    state: dict[str, Tensor] = get_model_state_dict(policy, options=options)
-    return state
 
 
 def _state(policy: Policy, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:

@@ -4,18 +4,21 @@ Whatever a model does between its last hidden states and its logits beyond a sca
 beyond scaling, windows and a cap, shows in the check: a batch is computed both ways, and a difference is refused.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModelForCausalLM
 
 from factory.training.attention import PACKED
 from factory.training.examples import Example
 from factory.training.layout import Layout, pack
 from factory.training.logprobs import Head, token_logps
+from factory.training.sharding import load_rows, shard
 from schemas.errors import TrainingError
 from schemas.training import Lora
 
@@ -25,7 +28,8 @@ CHECKED_TOKENS = 16
 MAX_CHECKED_TOKENS = 2048
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
-"""The largest difference of a log-probability that rounding explains, by the precision of the weights."""
+"""The largest difference of a log-probability that rounding explains, by the precision that is computed in: that of
+the weights, or of a sharded model the one that its shards are gathered in."""
 
 
 class Policy(nn.Module):  # type: ignore[misc]
@@ -42,8 +46,14 @@ class Policy(nn.Module):  # type: ignore[misc]
         """The transformers model, inside or without adapters."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
-    def forward(self, layout: Layout) -> Tensor:
-        """Return log p of each target, [targets] in float32."""
+    def forward(self, layout: Layout, own: Tensor | None = None) -> Tensor:
+        """Return log p of each target, [targets] in float32; or of the targets ``own`` by the model's own way to logits.
+
+        Both begin here, as what FSDP2 shards is whole only within the forward pass of its root.
+        """
+        return self._compute_packed(layout) if own is None else self._compute_own(layout, own)
+
+    def _compute_packed(self, layout: Layout) -> Tensor:
         lm = self.causal_lm
         with self._autocast(layout.tokens.device.type):
             body = getattr(lm, lm.base_model_prefix)
@@ -52,6 +62,18 @@ class Policy(nn.Module):  # type: ignore[misc]
         weight = lm.get_output_embeddings().weight
         accumulates = torch.is_grad_enabled() and weight.requires_grad and not self.is_sharded
         return token_logps(hidden, Head(weight, *_find_scaling(lm), accumulates), layout.targets)
+
+    def _compute_own(self, layout: Layout, places: Tensor) -> Tensor:
+        """Return log p of some targets of a layout of one example by the model as transformers runs it."""
+        lm = self.causal_lm
+        lm.set_attn_implementation("eager")
+        try:
+            kept = layout.sources[places]
+            logits = lm(input_ids=layout.tokens, use_cache=False, logits_to_keep=kept).logits[0]
+        finally:
+            lm.set_attn_implementation(PACKED)
+        logps: Tensor = torch.log_softmax(logits.float(), -1).gather(1, layout.targets[places, None])[:, 0]
+        return logps
 
     def pack(self, examples: Sequence[Example], device: torch.device) -> Layout:
         """Lay examples out, with shared prompts where the model allows it."""
@@ -73,10 +95,10 @@ class Policy(nn.Module):  # type: ignore[misc]
         embedding = self.causal_lm.get_input_embeddings()
         embedding.sparse = embedding.weight.requires_grad
 
-    def shard(self, shard: Callable[[nn.Module, list[nn.Module], torch.dtype], None]) -> None:
-        """Hand the layers, each by itself, and the whole to a function that shards them."""
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Shard the layers, each by itself, and the whole over processes."""
         names = set(self.causal_lm._no_split_modules or ())
-        shard(self, [module for module in self.modules() if type(module).__name__ in names], self.dtype)
+        shard(self, [module for module in self.modules() if type(module).__name__ in names], self.dtype, mesh)
         self.is_sharded = True
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
@@ -96,19 +118,30 @@ class Policy(nn.Module):  # type: ignore[misc]
 
 
 def load_policy(
-    name: str, *, dtype: torch.dtype, device: torch.device, lora: Lora | None = None, checkpointing: bool = False
+    name: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    lora: Lora | None = None,
+    checkpointing: bool = False,
+    mesh: DeviceMesh | None = None,
 ) -> Policy:
-    """Load a model for training: float32 weights, which are computed with in ``dtype``.
+    """Load a model for training: float32 weights, which are computed with in ``dtype``; over a mesh, a part in each process.
 
     Raises:
-        TrainingError: the model cannot be loaded.
+        TrainingError: the model cannot be loaded, or its files lack a weight.
     """
     weights = dtype if lora is not None and device.type == "cuda" else torch.float32
+    options = {"dtype": weights, "attn_implementation": PACKED, "output_loading_info": True}
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=weights, attn_implementation=PACKED)
-    except (OSError, ValueError, KeyError) as error:
+        load = AutoModelForCausalLM.from_pretrained if mesh is None else partial(load_rows, mesh=mesh)
+        model, found = load(name, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         line = str(error).strip().partition("\n")[0]
         raise TrainingError(f"model '{name}' cannot be loaded for training: {line}") from error
+    if found["missing_keys"]:
+        lacking = ", ".join(sorted(found["missing_keys"])[:3])
+        raise TrainingError(f"model '{name}' cannot be trained: its files have no weights for {lacking}")
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return Policy(model.to(device), dtype)
@@ -139,9 +172,10 @@ def check_logits(policy: Policy, name: str, examples: Sequence[Example], device:
     Raises:
         TrainingError: they differ by more than rounding.
     """
+    policy.eval()
     batch = _choose(examples)
     own = torch.cat([_own_logps(policy, part, device) for example in batch for part in example.split()])
-    tolerance = TOLERANCE[next(policy.parameters()).dtype]
+    tolerance = TOLERANCE[policy.dtype if policy.is_sharded else next(policy.parameters()).dtype]
     for shares in (True, False):
         policy.shares_prompts = shares
         gap = float((_packed_logps(policy, batch, device) - own).abs().max())
@@ -182,16 +216,7 @@ def _packed_logps(policy: Policy, batch: Sequence[Example], device: torch.device
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _own_logps(policy: Policy, example: Example, device: torch.device) -> Tensor:
     """Return the checked log-probabilities of a one-branch example by the model as transformers runs it."""
-    model = policy.causal_lm
-    layout = pack([example], device)
-    places = _checked_places(example)[0].to(device)
-    kept, targets = layout.sources[places], layout.targets[places]
-    model.set_attn_implementation("eager")
-    try:
-        logits = model(input_ids=layout.tokens, use_cache=False, logits_to_keep=kept).logits[0]
-    finally:
-        model.set_attn_implementation(PACKED)
-    logps: Tensor = torch.log_softmax(logits.float(), -1).gather(1, targets[:, None])[:, 0]
+    logps: Tensor = policy(pack([example], device), _checked_places(example)[0].to(device))
     return logps
 
 

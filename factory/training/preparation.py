@@ -16,7 +16,7 @@ from factory.training.memory import release_memory
 from factory.training.optimization import make_optimizer, seed_torch
 from factory.training.policy import Policy, add_adapters, check_lengths, check_logits, load_policy
 from factory.training.reference import compute_reference, find_cache, keep_reference, read_reference
-from factory.training.world import World, shard
+from factory.training.world import World
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
 
@@ -49,12 +49,12 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
     for dataset in (train, held_out):
         if dataset is not None:
             check_lengths(policy, settings.model, dataset.examples)
-    check_logits(policy, settings.model, train.examples, world.device)
     if settings.lora is not None:
         seed_torch(settings.seed)
         add_adapters(policy, settings.lora)
-    if world.size > 1:
-        policy.shard(shard)
+    if world.mesh is not None:
+        policy.shard(world.mesh)
+    check_logits(policy, settings.model, train.examples, world.device)
     if settings.needs_reference:
         _provide_reference(settings, identity, policy, {"train": train, "eval": held_out}, world)
     optimizer = make_optimizer(policy.trained_parameters(), settings)
@@ -105,6 +105,7 @@ def _load(settings: TrainSettings, name: str, world: World) -> Policy:
         device=world.device,
         lora=settings.lora,
         checkpointing=settings.run.activation_checkpointing,
+        mesh=world.mesh,
     )
 
 
@@ -131,8 +132,8 @@ def _provide_reference(
             reference = _load(settings, settings.reference, world)
             reference.shares_prompts = policy.shares_prompts
             check_lengths(reference, settings.reference, dataset.examples)
-            if world.size > 1:
-                reference.shard(shard)
+            if world.mesh is not None:
+                reference.shard(world.mesh)
         limit = settings.run.micro_batch_tokens
         dataset.reference = compute_reference(reference, dataset, limit, world)
         if world.is_main:

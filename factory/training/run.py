@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from factory.training.checkpoints import gather_weights, load_checkpoint, save_checkpoint
+from factory.training.checkpoints import load_checkpoint, save_checkpoint
 from factory.training.curves import plot_curves, read_metrics
 from factory.training.identity import RunIdentity, claim_output
 from factory.training.lock import hold_output
@@ -14,7 +14,7 @@ from factory.training.metrics import MetricLog
 from factory.training.optimization import learning_rate_at, seed_torch, set_learning_rate
 from factory.training.preparation import Prepared, prepare
 from factory.training.result import TrainResult, read_result, write_result
-from factory.training.saving import write_model
+from factory.training.saving import gather_weights, write_model
 from factory.training.step import Stepper, StepResult
 from factory.training.stopping import StopSignals
 from factory.training.watch import Watch
@@ -81,7 +81,7 @@ class Run:
         settings, progress, prepared = self._settings, self.progress, self._prepared
         if settings.final == "best" and progress.best_step not in (None, progress.step):
             load_checkpoint(self._checkpoints / f"step-{progress.best_step:07d}", prepared.policy, None, self._world)
-        weights = gather_weights(prepared.policy)
+        weights = gather_weights(prepared.policy, settings, self._world)
         evaluations = [line for line in read_metrics(self._output) if line["split"] == "eval"]
         result = TrainResult(
             run_id=run_id,

@@ -7,11 +7,30 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig
 
 from factory.training.policy import Policy, add_adapters, load_policy
+from factory.training.world import World
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
+
+
+def gather_weights(policy: Policy, settings: TrainSettings, world: World) -> dict[str, Tensor]:
+    """Return what the final model needs on the CPU of the first process: all weights, or those of the adapters alone.
+
+    They are gathered one after another, and all weights at once in the dtype that they are written in.
+    """
+    has_adapters = settings.lora is not None
+    dtype = None if has_adapters else _find_dtype(settings)
+    weights: dict[str, Tensor] = {}
+    state = get_model_state_dict(policy, options=StateDictOptions(ignore_frozen_params=has_adapters))
+    for name, weight in state.items():
+        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        if world.is_main:
+            weights[name] = whole.to("cpu", dtype)
+    return weights
 
 
 def write_model(
@@ -44,11 +63,17 @@ def _save_whole(policy: Policy, weights: dict[str, Tensor], settings: TrainSetti
     model = policy.causal_lm
     if settings.lora is not None:
         model, weights = _merge(weights, settings)
-    dtype = AutoConfig.from_pretrained(settings.model).dtype or torch.float32
+    dtype = _find_dtype(settings)
     tied = getattr(model, "all_tied_weights_keys", {}) if model.config.tie_word_embeddings else {}
     model.config.dtype = dtype
     state = {name: weight.to(dtype) for name, weight in _plain_names(weights).items() if name not in tied}
     model.save_pretrained(folder, state_dict=state)
+
+
+def _find_dtype(settings: TrainSettings) -> torch.dtype:
+    """Return the dtype of the model that a run begins with, in which the final one is written."""
+    dtype: torch.dtype = AutoConfig.from_pretrained(settings.model).dtype or torch.float32
+    return dtype
 
 
 def _merge(weights: dict[str, Tensor], settings: TrainSettings) -> tuple[Any, dict[str, Tensor]]:

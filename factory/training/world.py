@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from schemas.errors import TrainingError
 from schemas.training import TrainRun
@@ -18,11 +19,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among its peers."""
+    """This process among its peers; ``mesh`` is that of all of them, where there are several."""
 
     rank: int
     size: int
     device: torch.device
+    mesh: DeviceMesh | None = None
 
     @property
     def is_main(self) -> bool:
@@ -71,19 +73,6 @@ def join_world(run: TrainRun) -> Iterator[World]:
         return
     dist.init_process_group("nccl" if has_gpu else "gloo")
     try:
-        yield World(rank, size, device)
+        yield World(rank, size, device, init_device_mesh(device.type, (size,)))
     finally:
         dist.destroy_process_group()
-
-
-def shard(module: nn.Module, layers: list[nn.Module], dtype: torch.dtype) -> None:
-    """Shard parameters, gradients and optimizer states with FSDP2: float32 shards, computed with in ``dtype``.
-
-    The whole is resharded after its forward pass too, as its parts are: after an evaluation there is no backward pass
-    that would do it, and optimizer and checkpoints must see the shards.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for layer in (*layers, module):
-        fully_shard(layer, mp_policy=policy, reshard_after_forward=True)

@@ -18,8 +18,10 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
+    MixtralConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 torch.set_num_threads(1)
@@ -31,7 +33,7 @@ TEMPLATE = (
 )
 VOCABULARY = 512
 
-_SHAPE = {
+SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -45,16 +47,23 @@ _SHAPE = {
     "initializer_range": 0.2,
 }
 CONFIGS = {
-    "llama": lambda: LlamaConfig(**_SHAPE, tie_word_embeddings=False),
-    "cohere": lambda: CohereConfig(**_SHAPE, logit_scale=0.25, use_qk_norm=True),
-    "cohere2": lambda: Cohere2Config(**_SHAPE | {"num_hidden_layers": 4}, logit_scale=0.25, sliding_window=12),
-    "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=8, tie_word_embeddings=True),
+    "llama": lambda: LlamaConfig(**SHAPE, tie_word_embeddings=False),
+    "cohere": lambda: CohereConfig(**SHAPE, logit_scale=0.25, use_qk_norm=True),
+    "cohere2": lambda: Cohere2Config(**SHAPE | {"num_hidden_layers": 4}, logit_scale=0.25, sliding_window=12),
+    "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=8, tie_word_embeddings=True),
     "gemma2": lambda: Gemma2Config(
-        **_SHAPE, head_dim=8, query_pre_attn_scalar=8, sliding_window=12, final_logit_softcapping=3.0,
+        **SHAPE, head_dim=8, query_pre_attn_scalar=8, sliding_window=12, final_logit_softcapping=3.0,
         attn_logit_softcapping=2.0,
     ),
-    "gemma3": lambda: Gemma3TextConfig(**_SHAPE, head_dim=8, query_pre_attn_scalar=8, sliding_window=12),
+    "gemma3": lambda: Gemma3TextConfig(**SHAPE, head_dim=8, query_pre_attn_scalar=8, sliding_window=12),
 }  # fmt: skip
+
+EXPERTS = {
+    "mixtral": lambda: MixtralConfig(**SHAPE, num_local_experts=4),
+    "qwen3_moe": lambda: Qwen3MoeConfig(
+        **SHAPE, head_dim=8, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16
+    ),
+}
 
 PROMPTS = ("Which of these is an animal?", "اكتب كلمة واحدة", "これは何ですか", "Где кошка?", "नमस्ते दुनिया")
 ANSWERS = ("It is the cat.", "قطة", "猫です", "Кошка на столе.", "बिल्ली", "A dog, I think, or a horse.", "No.")
@@ -83,10 +92,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+def save_model(folder: Path, family: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """Write a random model of a family with the tokenizer; return its folder."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[family]())
+    model = AutoModelForCausalLM.from_config((CONFIGS | EXPERTS)[family](), dtype=dtype)
     model.generation_config.eos_token_id = [2, SPECIAL.index("<|end|>")]
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)

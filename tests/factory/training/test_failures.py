@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from factory.training import lock
 from factory.training.run import Run
@@ -86,6 +88,15 @@ def test_held_out_rows_that_cannot_be_used_are_listed(llama, tmp_path):
 def test_the_best_model_needs_held_out_data(llama, pair_file, tmp_path):
     with pytest.raises(TrainingError, match="final = 'best' needs held-out data"):
         train(settings(llama, pair_file, final="best", eval_every=1), tmp_path / "run", quiet=True)
+
+
+def test_a_model_whose_files_lack_a_weight_is_refused(llama, pair_file, tmp_path):
+    folder = shutil.copytree(llama, tmp_path / "lacking")
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match=r"model '.*lacking' .*: its files have no weights for lm_head\.weight$"):
+        train(settings(folder, pair_file), tmp_path / "run", quiet=True)
 
 
 def test_adapters_on_the_output_layer_are_refused(llama, pair_file, tmp_path):

@@ -2,24 +2,36 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers.core_model_loading import Chunk, WeightConverter
 
 from factory.microworld.world import MODELS
+from factory.training import sharding
+from factory.training.policy import load_policy
+from factory.training.saving import gather_weights
 from factory.training.trainer import train
-from schemas.training import Lora, TrainSettings
-from tests.factory.training.conftest import pairs, save_model, turns, write_rows
+from factory.training.world import join_world
+from schemas.training import Lora, TrainRun, TrainSettings
+from tests.factory.training.conftest import SHAPE, pairs, save_model, turns, write_rows
 from tests.factory.training.test_trainer import losses, settings
 
 ROOT = Path(__file__).parents[3]
+CPU = torch.device("cpu")
 
 
 def torchrun(chosen: TrainSettings, output: Path, processes: int) -> None:
@@ -54,22 +66,25 @@ def test_two_processes_give_the_losses_of_one_and_either_goes_on_from_the_other(
     assert losses(resumed) == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 
 
-def fork_two(chosen: TrainSettings, output: Path, port: int) -> None:
-    """Train in two processes as torchrun would start them, but with everything imported already."""
+def fork(act: Callable[[], object], count: int = 2) -> None:
+    """Have processes act together as if torchrun had started them, but with everything imported already."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
     children = []
-    for rank in range(2):
+    for rank in range(count):
         child = os.fork()
         if not child:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             try:
-                train(chosen, output, quiet=True)
+                act()
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
         children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * count
 
 
 @pytest.mark.parametrize(
@@ -84,16 +99,88 @@ def test_whatever_is_trained_two_processes_give_the_losses_of_one(llama, tmp_pat
     data = write_rows(tmp_path / "rows.jsonl", turns(33) if objective == "sft" else pairs(33))
     chosen = settings(llama, data, objective, **values)
     result = train(chosen, tmp_path / "one", quiet=True)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    fork_two(chosen, tmp_path / "two", port)
+    fork(lambda: train(chosen, tmp_path / "two", quiet=True))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=gap)
     weights = [load_file(folder / "model.safetensors") for folder in (result.model, tmp_path / "two" / "model")]
     assert weights[0].keys() == weights[1].keys()
     if gap < 1e-3:
         for name, weight in weights[0].items():
             torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-3)
+
+
+def _gather(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@pytest.mark.parametrize("family", ["llama", "cohere", "qwen3", "gemma3", "mixtral", "qwen3_moe"])
+def test_what_three_processes_read_is_the_model(family, tmp_path):
+    """Rows that do not come out even; tied weights, buffers, experts that are stacked, fewer of these than processes."""
+    folder = str(save_model(tmp_path / family, family, dtype=torch.bfloat16))
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    def read() -> None:
+        with join_world(TrainRun(device="cpu")) as world:
+            policy = load_policy(folder, dtype=torch.float32, device=CPU, mesh=world.mesh)
+            model = policy.causal_lm
+            assert type(model) is type(whole)
+            assert all(torch.equal(*pair) for pair in zip(whole.buffers(), model.buffers(), strict=True))
+            for is_sharded in (False, True):
+                if is_sharded:
+                    policy.shard(world.mesh)
+                found = dict(model.named_parameters())
+                expected = dict(whole.named_parameters())
+                assert found.keys() == expected.keys()
+                assert all(torch.equal(_gather(found[name]), weight) for name, weight in expected.items())
+
+    fork(read, 3)
+
+
+def test_a_process_never_has_more_of_a_model_than_its_part(tmp_path):
+    folder = tmp_path / "wide"
+    config = LlamaConfig(**SHAPE | {"vocab_size": 60_000, "hidden_size": 256}, tie_word_embeddings=False)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    size = 4 * 2 * 60_000 * 256
+
+    def read() -> None:
+        with join_world(TrainRun(device="cpu")) as world:
+            with PrivateMemory() as memory:
+                policy = load_policy(str(folder), dtype=torch.float32, device=CPU, mesh=world.mesh)
+                policy.shard(world.mesh)
+            assert size / 2 < memory.growth < 0.7 * size
+            weights = gather_weights(policy, settings(folder, tmp_path), world)
+            assert {weight.dtype for weight in weights.values()} == ({torch.bfloat16} if world.is_main else set())
+
+    fork(read)
+
+
+class PrivateMemory:
+    """The most private memory, in bytes, that this process takes while it lasts beyond what it had."""
+
+    def __enter__(self) -> Self:
+        self._before, self.growth, self._is_over = self._now(), 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(0.001):
+            self.growth = max(self.growth, self._now() - self._before)
+
+    def _now(self) -> int:
+        found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(found[1]) * 1024
+
+
+def test_a_model_whose_rows_lie_elsewhere_in_its_files_is_loaded_whole(llama, monkeypatch):
+    halves = WeightConverter(["qk_proj"], ["q_proj", "k_proj"], operations=[Chunk(dim=0)])
+    monkeypatch.setattr(sharding, "get_model_conversion_mapping", lambda _: [halves])
+    with pytest.warns(UserWarning, match="every process loads the whole of"):
+        policy = load_policy(str(llama), dtype=torch.float32, device=CPU, mesh=object())
+    assert not any(isinstance(parameter, DTensor) for parameter in policy.parameters())
 
 
 VLLM_SCRIPT = """
