@@ -83,7 +83,7 @@ def _linear(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) ->
     yield from ()
     if settings.is_normalized:
         weights = methods.normalize_weights(weights)
-    return lambda block: methods.weighted_sum((block.read(number) for number in at), weights)
+    return _sum_of(at, weights)
 
 
 def _slerp(parameter: Parameter, at: Sequence[int]) -> Steps:
@@ -91,7 +91,19 @@ def _slerp(parameter: Parameter, at: Sequence[int]) -> Steps:
     if len(at) > 1:
         gram = yield Pass(lambda block: methods.gram_matrix(block.read_all(at)), sum)
         coefficients = methods.slerp_coefficients(gram, [parameter.weights[number] for number in at])
-    return lambda block: methods.weighted_sum((block.read(number) for number in at), coefficients)
+    return _sum_of(at, coefficients)
+
+
+def _sum_of(at: Sequence[int], weights: Sequence[float]) -> Combine:
+    """Return how a block of ``sum(w_i theta_i)`` is made: in the first model's buffer, the others' read into one more."""
+
+    def combine(block: Block) -> Tensor:
+        total = block.read(at[0]).mul_(weights[0])
+        for number, weight in zip(at[1:], weights[1:], strict=True):
+            total.add_(block.read(number, 1), alpha=weight)
+        return total
+
+    return combine
 
 
 def _ties(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> Steps:
