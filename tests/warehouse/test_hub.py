@@ -3,15 +3,15 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from schemas.errors import WarehouseError
+from tests.http_server import serve
 from tests.warehouse.small_build import CONFIG_ID, fill_lake, make_recipe
 from warehouse.export import export_build
 from warehouse.hub import push_export
@@ -73,12 +73,8 @@ class Hub(BaseHTTPRequestHandler):
 def hub() -> Iterator[str]:
     Hub.calls.clear()
     Hub.refuse = False
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serve(Hub) as address:
+        yield address
 
 
 def push(version: Path, hub: str) -> subprocess.CompletedProcess[str]:
