@@ -105,8 +105,9 @@ def _run_stages(run: Run, until: str) -> tuple[int, str | None]:
         _do(run, {f"read {lane.name}": partial(stages.read_recorded, run, lane) for lane in stages.recorded_lanes(run)})
         num_sent += _answer(run, stages.sampling_jobs(run))
         stages.gate_completions(run)
-        num_sent += _answer(run, stages.completion_translation_jobs(run))
-        stages.gate_completions(run)
+        if num_translated := _answer(run, stages.completion_translation_jobs(run)):
+            num_sent += num_translated
+            stages.gate_completions(run)
     if "score" in wanted:
         num_sent += _answer(run, stages.scoring_jobs(run))
     if "route" in wanted:

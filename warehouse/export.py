@@ -104,8 +104,9 @@ class _Job:
 
 def _make_export_id(rows: BuildRows, recipe: Recipe, config_id: str) -> str:
     digests: Json = {config: [num_rows, rows.digest(config)] for config, num_rows in rows.num_rows.items()}
+    content = rows.digest_content()
     return content_id(
-        "export", [_LAYOUT_VERSION, recipe.name, config_id, recipe.export.model_dump(mode="json"), digests]
+        "export", [_LAYOUT_VERSION, recipe.name, config_id, recipe.export.model_dump(mode="json"), digests, content]
     )
 
 

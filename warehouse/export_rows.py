@@ -1,9 +1,8 @@
 """The rows of an export, in their final order and in bounded memory.
 
-What a row consists of is settled without its texts: ids, rewards and digests of a build fit into memory many times
-over. The texts are then fetched in one pass over the lake, spooled to disk by the part of the export that they belong
-to, and joined to their rows part by part. (Sorting the whole rows in DuckDB ran out of memory at 1 GB of text under a
-limit of 1.5 GB.)
+Which rows there are is settled by ids alone. What they say is then fetched in one pass over the lake, spooled to disk by
+the part of the export that it belongs to, and joined to its rows part by part. (Sorting the whole rows in DuckDB ran out
+of memory at 1 GB of text under a limit of 1.5 GB.)
 """
 
 import contextlib
@@ -17,7 +16,7 @@ from warehouse.build_views import use_build
 from warehouse.lake import Lake
 from warehouse.statements import read_sql
 
-PART_ROWS = 20_000
+PART_ROWS = 5_000
 """Rows of a part, which are in memory at once; more where there would be over ``_MAX_PARTS`` files."""
 
 _MAX_PARTS = 200
@@ -35,8 +34,7 @@ class BuildRows:
     def __init__(self, past: Lake, config_id: str, configs: tuple[str, ...]) -> None:
         self._past, self._config_id = past, config_id
         use_build(past, config_id)
-        for name in ("exported", "digests"):
-            past.query(f"CREATE TABLE memory.main.{name} AS {read_sql(f'export/{name}', config_id=config_id)}")
+        past.query(f"CREATE TABLE memory.main.exported AS {read_sql('export/exported', config_id=config_id)}")
         self.num_rows = {config: self._settle(config) for config in configs}
 
     def find_leaks(self) -> pl.DataFrame:
@@ -48,12 +46,16 @@ class BuildRows:
         return self._past.query(read_sql("export/orphans", config_id=self._config_id))
 
     def digest(self, config: str) -> str:
-        """Return a hash of a config's rows, texts included, that does not depend on their order."""
-        sql = f"SELECT bit_xor(md5_number(to_json(made)::VARCHAR))::VARCHAR FROM (SELECT * EXCLUDE part FROM {config}_rows) made"
-        return str(self._past.query(sql).item() or "")
+        """Return a hash of a config's rows that does not depend on their order; of the ids of what they say."""
+        return self._digest(f"SELECT * EXCLUDE part FROM {config}_rows")
+
+    def digest_content(self) -> str:
+        """Return a hash of all prompts and completions that are exported, texts included."""
+        parts = ("FROM exported", read_sql("export/answers"), read_sql("export/prompts"))
+        return " ".join(map(self._digest, parts))
 
     def stream(self, config: str, folder: Path) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a config in their final order; ``folder`` must exist and takes the texts meanwhile."""
+        """Yield the rows of a config in their final order; ``folder`` must exist and takes what they say meanwhile."""
         named = " UNION ".join(
             f"SELECT part, {column} AS completion_id FROM {config}_rows" for column in _ANSWERS[config]
         )
@@ -63,34 +65,37 @@ class BuildRows:
         ):
             answers.fill(
                 self._past.stream(
-                    f"SELECT part, completion_id, text FROM lake.completions JOIN ({named}) AS named USING (completion_id)"
+                    f"SELECT part, text, exported.* EXCLUDE prompt_id FROM lake.completions "
+                    f"JOIN ({named}) AS named USING (completion_id) JOIN exported USING (completion_id)"
                 )
             )
             prompts.fill(
                 self._past.stream(
-                    f"SELECT part, prompt_id, messages FROM lake.prompts "
+                    f"FROM ({read_sql('export/prompts')}) "
                     f"JOIN (SELECT DISTINCT part, prompt_id FROM {config}_rows) AS named USING (prompt_id)"
                 )
             )
             for part in range(_num_parts(self.num_rows[config])):
-                rows = self._past.query(f"SELECT * FROM {config}_rows WHERE part = ? ORDER BY {_ORDER[config]}", [part])
+                rows = self._past.query(
+                    f"SELECT * EXCLUDE part FROM {config}_rows WHERE part = ? ORDER BY {_ORDER[config]}", [part]
+                )
                 yield _ASSEMBLE[config](
                     rows.join(prompts.take(part), on="prompt_id", how="left", maintain_order="left"), answers.take(part)
                 )
 
     def _settle(self, config: str) -> int:
         """Make the table of a config's rows, each with the number of its part; return how many there are."""
-        table = f"{config}_rows"
-        self._past.query(
-            f"CREATE TABLE memory.main.{table} AS {read_sql(f'export/{config}', config_id=self._config_id)}"
-        )
-        num_rows = int(self._past.query(f"SELECT count(*) FROM {table}").item())
-        self._past.query(
-            f"CREATE OR REPLACE TABLE memory.main.{table} AS SELECT *, "
-            f"(row_number() OVER (ORDER BY {_ORDER[config]}) - 1) * {_num_parts(num_rows)} // {max(num_rows, 1)} AS part "
-            f"FROM {table}"
-        )
+        rows = read_sql(f"export/{config}", config_id=self._config_id)
+        num_rows = int(self._past.query(f"SELECT count(*) FROM ({rows})").item())
+        part = f"(row_number() OVER (ORDER BY {_ORDER[config]}) - 1) * {_num_parts(num_rows)} // {max(num_rows, 1)}"
+        self._past.query(f"CREATE TABLE memory.main.{config}_rows AS SELECT *, {part} AS part FROM ({rows})")
         return num_rows
+
+    def _digest(self, select: str) -> str:
+        digest = self._past.query(
+            f"SELECT bit_xor(md5_number(to_json(made)::VARCHAR))::VARCHAR FROM ({select}) AS made"
+        )
+        return str(digest.item() or "")
 
 
 def _num_parts(num_rows: int) -> int:
@@ -137,8 +142,8 @@ def _assemble_sft(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
 
 def _assemble_preference(rows: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
     for side in ("chosen", "rejected"):
-        texts = answers.rename({"completion_id": f"{side}_id", "text": side})
-        rows = rows.join(texts, on=f"{side}_id", how="left", maintain_order="left")
+        named = {name: f"{side}_{name.removeprefix('completion_')}" for name in answers.columns}
+        rows = rows.join(answers.rename(named | {"text": side}), on=f"{side}_id", how="left", maintain_order="left")
     return rows.with_columns(_turn("chosen"), _turn("rejected")).rename({"messages": "prompt"})
 
 

@@ -167,18 +167,25 @@ class Lake:
     def stream(
         self, sql: str, parameters: Sequence[object] = (), *, batch_rows: int = 10_000
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory."""
+        """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot.
+
+        The right sides of its joins are held in memory, the left ones (where the text should be) are not.
+        """
         with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
-            for batch in cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows):
+            with self._joined_as_written():
+                batches = cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
+            for batch in batches:
                 yield in_utc(pl.DataFrame(batch))
 
     def spool(self, sql: str, *, batch_rows: int = 1000) -> Spool:
         """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them.
 
+        The right sides of its joins are held in memory, the left ones (where the text should be) are not.
+
         Raises:
             WarehouseError: they do not fit there.
         """
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor, self._joined_as_written():
             try:
                 return Spool(cursor.execute(sql).to_arrow_reader(batch_rows))
             except OSError as error:
@@ -269,8 +276,25 @@ class Lake:
         Whenever its limit is set, DuckDB empties its allocator's caches, at a tenth of a millisecond; there is no other
         statement for it.
         """
-        with contextlib.suppress(duckdb.Error), self._connection.cursor() as cursor:
-            cursor.execute(f"SET memory_limit = {literal(self._memory_limit)}")
+        with contextlib.suppress(duckdb.Error):
+            self._set(f"memory_limit = {literal(self._memory_limit)}")
+
+    @contextlib.contextmanager
+    def _joined_as_written(self) -> Iterator[None]:
+        """Let statements that are planned meanwhile hash the right side of each join.
+
+        DuckDB would take the side with fewer rows, which for equal numbers may be the one with the text. The setting is
+        one for all cursors; what another thread plans meanwhile is as right, if perhaps slower.
+        """
+        self._set("disabled_optimizers = 'build_side_probe_side'")
+        try:
+            yield
+        finally:
+            self._set("disabled_optimizers = ''")
+
+    def _set(self, setting: str) -> None:
+        with self._connection.cursor() as cursor:  # a statement on a cursor ends the stream that is read from it
+            cursor.execute(f"SET {setting}")
 
     def _transact(
         self,

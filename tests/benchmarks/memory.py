@@ -1,7 +1,7 @@
 """Peak memory of the parent process against the number of prompts: ``python -m tests.benchmarks.memory``.
 
-A stand-in engine answers, so that the factory and not a model is the work. Reading prompts and sampling are processes
-of their own; each row of the table is one fresh warehouse.
+A stand-in engine answers, so that the factory and not a model is the work. Reading prompts, sampling, and all the rest
+(scoring, routing, pairs, audits, export) are processes of their own; each row of the table is one fresh warehouse.
 """
 
 import argparse
@@ -39,13 +39,20 @@ model = "./model"
 [warehouse]
 catalog = "{folder}/lake/catalog.sqlite"
 data = "{folder}/lake/data"
+{memory}
+[run]
+exports = "{folder}/exports"
 """
 
+STEPS = {"read": "read", "sample": "sample", "the rest": "export"}
+"""What each process is called, and up to which stage it runs."""
 
-def prepare(folder: Path, num_prompts: int, similarity: float) -> None:
+
+def prepare(folder: Path, num_prompts: int, similarity: float, memory: str | None = None) -> None:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
-    (folder / "recipe.toml").write_text(RECIPE.format(folder=folder, similarity=similarity))
+    limit = f'memory = "{memory}"' if memory else ""
+    (folder / "recipe.toml").write_text(RECIPE.format(folder=folder, similarity=similarity, memory=limit))
     with (folder / "prompts.jsonl").open("w") as file:
         for number in range(num_prompts):
             words = " ".join(f"{(number * 2654435761 + place * 40503) % 99991}" for place in range(60))
@@ -64,25 +71,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, nargs="+", default=[1_000, 10_000, 50_000, 200_000])
     parser.add_argument("--similarity", type=float, default=0.0, help="of near-duplicates; 0 switches them off")
+    parser.add_argument("--memory", help="the recipe's [warehouse] memory, from which DuckDB spills to disk")
     parser.add_argument("--run", nargs=2, metavar=("FOLDER", "UNTIL"))
     arguments = parser.parse_args()
     if arguments.run:
         run(Path(arguments.run[0]), arguments.run[1])
         return
-    print(f"{'prompts':>9} {'read MB':>9} {'read s':>8} {'sample MB':>10} {'sample s':>9}", flush=True)
+    print(f"{'prompts':>9}" + "".join(f" {name + ' MB':>12} {'s':>6}" for name in STEPS), flush=True)
     for num_prompts in arguments.prompts:
         with TemporaryDirectory() as name:
-            prepare(Path(name), num_prompts, arguments.similarity)
-            results = []
-            for until in ("read", "sample"):
+            prepare(Path(name), num_prompts, arguments.similarity, arguments.memory)
+            cells = []
+            for until in STEPS.values():
                 command = [sys.executable, "-m", "tests.benchmarks.memory", "--run", name, until]
-                results.append(json.loads(subprocess.check_output(command, text=True).splitlines()[-1]))
-            read, sample = results
-            print(
-                f"{num_prompts:>9,} {read['peak_mb']:>9,.0f} {read['seconds']:>8,.1f} "
-                f"{sample['peak_mb']:>10,.0f} {sample['seconds']:>9,.1f}",
-                flush=True,
-            )
+                result = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+                cells.append(f" {result['peak_mb']:>12,.0f} {result['seconds']:>6,.1f}")
+            print(f"{num_prompts:>9,}" + "".join(cells), flush=True)
 
 
 if __name__ == "__main__":
