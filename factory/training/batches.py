@@ -1,6 +1,7 @@
 """Which rows make a step, and which of them share a forward pass: pure functions of lengths, seed and limits."""
 
 from collections.abc import Iterator, Sequence
+from heapq import heapreplace
 
 import numpy as np
 
@@ -54,13 +55,13 @@ def cut_micro_batches(rows: Sequence[int], lengths: Sequence[int], limit: int, w
     count = -(-max(needed, 1) // world) * world
     while True:
         batches: list[list[int]] = [[] for _ in range(count)]
-        loads = [0] * count
+        loads = [(0, number) for number in range(count)]  # a heap: the lightest batch is the first
         for row in by_length:
-            lightest = loads.index(min(loads))
-            if loads[lightest] and loads[lightest] + lengths[row] > limit:
+            load, lightest = loads[0]
+            if load and load + lengths[row] > limit:
                 break
             batches[lightest].append(row)
-            loads[lightest] += lengths[row]
+            heapreplace(loads, (load + lengths[row], lightest))
         else:
             return batches
         count += world

@@ -130,10 +130,10 @@ def _provide_reference(
         if reference is None:
             assert settings.reference is not None
             reference = _load(settings, settings.reference, world)
-            reference.shares_prompts = policy.shares_prompts
             check_lengths(reference, settings.reference, dataset.examples)
             if world.mesh is not None:
                 reference.shard(world.mesh)
+            check_logits(reference, settings.reference, dataset.examples, world.device)
         limit = settings.run.micro_batch_tokens
         dataset.reference = compute_reference(reference, dataset, limit, world)
         if world.is_main:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
 
 from factory.training.policy import Policy, add_adapters, load_policy
 from factory.training.world import World
@@ -53,21 +53,28 @@ def write_model(
         shutil.copytree(tokenizer, unfinished, dirs_exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         line = str(error).strip().partition("\n")[0]
         raise TrainingError(f"the model could not be written to {final}: {line}; the checkpoints stay") from error
 
 
 def _save_whole(policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, folder: Path) -> None:
+    """Write a model with its configs: the dtype in its own is that of the weights, and how to generate is taken as it is.
+
+    transformers would note the dtype of the policy, and refuse sampling numbers beside ``do_sample = false``.
+    """
     model = policy.causal_lm
     if settings.lora is not None:
         model, weights = _merge(weights, settings)
     dtype = _find_dtype(settings)
     tied = getattr(model, "all_tied_weights_keys", {}) if model.config.tie_word_embeddings else {}
-    model.config.dtype = dtype
     state = {name: weight.to(dtype) for name, weight in _plain_names(weights).items() if name not in tied}
+    generation, model.generation_config = model.generation_config, GenerationConfig()
     model.save_pretrained(folder, state_dict=state)
+    model.config.dtype = dtype
+    model.config.save_pretrained(folder)
+    generation.to_json_file(folder / "generation_config.json")
 
 
 def _find_dtype(settings: TrainSettings) -> torch.dtype:

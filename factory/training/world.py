@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,12 @@ from schemas.errors import TrainingError
 from schemas.training import TrainRun
 
 Value = TypeVar("Value")
+
+PATIENCE = timedelta(hours=1)
+"""How long processes wait for each other: the others for the first one, while it merges and writes a large model.
+
+torchrun ends them at once where one has died; torch's own 10 minutes (NCCL) are less than such a file may take.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ def join_world(run: TrainRun) -> Iterator[World]:
     if size == 1:
         yield World(rank, size, device)
         return
-    dist.init_process_group("nccl" if has_gpu else "gloo")
+    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=PATIENCE)
     try:
         yield World(rank, size, device, init_device_mesh(device.type, (size,)))
     finally:

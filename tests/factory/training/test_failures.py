@@ -99,6 +99,26 @@ def test_a_model_whose_files_lack_a_weight_is_refused(llama, pair_file, tmp_path
         train(settings(folder, pair_file), tmp_path / "run", quiet=True)
 
 
+def test_a_reference_that_does_more_than_the_trainer_knows_is_refused(llama, pair_file, tmp_path):
+    odd = shutil.copytree(llama, tmp_path / "odd")
+    amend(odd / "config.json", logit_scale=0.5)  # which a Llama does not heed
+    with pytest.raises(TrainingError, match=r"model '.*odd' cannot be trained here: its own logits"):
+        train(settings(llama, pair_file, reference=str(odd)), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_a_model_keeps_a_generation_config_that_transformers_would_not_save(llama, pair_file, tmp_path, lora):
+    odd = shutil.copytree(llama, tmp_path / "odd")
+    amend(odd / "generation_config.json", do_sample=False, temperature=0.6)
+    result = train(settings(odd, pair_file, max_steps=1, lora=lora), tmp_path / "run", quiet=True)
+    kept = json.loads((result.model / "generation_config.json").read_bytes())
+    assert (kept["temperature"], kept["eos_token_id"]) == (0.6, [2, 6])
+
+
+def amend(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | values))
+
+
 def test_adapters_on_the_output_layer_are_refused(llama, pair_file, tmp_path):
     lora = Lora(targets=("lm_head", "q_proj"))
     with pytest.raises(TrainingError, match="adapters cannot be added to the output layer"):

@@ -1,5 +1,7 @@
 """Steps, micro-batches, learning rates and weight decay: pure functions."""
 
+import time
+
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +24,14 @@ def test_micro_batches_lose_no_row_and_keep_the_limit(lengths, limit, world):
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     assert len(batches) % world == 0
     assert all(len(batch) == 1 or sum(lengths[row] for row in batch) <= limit for batch in batches if batch)
+
+
+def test_a_large_data_set_is_cut_in_less_than_the_square_of_its_time():
+    lengths = [100 + row * 7919 % 900 for row in range(40_000)]
+    began = time.process_time()
+    batches = cut_micro_batches(range(len(lengths)), lengths, 8192, 8)
+    assert time.process_time() - began < 3
+    assert max(sum(lengths[row] for row in batch) for batch in batches) <= 8192
 
 
 def test_every_epoch_has_every_row_once_in_an_order_of_its_own():

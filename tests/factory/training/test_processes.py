@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed import distributed_c10d
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers.core_model_loading import Chunk, WeightConverter
@@ -106,6 +109,17 @@ def test_whatever_is_trained_two_processes_give_the_losses_of_one(llama, tmp_pat
     if gap < 1e-3:
         for name, weight in weights[0].items():
             torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-3)
+
+
+def test_the_others_wait_for_the_first_process_longer_than_torch_would(monkeypatch):
+    monkeypatch.setattr(distributed_c10d, "default_pg_timeout", timedelta(seconds=0.3))
+
+    def write() -> None:
+        with join_world(TrainRun(device="cpu")) as world:
+            time.sleep(0.6 if world.is_main else 0)
+            world.wait()
+
+    fork(write)
 
 
 def _gather(tensor: Tensor) -> Tensor:

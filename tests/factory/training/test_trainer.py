@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from factory.training.curves import read_metrics
 from factory.training.dataset import load_datasets
@@ -292,6 +292,7 @@ def test_bfloat16_keeps_float32_weights_and_the_checkpoint_keeps_its_dtype(llama
     chosen = settings(half, pair_file, dtype="bfloat16")
     result = train(chosen, tmp_path / "run", quiet=True)
     assert {tensor.dtype for tensor in load_file(result.model / "model.safetensors").values()} == {torch.bfloat16}
+    assert AutoConfig.from_pretrained(result.model).dtype == torch.bfloat16
     train(settings(half, pair_file), tmp_path / "exact", quiet=True)
     for ours, exact in zip(losses(tmp_path / "run"), losses(tmp_path / "exact"), strict=True):
         assert ours == pytest.approx(exact, abs=0.03)
