@@ -29,12 +29,15 @@ class Dataset:
     rejected: list[Rejected]
     languages: list[str]
     reference: NDArray[np.float32] | None = None
+    _lengths: list[int] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
 
     @property
     def lengths(self) -> list[int]:
-        """The packed tokens of each example."""
-        return [example.num_packed for example in self.examples]
+        """The packed tokens of each example, counted once: every step asks for them."""
+        if not self._lengths:
+            self._lengths = [example.num_packed for example in self.examples]
+        return self._lengths
 
     @property
     def num_cut(self) -> int:

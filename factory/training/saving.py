@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from factory.training.policy import Policy, add_adapters, load_policy
+from factory.training.policy import Policy, add_adapters
 from factory.training.world import World
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
@@ -64,10 +64,9 @@ def _save_whole(policy: Policy, weights: dict[str, Tensor], settings: TrainSetti
 
     transformers would note the dtype of the policy, and refuse sampling numbers beside ``do_sample = false``.
     """
-    model = policy.causal_lm
+    model, dtype = policy.causal_lm, _find_dtype(settings)
     if settings.lora is not None:
-        model, weights = _merge(weights, settings)
-    dtype = _find_dtype(settings)
+        model, weights = _merge(weights, settings, dtype)
     tied = getattr(model, "all_tied_weights_keys", {}) if model.config.tie_word_embeddings else {}
     state = {name: weight.to(dtype) for name, weight in _plain_names(weights).items() if name not in tied}
     generation, model.generation_config = model.generation_config, GenerationConfig()
@@ -83,13 +82,20 @@ def _find_dtype(settings: TrainSettings) -> torch.dtype:
     return dtype
 
 
-def _merge(weights: dict[str, Tensor], settings: TrainSettings) -> tuple[Any, dict[str, Tensor]]:
-    """Fold adapters into a fresh copy of the model that they were trained on, in float32."""
+def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dtype) -> tuple[Any, dict[str, Tensor]]:
+    """Fold adapters into a fresh copy of the model that they were trained on, in its dtype; one layer at a time in float32."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     assert settings.lora is not None
-    policy = load_policy(settings.model, dtype=torch.float32, device=torch.device("cpu"))
+    policy = Policy(AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype), dtype)
     add_adapters(policy, settings.lora)
     policy.load_state_dict(weights, strict=False)
-    merged = policy.model.merge_and_unload()
+    for layer in policy.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.get_base_layer().float()
+            layer.merge()
+            layer.get_base_layer().to(dtype)
+    merged = policy.model.unload()
     return merged, {f"model.{name}": weight for name, weight in merged.state_dict().items()}
 
 

@@ -285,6 +285,23 @@ def test_adapters_are_merged_or_saved_alone(llama, pair_file, tmp_path, merge):
         assert losses(tmp_path / "again")[0] < 0.65
 
 
+def test_adapters_are_merged_in_float32_into_a_model_of_bfloat16(llama, turn_file, tmp_path):
+    from peft import PeftModel
+
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16).save_pretrained(half)
+    make_tokenizer().save_pretrained(half)
+    merged, alone = (
+        train(settings(half, turn_file, "sft", lora=Lora(rank=4, merge=merge)), tmp_path / str(merge), quiet=True).model
+        for merge in (True, False)
+    )
+    whole = AutoModelForCausalLM.from_pretrained(half, dtype=torch.float32)
+    expected = PeftModel.from_pretrained(whole, alone).merge_and_unload().state_dict()
+    found = load_file(merged / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name].bfloat16()) for name, weight in found.items())
+
+
 def test_bfloat16_keeps_float32_weights_and_the_checkpoint_keeps_its_dtype(llama, pair_file, tmp_path):
     half = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16).save_pretrained(half)
@@ -408,3 +425,4 @@ def test_an_export_is_read_with_its_held_out_split(llama, tmp_path):
     write_rows(folder / "preference" / "eval-00000-of-00001.jsonl", pairs(5))
     train_set, held_out = load_datasets(settings(llama, folder), make_tokenizer(), [])
     assert (len(train_set.examples), len(held_out.examples)) == (20, 5)
+    assert train_set.lengths is train_set.lengths  # counted once, not at every step
