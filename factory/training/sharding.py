@@ -92,7 +92,7 @@ def _keeps_rows(conversion: Any) -> bool:
     They are where keys are renamed and where experts are stacked; where parts are joined or split along rows, they are not.
     """
     return not isinstance(conversion, WeightConverter) or all(
-        isinstance(step, MergeModulelist) or (isinstance(step, Concatenate) and step.dim > 0)
+        (isinstance(step, MergeModulelist) and step.dim == 0) or (isinstance(step, Concatenate) and step.dim > 0)
         for step in conversion.operations
     )
 
