@@ -43,7 +43,7 @@ def read_prompts(run: Run) -> int:
     seen = SeenPrompts(run.build.recipe.prompt_gates)
     # In any order: no two of them are near-duplicates of each other.
     known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"
-    for frame in run.lake.stream(known, batch_rows=1000):
+    for frame in run.lake.stream(known, batch_rows=1000, joined_as_written=True):
         seen.remember(frame)
     return sum(_read_source(run, source, seen) for source in run.build.recipe.prompts)
 
@@ -166,7 +166,7 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str) -> int:
     assert isinstance(lane.model, Teacher)
     assert lane.model.recorded is not None
     columns = "prompt_id, language, source, source_row, parent_id, messages"
-    prompts = lake.stream(f"SELECT {columns} FROM kept_prompts ORDER BY prompt_id")
+    prompts = lake.stream(f"SELECT {columns} FROM kept_prompts ORDER BY prompt_id", joined_as_written=True)
     num_new = num_rejected = 0
     for landed in read_recorded_rows(
         lane.model.recorded, prompts, signature(lane), detect=detector().detect, config_id=config_id

@@ -66,13 +66,15 @@ class BuildRows:
             answers.fill(
                 self._past.stream(
                     f"SELECT part, text, exported.* EXCLUDE prompt_id FROM lake.completions "
-                    f"JOIN ({named}) AS named USING (completion_id) JOIN exported USING (completion_id)"
+                    f"JOIN ({named}) AS named USING (completion_id) JOIN exported USING (completion_id)",
+                    joined_as_written=True,
                 )
             )
             prompts.fill(
                 self._past.stream(
                     f"FROM ({read_sql('export/prompts')}) "
-                    f"JOIN (SELECT DISTINCT part, prompt_id FROM {config}_rows) AS named USING (prompt_id)"
+                    f"JOIN (SELECT DISTINCT part, prompt_id FROM {config}_rows) AS named USING (prompt_id)",
+                    joined_as_written=True,
                 )
             )
             for part in range(_num_parts(self.num_rows[config])):

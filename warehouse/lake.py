@@ -165,14 +165,16 @@ class Lake:
             return in_utc(cursor.execute(sql, list(parameters)).pl())
 
     def stream(
-        self, sql: str, parameters: Sequence[object] = (), *, batch_rows: int = 10_000
+        self, sql: str, parameters: Sequence[object] = (), *, batch_rows: int = 10_000, joined_as_written: bool = False
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot.
+        """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory.
 
-        The right sides of its joins are held in memory, the left ones (where the text should be) are not.
+        Joined as they are written, the right side of each join is held in memory and the left one, where the text should
+        be, is not.
         """
+        planned = self._joined_as_written() if joined_as_written else contextlib.nullcontext()
         with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
-            with self._joined_as_written():
+            with planned:
                 batches = cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
             for batch in batches:
                 yield in_utc(pl.DataFrame(batch))
@@ -180,7 +182,7 @@ class Lake:
     def spool(self, sql: str, *, batch_rows: int = 1000) -> Spool:
         """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them.
 
-        The right sides of its joins are held in memory, the left ones (where the text should be) are not.
+        The right side of each join is held in memory and the left one, where the text should be, is not.
 
         Raises:
             WarehouseError: they do not fit there.
