@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -193,10 +194,10 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on.")] = True,
 ) -> None:
     """Run the whole spine over the microworld and show what arbitrage chose."""
-    _calm_prefect()
-    from flows.demo import run_demo
+    with _server():
+        from flows.demo import run_demo
 
-    run_demo(folder, fresh=fresh)
+        run_demo(folder, fresh=fresh)
 
 
 @app.command()
@@ -362,17 +363,19 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
 
 
 def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "BuildSummary":
-    _calm_prefect()
-    from flows.build import build
+    with _server():
+        from flows.build import build
 
-    return build(recipe, until=until, limit=limit, quiet=quiet)
+        return build(recipe, until=until, limit=limit, quiet=quiet)
 
 
-def _calm_prefect() -> None:
-    """Leave the terminal to the factory: its progress, and the one report of an error. Set before Prefect is imported."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+def _server() -> AbstractContextManager[None]:
+    """Have a Prefect server that leaves the terminal to the factory: its progress, and the one report of an error."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # before Prefect is imported
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    from flows.temporary_server import temporary_server
+
+    return temporary_server()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ ALLOWED = {
 OWNERS = {
     "vllm": {"factory/engines/vllm.py"},
     "fasttext": {"factory/engines/langid.py"},
-    "prefect": {"flows/build.py", "flows/deployments.py", "flows/progress.py"},
+    "prefect": {"flows/build.py", "flows/deployments.py", "flows/progress.py", "flows/temporary_server.py"},
     "datasets": {"factory/stages/files.py"},
     "torch": {"factory/engines/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
     "transformers": {

@@ -1,0 +1,80 @@
+"""A Prefect server for one run, where there is no other; it ends with whoever started it, however that dies.
+
+Prefect's own temporary server outlives a process that is killed.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from schemas.errors import FactoryError
+
+START_SECONDS = 120.0
+"""How long the server may take to answer; on a busy machine it is half a minute."""
+
+
+@contextlib.contextmanager
+def temporary_server() -> Iterator[None]:
+    """Have a Prefect server for the length of a ``with`` block: the one that is configured, or one of its own.
+
+    Raises:
+        FactoryError: it does not start; with the last line that it wrote.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    with tempfile.TemporaryFile() as written, contextlib.ExitStack() as stack:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            command = [sys.executable, "-m", "flows.temporary_server", str(listener.fileno())]
+            server = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=written,
+                stderr=written,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,  # Ctrl-C is for the run, which has its end to report
+            )
+        stack.callback(server.wait)
+        stack.enter_context(server.stdin)  # type: ignore[arg-type]
+        import flows.build  # noqa: F401  (what will call the server takes as long to load as the server takes to start)
+
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=START_SECONDS):
+                pass
+        except OSError as error:
+            server.kill()
+            server.wait()
+            written.seek(0)
+            lines = written.read().decode(errors="replace").split("\n")
+            reason = next((line for line in reversed(lines) if line.strip()), str(error))
+            raise FactoryError(f"no Prefect server could be started for this run: {reason}") from error
+        stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+        yield
+
+
+def _serve(listener: socket.socket) -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=True, final=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()  # ends when the other end closes, which the system sees to
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _serve(socket.socket(fileno=int(sys.argv[1])))
