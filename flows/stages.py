@@ -204,7 +204,7 @@ def pair(run: Run) -> None:
     """Make the preference pairs of every strategy."""
     for label, change in curate.make_pairs(run.lake, run.build.config_id, run.build.recipe).items():
         run.board.say(
-            f"  pair · {label}: {change.num_rows:,} pairs ({change.num_added:,} new), {change.num_rejected:,} rejected"
+            f"  pair · {label}: {change.num_rows:,} pairs, {change.num_rejected:,} rejected ({change.num_added:,} rows written)"
         )
 
 
