@@ -46,8 +46,8 @@ STAGES = (
 )
 """The stages of the view ``stages``, in order."""
 
-SMALL_BUILD = 10_000
-"""Source prompts of a warehouse up to which all stages are counted at once."""
+SMALL_WAREHOUSE = 10_000
+"""Source prompts up to which all stages are counted at once."""
 
 _INSTALLING = threading.Lock()
 """DuckDB refuses to replace a view that another cursor is replacing."""
@@ -97,10 +97,10 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
 def count_each_stage(lake: Lake) -> pl.DataFrame:
     """Return the rows of the view ``stages`` of the build in use.
 
-    Of a large build one stage after another: for a stage that it knows DuckDB works out that one alone, and memory does
-    not add up. A small one is counted in one statement, since planning ten takes a second.
+    In a large warehouse one stage after another: for a stage that it knows DuckDB works out that one alone, and memory
+    does not add up. In a small one all at once, since planning ten statements takes a second.
     """
-    if lake.query("SELECT count(*) FROM build_prompts").item() <= SMALL_BUILD:
+    if lake.query("SELECT count(*) FROM build_prompts").item() <= SMALL_WAREHOUSE:
         return lake.query("FROM stages")
     return pl.concat([lake.query(f"FROM stages WHERE stage = {to_literal(stage)}") for stage in STAGES])
 

@@ -93,11 +93,11 @@ def normalize_weights(weights: Sequence[float]) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return ``sum(w_i theta_i)``."""
+def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float], *, in_place: bool = False) -> Tensor:
+    """Return ``sum(w_i theta_i)``; in place, in the first tensor."""
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
-    total = tensor * weight
+    total = tensor.mul_(weight) if in_place else tensor * weight
     for tensor, weight in pairs:
         total.add_(tensor, alpha=weight)
     return total

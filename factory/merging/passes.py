@@ -96,14 +96,8 @@ def _slerp(parameter: Parameter, at: Sequence[int]) -> Steps:
 
 def _sum_of(at: Sequence[int], weights: Sequence[float]) -> Combine:
     """Return how a block of ``sum(w_i theta_i)`` is made: in the first model's buffer, the others' read into one more."""
-
-    def combine(block: Block) -> Tensor:
-        total = block.read(at[0]).mul_(weights[0])
-        for number, weight in zip(at[1:], weights[1:], strict=True):
-            total.add_(block.read(number, 1), alpha=weight)
-        return total
-
-    return combine
+    slots = [0] + [1] * (len(at) - 1)
+    return lambda block: methods.weighted_sum(map(block.read, at, slots), weights, in_place=True)
 
 
 def _ties(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> Steps:

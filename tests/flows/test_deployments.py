@@ -233,7 +233,6 @@ def test_scheduling_again_updates_the_deployment_and_runs_may_wait(prefect, envi
 
 
 PROGRESS = """
-import time
 import prefect
 import flows.progress
 from flows.build import run_as_tasks

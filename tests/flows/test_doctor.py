@@ -2,10 +2,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from flows.recipe_checks import check_files, check_fit, check_keys, check_models
 from flows.storage_checks import check_warehouse
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
+from tests.http_server import serve
 from tests.services import POSTGRES_PASSWORD, free_port
 
 KEY = "sk-never-shown"
@@ -260,10 +260,8 @@ def models_server(key: str) -> Iterator[str]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
+    with serve(Handler) as address:
+        yield f"{address}/v1"
 
 
 def test_servers_are_asked(tmp_path, monkeypatch):

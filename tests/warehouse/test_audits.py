@@ -57,8 +57,8 @@ def test_a_sound_build_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert {audit.num_rows for audit in run_audits(lake, CONFIG)} == {0}
         assert lake.query("SELECT count(*) FROM pairs").item() == 3
         stages = lake.query("FROM stages")
-        for limit in (build_views.SMALL_BUILD, 0):
-            monkeypatch.setattr(build_views, "SMALL_BUILD", limit)
+        for limit in (build_views.SMALL_WAREHOUSE, 0):
+            monkeypatch.setattr(build_views, "SMALL_WAREHOUSE", limit)
             assert_frame_equal(count_each_stage(lake), stages)
         assert {row[0]: row[1:] for row in stages.iter_rows()} == {
             "read prompts": (2, 2, 0, 0),

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +14,7 @@ import pytest
 
 from schemas.errors import WarehouseError
 from schemas.recipe import Recipe
+from tests.http_server import serve
 from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, fill_lake, make_recipe
 from warehouse.lake import Lake
 from warehouse.sql_output import Form
@@ -142,13 +143,8 @@ def test_the_network_is_out_of_reach(lake: Lake) -> None:
         def do_HEAD(self) -> None:
             self.do_GET()
 
-    with HTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        with pytest.raises(WarehouseError):
-            run(lake, f"FROM 'http://127.0.0.1:{server.server_port}/x.csv'")
-        server.shutdown()
-        thread.join()
+    with serve(Server) as address, pytest.raises(WarehouseError):
+        run(lake, f"FROM '{address}/x.csv'")
     assert not asked.is_set()
 
 

@@ -74,7 +74,11 @@ stages AS (
         (SELECT num FROM unread) AS num_rejected
     UNION ALL
     SELECT 2, 'translate prompts',
-        (SELECT coalesce(sum(num_sources), 0) FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language WHERE $translates),
+        (
+            SELECT coalesce(sum(num_sources), 0)
+            FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language
+            WHERE $translates
+        ),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN prompts ON prompts.prompt_id = row_id),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN (FROM failures WHERE stage = 'translate_prompts') AS failed USING (row_id))
     UNION ALL
