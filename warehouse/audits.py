@@ -47,6 +47,9 @@ def count_pairs_against_reward(lake: Lake, config_id: str) -> int:
 
 def _run(lake: Lake, name: str, config_id: str) -> Audit:
     select = read_sql(f"audits/{name}", config_id=config_id)
-    found = lake.query(f"SELECT *, count(*) OVER () AS num_rows FROM ({select}) ORDER BY ALL LIMIT {NUM_SHOWN}")
+    found = lake.query(
+        f"WITH found AS MATERIALIZED ({select}) "
+        f"SELECT *, (SELECT count(*) FROM found) AS num_rows FROM found ORDER BY ALL LIMIT {NUM_SHOWN}"
+    )
     examples = tuple(f"{row}: {detail}" for row, detail, _ in found.iter_rows())
     return Audit(name, int(found["num_rows"][0]) if found.height else 0, examples)
