@@ -21,6 +21,7 @@ from schemas.models import Model
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.settings import RunSettings
 from schemas.tables import Usage
+from warehouse.build_views import count_slices
 from warehouse.lake import Lake
 from warehouse.spool import Spool
 
@@ -132,7 +133,7 @@ def run_lane(run: LaneRun, job: LaneJob) -> int:
     """
     with run.lake.lease(f"{job.stage}-{job.lane.settings_id}", wait=True):
         _forget_transient(run.lake, job)
-        with run.lake.spool(job.pending) as pending:
+        with run.lake.spool(job.pending, slices=count_slices(run.lake)) as pending:
             if pending.num_rows:
                 _answer(run, job, pending)
             return pending.num_rows

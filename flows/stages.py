@@ -21,7 +21,7 @@ from schemas.models import Teacher, Translation
 from schemas.prompts import PromptSource
 from warehouse import curate, pending
 from warehouse.audits import run_audits
-from warehouse.build_views import count_each_stage, use_build
+from warehouse.build_views import count_each_stage, count_slices, use_build
 from warehouse.export import export_build
 from warehouse.lake import Lake
 
@@ -43,7 +43,7 @@ def read_prompts(run: Run) -> int:
     seen = SeenPrompts(run.build.recipe.prompt_gates)
     # In any order: no two of them are near-duplicates of each other.
     known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"
-    for frame in run.lake.stream(known, batch_rows=1000, joined_as_written=True):
+    for frame in run.lake.stream(known, batch_rows=1000, joined_as_written=True, slices=count_slices(run.lake)):
         seen.remember(frame)
     return sum(_read_source(run, source, seen) for source in run.build.recipe.prompts)
 
@@ -166,7 +166,7 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str) -> int:
     assert isinstance(lane.model, Teacher)
     assert lane.model.recorded is not None
     columns = "prompt_id, language, source, source_row, parent_id, messages"
-    prompts = lake.stream(f"SELECT {columns} FROM kept_prompts ORDER BY prompt_id", joined_as_written=True)
+    prompts = lake.stream(f"SELECT {columns} FROM kept_prompts", joined_as_written=True, slices=count_slices(lake))
     num_new = num_rejected = 0
     for landed in read_recorded_rows(
         lane.model.recorded, prompts, signature(lane), detect=detector().detect, config_id=config_id

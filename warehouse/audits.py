@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from schemas.errors import AuditError
-from warehouse.build_views import use_build
+from warehouse.build_views import count_each_stage, use_build
 from warehouse.lake import Lake
-from warehouse.statements import SQL_FOLDER, read_sql, to_literal
+from warehouse.statements import SQL_FOLDER, TableName, read_sql, to_literal
 
 NUM_SHOWN = 3
 """How many offending rows of an audit an error names."""
@@ -23,7 +23,13 @@ class Audit:
 def audit_build(lake: Lake, config_id: str) -> list[Audit]:
     """Run every audit of ``sql/audits`` over a build."""
     use_build(lake, config_id)
-    return [_run(lake, path.stem, config_id) for path in sorted((SQL_FOLDER / "audits").glob("*.sql"))]
+    stages = ", ".join(map(str, count_each_stage(lake).iter_rows()))
+    counted = TableName(f"(VALUES {stages}) AS stages(stage, num_in, num_out, num_rejected, num_pending)")
+    selects = {
+        path.stem: read_sql(f"audits/{path.stem}", config_id=config_id, stages=counted)
+        for path in sorted((SQL_FOLDER / "audits").glob("*.sql"))
+    }
+    return [_run(lake, name, select) for name, select in selects.items()]
 
 
 def run_audits(lake: Lake, config_id: str) -> list[Audit]:
@@ -45,8 +51,7 @@ def count_pairs_against_reward(lake: Lake, config_id: str) -> int:
     return int(lake.query(sql).item())
 
 
-def _run(lake: Lake, name: str, config_id: str) -> Audit:
-    select = read_sql(f"audits/{name}", config_id=config_id)
+def _run(lake: Lake, name: str, select: str) -> Audit:
     found = lake.query(
         f"WITH found AS MATERIALIZED ({select}) "
         f"SELECT *, (SELECT count(*) FROM found) AS num_rows FROM found ORDER BY ALL LIMIT {NUM_SHOWN}"

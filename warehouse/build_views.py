@@ -7,12 +7,14 @@ import polars as pl
 
 from schemas.errors import WarehouseError
 from warehouse.lake import Lake
-from warehouse.statements import read_sql, to_literal
+from warehouse.slices import choose_num_slices
+from warehouse.statements import read_sql
 
 VIEWS = (
     "build_recipe",
     "build_teachers",
     "build_translators",
+    "build_size",
     "build_prompt_scope",
     "kept_prompt_ids",
     "kept_prompts",
@@ -31,23 +33,6 @@ VIEWS = (
     "learnt_from",
 )
 """Every view, each after those that it reads."""
-
-STAGES = (
-    "read prompts",
-    "translate prompts",
-    "gate prompts",
-    "sample",
-    "join recorded",
-    "translate completions",
-    "gate completions",
-    "score",
-    "route",
-    "pair",
-)
-"""The stages of the view ``stages``, in order."""
-
-SMALL_WAREHOUSE = 10_000
-"""Source prompts up to which all stages are counted at once."""
 
 _INSTALLING = threading.Lock()
 """DuckDB refuses to replace a view that another cursor is replacing."""
@@ -94,15 +79,15 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
     raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}")
 
 
-def count_each_stage(lake: Lake) -> pl.DataFrame:
-    """Return the rows of the view ``stages`` of the build in use.
+def count_slices(lake: Lake) -> int:
+    """Return into how many slices queries cut the build in use, so that what they hold in memory does not follow it."""
+    return choose_num_slices(int(lake.query("SELECT num_prompts FROM build_size").item()))
 
-    In a large warehouse one stage after another: for a stage that it knows DuckDB works out that one alone, and memory
-    does not add up. In a small one all at once, since planning ten statements takes a second.
-    """
-    if lake.query("SELECT count(*) FROM build_prompts").item() <= SMALL_WAREHOUSE:
-        return lake.query("FROM stages")
-    return pl.concat([lake.query(f"FROM stages WHERE stage = {to_literal(stage)}") for stage in STAGES])
+
+def count_each_stage(lake: Lake) -> pl.DataFrame:
+    """Return the rows of the view ``stages`` of the build in use, added up slice by slice."""
+    parts = pl.concat(lake.stream("FROM stages", slices=count_slices(lake)))
+    return parts.group_by("stage", maintain_order=True).sum()
 
 
 def _models(lake: Lake, config_id: str, role: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from schemas.curation import PairStrategy, Routing
 from schemas.recipe import Recipe
-from warehouse.build_views import use_build
+from warehouse.build_views import count_slices, use_build
 from warehouse.lake import Lake
 from warehouse.staging import Derived, replace_rows, stage
 from warehouse.statements import TableName, read_sql, to_literal
@@ -33,7 +33,7 @@ def gate_prompts(lake: Lake, config_id: str, recipe: Recipe) -> int:
         min_language_score=gates.min_language_score,
         max_chars=gates.max_chars,
     )
-    return lake.insert_select("rejections", select)
+    return lake.insert_select("rejections", select, slices=count_slices(lake))
 
 
 def gate(lake: Lake, config_id: str, recipe: Recipe) -> int:
@@ -57,7 +57,7 @@ def gate(lake: Lake, config_id: str, recipe: Recipe) -> int:
         max_repetition=gates.max_repetition,
         refusals="|".join(f"(?:{pattern})" for pattern in gates.refusal_patterns) or None,
     )
-    return lake.insert_select("rejections", select)
+    return lake.insert_select("rejections", select, slices=count_slices(lake))
 
 
 def route(lake: Lake, config_id: str, recipe: Recipe) -> Change:

@@ -1,8 +1,8 @@
 """The rows of an export, in their final order and in bounded memory.
 
-Which rows there are is settled by ids alone. What they say is then fetched in one pass over the lake, spooled to disk by
-the part of the export that it belongs to, and joined to its rows part by part. (Sorting the whole rows in DuckDB ran out
-of memory at 1 GB of text under a limit of 1.5 GB.)
+Which rows there are is settled by ids alone, and their order by one of these. The rows, their prompts and their answers are
+then fetched in one pass over the lake each, spooled to disk by parts of that order, and joined part by part. (Sorting the
+whole rows in DuckDB ran out of memory at 1 GB of text under a limit of 1.5 GB.)
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from warehouse.lake import Lake
 from warehouse.statements import read_sql
 
 PART_ROWS = 5_000
-"""Rows of a part, which are in memory at once; more where there would be over ``_MAX_PARTS`` files."""
+"""Rows of a part, about, which are in memory at once; more where there would be over ``_MAX_PARTS`` files."""
 
 _MAX_PARTS = 200
 
@@ -35,7 +35,8 @@ class BuildRows:
         self._past, self._config_id = past, config_id
         use_build(past, config_id)
         past.query(f"CREATE TABLE memory.main.exported AS {read_sql('export/exported', config_id=config_id)}")
-        self.num_rows = {config: self._settle(config) for config in configs}
+        self._rows = {config: read_sql(f"export/{config}", config_id=config_id) for config in configs}
+        self.num_rows = {config: self._count(rows) for config, rows in self._rows.items()}
 
     def find_leaks(self) -> pl.DataFrame:
         """Return the roots whose prompts would be in both splits: ``root_id`` and the list ``prompt_ids``."""
@@ -47,7 +48,7 @@ class BuildRows:
 
     def digest(self, config: str) -> str:
         """Return a hash of a config's rows that does not depend on their order; of the ids of what they say."""
-        return self._digest(f"SELECT * EXCLUDE part FROM {config}_rows")
+        return self._digest(self._rows[config])
 
     def digest_content(self) -> str:
         """Return a hash of all prompts and completions that are exported, texts included."""
@@ -56,42 +57,29 @@ class BuildRows:
 
     def stream(self, config: str, folder: Path) -> Iterator[pl.DataFrame]:
         """Yield the rows of a config in their final order; ``folder`` must exist and takes what they say meanwhile."""
-        named = " UNION ".join(
-            f"SELECT part, {column} AS completion_id FROM {config}_rows" for column in _ANSWERS[config]
-        )
-        with (
-            contextlib.closing(_Spool(folder / "answers")) as answers,
-            contextlib.closing(_Spool(folder / "prompts")) as prompts,
-        ):
-            answers.fill(
-                self._past.stream(
-                    f"SELECT part, text, exported.* EXCLUDE prompt_id FROM lake.completions "
-                    f"JOIN ({named}) AS named USING (completion_id) JOIN exported USING (completion_id)",
-                    joined_as_written=True,
-                )
-            )
-            prompts.fill(
-                self._past.stream(
-                    f"FROM ({read_sql('export/prompts')}) "
-                    f"JOIN (SELECT DISTINCT part, prompt_id FROM {config}_rows) AS named USING (prompt_id)",
-                    joined_as_written=True,
-                )
-            )
-            for part in range(_num_parts(self.num_rows[config])):
-                rows = self._past.query(
-                    f"SELECT * EXCLUDE part FROM {config}_rows WHERE part = ? ORDER BY {_ORDER[config]}", [part]
-                )
-                yield _ASSEMBLE[config](
-                    rows.join(prompts.take(part), on="prompt_id", how="left", maintain_order="left"), answers.take(part)
-                )
+        num_parts = min(-(-self.num_rows[config] // PART_ROWS), _MAX_PARTS)
+        rows_sql = f"SELECT *, {_make_part(_ORDER[config], num_parts)} AS part FROM ({self._rows[config]})"
+        named = " UNION ".join(f"SELECT part, {side} AS completion_id FROM ({rows_sql})" for side in _ANSWERS[config])
+        answers_sql = f"""
+            SELECT part, text, exported.* EXCLUDE prompt_id
+            FROM lake.completions JOIN ({named}) AS named USING (completion_id) JOIN exported USING (completion_id)"""
+        prompts_sql = f"""
+            FROM ({read_sql("export/prompts")})
+            JOIN (SELECT DISTINCT part, prompt_id FROM ({rows_sql})) AS named USING (prompt_id)"""
+        with contextlib.ExitStack() as stack:
+            spools = [
+                stack.enter_context(contextlib.closing(_Spool(folder / name)))
+                for name in ("rows", "answers", "prompts")
+            ]
+            for spool, select in zip(spools, (rows_sql, answers_sql, prompts_sql), strict=True):
+                spool.fill(self._past.stream(select, joined_as_written=True))
+            for part in spools[0].parts():
+                rows, answers, prompts = (spool.take(part) for spool in spools)
+                ordered = rows.sort(_ORDER[config]).join(prompts, on="prompt_id", how="left", maintain_order="left")
+                yield _ASSEMBLE[config](ordered, answers)
 
-    def _settle(self, config: str) -> int:
-        """Make the table of a config's rows, each with the number of its part; return how many there are."""
-        rows = read_sql(f"export/{config}", config_id=self._config_id)
-        num_rows = int(self._past.query(f"SELECT count(*) FROM ({rows})").item())
-        part = f"(row_number() OVER (ORDER BY {_ORDER[config]}) - 1) * {_num_parts(num_rows)} // {max(num_rows, 1)}"
-        self._past.query(f"CREATE TABLE memory.main.{config}_rows AS SELECT *, {part} AS part FROM ({rows})")
-        return num_rows
+    def _count(self, rows: str) -> int:
+        return int(self._past.query(f"SELECT count(*) FROM ({rows})").item())
 
     def _digest(self, select: str) -> str:
         digest = self._past.query(
@@ -100,8 +88,9 @@ class BuildRows:
         return str(digest.item() or "")
 
 
-def _num_parts(num_rows: int) -> int:
-    return min(-(-num_rows // PART_ROWS), _MAX_PARTS)
+def _make_part(column: str, num_parts: int) -> str:
+    """Return the SQL of the part that an id belongs to: parts are equal ranges of ids, which are evenly spread hashes."""
+    return f"('0x' || substr({column}, 1, 4))::INTEGER * {num_parts} // 65536" if num_parts > 1 else "0"
 
 
 class _Spool:
@@ -110,16 +99,22 @@ class _Spool:
     def __init__(self, stem: Path) -> None:
         self._stem = stem
         self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
+        self._parts: set[int] = set()
 
     def fill(self, frames: Iterator[pl.DataFrame]) -> None:
         for frame in frames:
             for (part,), rows in frame.partition_by("part", as_dict=True, include_key=False).items():
                 table = rows.to_arrow()
                 if part not in self._writers:
+                    self._parts.add(part)
                     options = pa.ipc.IpcWriteOptions(compression="lz4")
                     self._writers[part] = pa.ipc.new_stream(self._path(part), table.schema, options=options)
                 self._writers[part].write_table(table)
         self.close()
+
+    def parts(self) -> list[int]:
+        """Return the numbers of the parts that have rows."""
+        return sorted(self._parts)
 
     def take(self, part: int) -> pl.DataFrame:
         """Return the rows of a part and delete them from the disk."""

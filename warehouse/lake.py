@@ -27,6 +27,7 @@ from warehouse.catalog import Catalog, attach, check_folders, find_catalog, lite
 from warehouse.explain import explain, is_passing
 from warehouse.locks import WRITE, Locks, open_locks
 from warehouse.rows import conform, count_changed, in_utc, insert_new
+from warehouse.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
 from warehouse.spool import Spool
 
 _Result = TypeVar("_Result")
@@ -43,7 +44,7 @@ _SMALL_FILE = 64 * 2**20
 _THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system early."""
 
-_SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL)
+_SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL, SLICE_SQL)
 """What every cursor starts with: the tables first, then what was made beside them on this connection."""
 
 
@@ -128,17 +129,23 @@ class Lake:
 
         return self.transact(change)
 
-    def insert_select(self, table: str, select: str) -> int:
+    def insert_select(self, table: str, select: str, *, slices: int = 1) -> int:
         """Add the rows of a query whose keys the table does not have yet; return how many were written.
 
         The query gives the table's columns, in any order. It runs before the write lock is taken; of rows with the
-        same key one is taken.
+        same key one is taken. With ``slices`` the query runs on each slice of the build that its views speak of.
         """
+
+        def prepare(cursor: duckdb.DuckDBPyConnection) -> None:
+            for number, _ in enumerate(self._each_slice(cursor, slices)):
+                cursor.execute(
+                    f"INSERT INTO temp.incoming {select}" if number else f"CREATE TEMP TABLE incoming AS {select}"
+                )
 
         def change(cursor: duckdb.DuckDBPyConnection) -> int:
             return insert_new(cursor, table)
 
-        return self.transact(change, before=f"CREATE TEMP TABLE incoming AS {select}")
+        return self.transact(change, before=prepare)
 
     def delete(self, table: str, where: str, parameters: Sequence[object] = ()) -> int:
         """Delete the rows for which ``where`` holds; return how many there were. Older snapshots keep them."""
@@ -148,10 +155,15 @@ class Lake:
 
         return self.transact(change)
 
-    def transact(self, change: Callable[[duckdb.DuckDBPyConnection], _Result], *, before: str | None = None) -> _Result:
+    def transact(
+        self,
+        change: Callable[[duckdb.DuckDBPyConnection], _Result],
+        *,
+        before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+    ) -> _Result:
         """Run ``change`` as one transaction, alone among the warehouse's writers; after a conflict it runs again.
 
-        ``before`` is a statement for the same cursor that needs no lock.
+        ``before`` is what the same cursor does without the lock.
         """
         if self._read_only:
             raise WarehouseError(f"warehouse {self._catalog.shown} is open for reading only")
@@ -165,31 +177,42 @@ class Lake:
             return in_utc(cursor.execute(sql, list(parameters)).pl())
 
     def stream(
-        self, sql: str, parameters: Sequence[object] = (), *, batch_rows: int = 10_000, joined_as_written: bool = False
+        self,
+        sql: str,
+        parameters: Sequence[object] = (),
+        *,
+        batch_rows: int = 10_000,
+        joined_as_written: bool = False,
+        slices: int = 1,
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory.
 
-        Joined as they are written, the right side of each join is held in memory and the left one, where the text should
-        be, is not.
+        Args:
+            sql: a SELECT.
+            parameters: the values of its question marks.
+            batch_rows: how many rows a frame has at most.
+            joined_as_written: hold the right side of each join in memory, and not the left one, where the text should be.
+            slices: into how many the build that its views speak of is cut; the query runs on one after another.
         """
-        planned = self._joined_as_written() if joined_as_written else contextlib.nullcontext()
+        planned = self._joined_as_written if joined_as_written else contextlib.nullcontext
         with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
-            with planned:
-                batches = cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
-            for batch in batches:
-                yield in_utc(pl.DataFrame(batch))
+            for _ in self._each_slice(cursor, slices):
+                with planned():
+                    batches = cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
+                for batch in batches:
+                    yield in_utc(pl.DataFrame(batch))
 
-    def spool(self, sql: str, *, batch_rows: int = 1000) -> Spool:
+    def spool(self, sql: str, *, batch_rows: int = 1000, slices: int = 1) -> Spool:
         """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them.
 
-        The right side of each join is held in memory and the left one, where the text should be, is not.
+        It is joined as written and run on ``slices``, as in ``stream``.
 
         Raises:
-            WarehouseError: they do not fit there.
+            WarehouseError: the rows do not fit there.
         """
         with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor, self._joined_as_written():
             try:
-                return Spool(cursor.execute(sql).to_arrow_reader(batch_rows))
+                return Spool(cursor.execute(sql).to_arrow_reader(batch_rows) for _ in self._each_slice(cursor, slices))
             except OSError as error:
                 raise WarehouseError(
                     f"the rows of a query cannot be held in {tempfile.gettempdir()}: {error.strerror or error}; "
@@ -272,6 +295,19 @@ class Lake:
             cursor.close()
             self._give_back()
 
+    def _each_slice(self, cursor: duckdb.DuckDBPyConnection, num_slices: int) -> Iterator[None]:
+        """Let a cursor look at one slice after another, all at one snapshot; a single one is everything."""
+        if num_slices == 1:
+            yield
+            return
+        cursor.execute("BEGIN")
+        for statement in look_at_slices(num_slices):
+            cursor.execute(statement)
+            yield
+            self._give_back()
+        cursor.execute(LOOK_AT_ALL)
+        cursor.execute("COMMIT")
+
     def _give_back(self) -> None:
         """Let the system have what is free, so that the peaks of queries do not add up.
 
@@ -302,14 +338,14 @@ class Lake:
         self,
         change: Callable[[duckdb.DuckDBPyConnection], _Result],
         *,
-        before: str | None = None,
+        before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
         lock: bool = False,
     ) -> _Result:
         def attempt() -> _Result:
             with self._cursor() as cursor:
                 if before:
                     with self._locks.reading():
-                        cursor.execute(before)
+                        before(cursor)
                 with self._locks.hold(WRITE, wait=True) if lock else contextlib.nullcontext():
                     cursor.execute("BEGIN")
                     result = change(cursor)

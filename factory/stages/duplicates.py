@@ -5,7 +5,6 @@ share of them equal to the Jaccard similarity of their n-gram sets, up to a stan
 1997). Signatures are cut into bands; texts that agree in a whole band are compared (Leskovec et al., chapter 3).
 """
 
-import sqlite3
 import unicodedata
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -13,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from factory.stages.measures import hash_ngrams
+from factory.stages.scratch import open_scratch
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES
 
@@ -87,14 +87,6 @@ class NearDuplicates:
             keys = (keys ^ bands[:, :, at]) * _MIX
             keys ^= keys >> np.uint64(29)
         return keys
-
-
-def open_scratch(*statements: str) -> sqlite3.Connection:
-    """Return a database in a temporary file of its own, which SQLite removes with the connection."""
-    scratch = sqlite3.connect("")
-    for statement in ("PRAGMA journal_mode = OFF", *statements):
-        scratch.execute(statement)
-    return scratch
 
 
 def _choose_band(similarity: float) -> int:

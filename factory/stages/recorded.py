@@ -1,6 +1,5 @@
 """Recorded completions: answers that a team already has, joined to the prompts that they answer."""
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -12,6 +11,7 @@ from factory.stages.files import RawRow, find_value, read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.measures import detect_languages, measure
 from factory.stages.rows import Detect, Landed, Lane, Row, find_text_fault, make_frame, make_rejection
+from factory.stages.scratch import open_scratch
 from factory.stages.sources import read_id, refuse_hopeless
 from schemas.ids import content_id
 from schemas.models import Recorded
@@ -22,34 +22,45 @@ STAGE = "read"
 
 
 class PromptIndex:
-    """The prompts of a build by what recorded rows name them by: about 200 bytes each, the texts are not kept."""
+    """The prompts of a build by what recorded rows name them by, and how many answers each has got; on disk."""
 
     def __init__(self, recorded: Recorded, prompts: Iterable[pl.DataFrame]) -> None:
         """Index prompts with the columns prompt_id, language, source, source_row, parent_id and messages."""
         self._recorded = recorded
-        self._found: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
+        self._index = open_scratch(
+            "CREATE TABLE prompts (key TEXT, prompt_id TEXT, language TEXT, is_source INTEGER, "
+            "PRIMARY KEY (key, prompt_id)) WITHOUT ROWID",
+            "CREATE TABLE answers (prompt_id TEXT PRIMARY KEY, num INTEGER) WITHOUT ROWID",
+        )
         for frame in prompts:
-            for row in frame.iter_rows(named=True):
-                key = self._make_key(row)
-                if key is not None:
-                    self._found[key].append((row["prompt_id"], row["language"], row["parent_id"] is None))
+            self._index.executemany("INSERT INTO prompts VALUES (?, ?, ?, ?)", self._make_entries(frame))
 
     def find(self, key: str, language: str | None) -> tuple[str, str] | Failure:
         """Return the id and language of the one prompt that a key, and a language if given, name.
 
         Without a language a source prompt is meant, not its translations, which carry its row id too.
         """
-        known = self._found.get(_text_key(key) if self._recorded.join == "prompt_text" else key, [])
-        if language is None:
-            matches = [match for match in known if match[2]]
-        else:
-            matches = [match for match in known if match[1] == language]
+        matches: list[tuple[str, str]] = self._index.execute(
+            "SELECT prompt_id, language FROM prompts WHERE key = ? AND iif(?2 IS NULL, is_source, language = ?2)",
+            [_text_key(key) if self._recorded.join == "prompt_text" else key, language],
+        ).fetchall()
         if len(matches) == 1:
-            return matches[0][:2]
+            return matches[0]
         named = f"{self._recorded.join} {key[:80]!r}" + (f" in {language}" if language else "")
         if not matches:
             return Failure(Reason.NO_SUCH_PROMPT, f"no prompt in scope has the {named}")
         return Failure(Reason.NO_SUCH_PROMPT, f"{len(matches)} prompts in scope have the {named}; it must name one")
+
+    def count_answer(self, prompt_id: str) -> int:
+        """Return how many answers a prompt had before this one."""
+        sql = "INSERT INTO answers VALUES (?, 1) ON CONFLICT DO UPDATE SET num = num + 1 RETURNING num - 1"
+        return int(self._index.execute(sql, [prompt_id]).fetchall()[0][0])
+
+    def _make_entries(self, frame: pl.DataFrame) -> Iterator[tuple[str, str, str, bool]]:
+        for row in frame.iter_rows(named=True):
+            key = self._make_key(row)
+            if key is not None:
+                yield key, row["prompt_id"], row["language"], row["parent_id"] is None
 
     def _make_key(self, row: Row) -> str | None:
         if self._recorded.source not in {None, row["source"]}:
@@ -84,12 +95,10 @@ def read_recorded(
         (_read_row(raw, recorded, index) for raw in read_file_rows(recorded.path, list_columns(recorded.columns))),
         recorded.path,
     )
-    num_samples: Counter[str] = Counter()
     while batch := list(islice(rows, batch_rows)):
         kept = [row for row in batch if row["reason"] is None]
         for row in kept:
-            row |= _make_completion(row, lane, num_samples[row["prompt_id"]])
-            num_samples[row["prompt_id"]] += 1
+            row |= _make_completion(row, lane, index.count_answer(row["prompt_id"]))
         for row, measures in zip(kept, detect_languages([row["text"] for row in kept], detect), strict=True):
             row |= measures
         dropped = [_make_rejection(row, lane, config_id) for row in batch if row["reason"] is not None]

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from schemas.ids import content_id
 from schemas.recipe import Recipe
 from schemas.tables import TABLES
 from warehouse.lake import Lake
@@ -112,6 +113,11 @@ def to_frame(table: str, items: list[dict[str, Any]]) -> pl.DataFrame:
     return frame.with_columns(missing).select(schema.names())
 
 
+def answer_id(prompt_id: str, *made_by: str) -> str:
+    """Return the id of an answer: a hash, as in a real build."""
+    return content_id("answer", [prompt_id, *made_by])
+
+
 def _add_prompt(
     rows: dict[str, list[dict[str, Any]]], n: int, language: str, split: str, config_id: str, text: str
 ) -> None:
@@ -136,16 +142,15 @@ def _add_prompt(
     for teacher in ("able", "bold"):
         _add_completion(rows, prompt_id, language, teacher, f"{ANSWERS[language].format(n=n)} {teacher}{text}", n)
     best, worst = ("able", "bold") if n % 3 else ("bold", "able")
-    chosen, rejected = f"{prompt_id}-{best}", f"{prompt_id}-{worst}"
+    chosen, rejected = answer_id(prompt_id, best), answer_id(prompt_id, worst)
     rows["selections"].append(
         {"config_id": config_id, "prompt_id": prompt_id, "completion_id": chosen, "router": "reward"}
     )
     _add_pair(rows, config_id, prompt_id, language, "best_vs_worst", chosen, rejected)
     if not is_source:
-        _add_completion(rows, prompt_id, language, "able", f"⟨{n}⟩ {language}", n, parent_id=f"{root_id}-able")
-        _add_pair(
-            rows, config_id, prompt_id, language, "in_language_vs_translated", chosen, f"{prompt_id}-able-translated"
-        )
+        _add_completion(rows, prompt_id, language, "able", f"⟨{n}⟩ {language}", n, parent_id=answer_id(root_id, "able"))
+        translated = answer_id(prompt_id, "able", "translated")
+        _add_pair(rows, config_id, prompt_id, language, "in_language_vs_translated", chosen, translated)
 
 
 def _add_completion(
@@ -157,7 +162,7 @@ def _add_completion(
     n: int,
     parent_id: str | None = None,
 ) -> None:
-    completion_id = f"{prompt_id}-{teacher}{'-translated' if parent_id else ''}"
+    completion_id = answer_id(prompt_id, teacher, *(["translated"] if parent_id else []))
     rows["completions"].append(
         {
             "completion_id": completion_id,
@@ -197,7 +202,7 @@ def _add_pair(
     rows["pairs"].append(
         {
             "config_id": config_id,
-            "pair_id": f"{config_id[:4]}-{strategy}-{prompt_id}",
+            "pair_id": content_id("pair", [config_id, strategy, prompt_id]),
             "prompt_id": prompt_id,
             "language": language,
             "strategy": strategy,

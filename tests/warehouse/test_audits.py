@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 
 from schemas.errors import AuditError
 from tests.warehouse.small_builds import CONFIG, Facts, make_recipe, open_lake
-from warehouse import build_views
+from warehouse import slices
 from warehouse.audits import count_pairs_against_reward, run_audits
 from warehouse.build_views import count_each_stage
 from warehouse.curate import gate, gate_prompts, make_pairs, route
@@ -57,8 +57,8 @@ def test_a_sound_build_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert {audit.num_rows for audit in run_audits(lake, CONFIG)} == {0}
         assert lake.query("SELECT count(*) FROM pairs").item() == 3
         stages = lake.query("FROM stages")
-        for limit in (build_views.SMALL_WAREHOUSE, 0):
-            monkeypatch.setattr(build_views, "SMALL_WAREHOUSE", limit)
+        for num_prompts in (10_000, 1):
+            monkeypatch.setattr(slices, "SLICE_PROMPTS", num_prompts)
             assert_frame_equal(count_each_stage(lake), stages)
         assert {row[0]: row[1:] for row in stages.iter_rows()} == {
             "read prompts": (2, 2, 0, 0),

@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from schemas.errors import AuditError, WarehouseError
 from schemas.recipe import Recipe
-from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, fill_lake, make_recipe
+from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, answer_id, fill_lake, make_recipe
 from warehouse.export import ExportResult, export_build
 from warehouse.lake import Lake
 from warehouse.manifest import read_manifest, verify_export
@@ -94,7 +94,7 @@ def test_sft_rows_end_with_the_selected_answer(exported: ExportResult) -> None:
     assert {
         "language": "ar",
         "root_id": "0003-en",
-        "completion_id": "0003-ar-bold",
+        "completion_id": answer_id("0003-ar", "bold"),
         "teacher": "bold",
         "origin": "in_language",
         "prompt_translator": "translator",
@@ -149,8 +149,10 @@ def test_a_leak_is_refused(fresh: tuple[Lake, Recipe], tmp_path: Path) -> None:
 
 def test_a_selection_of_a_dropped_completion_is_refused(fresh: tuple[Lake, Recipe], tmp_path: Path) -> None:
     lake, recipe = fresh
-    lake.delete("completions", "completion_id = '0001-en-able'")
-    with pytest.raises(AuditError, match=r"5 selected or paired completions .* first is 0001-ar-able-translated"):
+    lake.delete("completions", "completion_id = ?", [answer_id("0001-en", "able")])
+    translated = [answer_id(f"0001-{language}", "able", "translated") for language in ("ar", "hi", "ja")]
+    first = min(answer_id("0001-en", "able"), *translated)
+    with pytest.raises(AuditError, match=rf"5 selected or paired completions .* first is {first}"):
         export_build(lake, CONFIG_ID, recipe, tmp_path / "exports")
 
 

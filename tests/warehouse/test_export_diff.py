@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from schemas.errors import WarehouseError
-from tests.warehouse.small_build import CONFIG_ID, fill_lake, make_recipe
+from tests.warehouse.small_build import CONFIG_ID, answer_id, fill_lake, make_recipe
 from warehouse.export import export_build
 from warehouse.export_diff import ExportDiff, diff_exports
 from warehouse.lake import Lake
@@ -23,8 +23,9 @@ def test_added_removed_and_changed_rows_by_language_in_either_format(tmp_path: P
         before = export_build(lake, CONFIG_ID, recipe, tmp_path / "exports").path
         lake.delete("selections", "prompt_id = '0001-ar'")
         lake.delete("pairs", "prompt_id = '0002-ja'")
-        completion = lake.query("SELECT * FROM completions WHERE completion_id = '0003-hi-bold'")
-        lake.delete("completions", "completion_id = '0003-hi-bold'")
+        changed = [answer_id("0003-hi", "bold")]
+        completion = lake.query("SELECT * FROM completions WHERE completion_id = ?", changed)
+        lake.delete("completions", "completion_id = ?", changed)
         lake.append("completions", completion.with_columns(text=pl.lit("नया उत्तर")))
         after = export_build(lake, CONFIG_ID, as_lines, tmp_path / "exports").path
     diff = diff_exports(before, after)

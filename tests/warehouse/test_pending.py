@@ -29,7 +29,10 @@ LANGUAGES = list(TEXTS)
 
 def ask(lake: Lake, pending: Pending) -> list[Row]:
     select, parameters = pending
-    return [row for frame in lake.stream(select, parameters, batch_rows=7) for row in frame.iter_rows(named=True)]
+    rows = [row for frame in lake.stream(select, parameters, batch_rows=7) for row in frame.iter_rows(named=True)]
+    parts = [row for frame in lake.stream(select, parameters, slices=5) for row in frame.iter_rows(named=True)]
+    assert sorted(map(str, parts)) == sorted(map(str, rows))
+    return rows
 
 
 def kept_prompts(facts: Facts) -> list[Row]:

@@ -15,7 +15,7 @@ import pytest
 from schemas.errors import WarehouseError
 from schemas.recipe import Recipe
 from tests.http_server import serve
-from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, fill_lake, make_recipe
+from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, answer_id, fill_lake, make_recipe
 from warehouse.lake import Lake
 from warehouse.sql_output import Form
 from warehouse.sql_shell import open_for_reading, run_query, run_shell
@@ -208,9 +208,10 @@ def test_csv_reads_back(lake: Lake) -> None:
     text = run(lake, "SELECT completion_id, text, NULL AS nothing, [1, 2] AS list FROM completions ORDER BY ALL", "csv")
     back = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(back) == 44
-    found = {row["completion_id"]: row for row in back}["0001-en-able"]
+    able = answer_id("0001-en", "able")
+    found = {row["completion_id"]: row for row in back}[able]
     assert found == {
-        "completion_id": "0001-en-able",
+        "completion_id": able,
         "text": f"{ANSWERS['en'].format(n=1)} able",
         "nothing": "",
         "list": "[1,2]",

@@ -28,8 +28,9 @@ FROM (
             if(is_mirrored, second.text, first.text) AS text_a,
             if(is_mirrored, first.text, second.text) AS text_b
         FROM kept_prompts AS prompts
-        JOIN completions AS first ON first.prompt_id = prompts.prompt_id
-        JOIN completions AS second
+        JOIN (FROM completions SEMI JOIN kept_prompt_ids USING (prompt_id)) AS first
+            ON first.prompt_id = prompts.prompt_id
+        JOIN (FROM completions SEMI JOIN kept_prompt_ids USING (prompt_id)) AS second
             ON second.prompt_id = prompts.prompt_id AND second.sample_index = first.sample_index
         WHERE list_contains($languages, prompts.language)
             AND first.settings_id = $first

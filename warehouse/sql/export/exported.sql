@@ -1,15 +1,15 @@
 -- Purpose: the candidates that a build's selections and pairs name; their text stays in the lake.
 -- Grain: one row per completion.
 SELECT
-    candidates.completion_id,
-    candidates.prompt_id,
-    candidates.language,
-    candidates.teacher,
-    candidates.origin,
-    candidates.translator,
-    candidates.round,
-    candidates.reward
-FROM candidates
+    answers.completion_id,
+    answers.prompt_id,
+    answers.language,
+    answers.teacher,
+    answers.origin,
+    answers.translator,
+    answers.round,
+    answers.reward
+FROM scored_completions AS answers
 SEMI JOIN (
     SELECT completion_id FROM lake.selections WHERE config_id = $config_id
     UNION ALL

@@ -20,7 +20,7 @@ FROM (
             answers.sample_index,
             answers.finish_reason
         FROM kept_completions AS answers
-        JOIN prompts AS origins ON origins.prompt_id = answers.prompt_id
+        JOIN kept_prompts AS origins ON origins.prompt_id = answers.prompt_id
         JOIN kept_prompts AS siblings ON siblings.root_id = origins.root_id
         WHERE answers.language = 'en'
             AND answers.origin <> 'translated'
@@ -31,6 +31,7 @@ FROM (
     ANTI JOIN (
         SELECT parent_id, language
         FROM completions
+        SEMI JOIN kept_prompt_ids USING (prompt_id)
         WHERE settings_id = $settings_id
     ) AS translated USING (parent_id, language)
 ) AS untranslated

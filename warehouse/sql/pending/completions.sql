@@ -12,6 +12,7 @@ FROM (
     ANTI JOIN (
         SELECT prompt_id, sample_index
         FROM completions
+        SEMI JOIN kept_prompt_ids USING (prompt_id)
         WHERE settings_id = $settings_id
     ) AS answered USING (prompt_id, sample_index)
 ) AS unanswered

@@ -20,7 +20,7 @@ FROM (
     ANTI JOIN (
         SELECT parent_id, language
         FROM prompts
-        WHERE settings_id = $settings_id
+        WHERE settings_id = $settings_id AND in_slice(parent_id)
     ) AS translated USING (parent_id, language)
 ) AS untranslated
 ANTI JOIN (

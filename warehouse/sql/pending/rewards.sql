@@ -3,10 +3,11 @@
 -- Grain: one row per completion.
 SELECT completions.completion_id, completions.prompt_id, completions.language, prompts.messages, completions.text
 FROM kept_completions AS completions
-JOIN prompts ON prompts.prompt_id = completions.prompt_id
+JOIN kept_prompts AS prompts ON prompts.prompt_id = completions.prompt_id
 ANTI JOIN (
     SELECT completion_id
     FROM rewards
+    SEMI JOIN kept_completions USING (completion_id)
     WHERE reward_fingerprint = $settings_id
 ) AS scored ON scored.completion_id = completions.completion_id
 ANTI JOIN (

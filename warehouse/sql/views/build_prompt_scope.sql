@@ -2,11 +2,11 @@
 -- Grain: one row per prompt.
 SELECT prompts.*
 FROM prompts
-SEMI JOIN (SELECT prompt_id FROM build_prompts WHERE config_id = $config_id) AS sources USING (prompt_id)
+SEMI JOIN (SELECT prompt_id FROM build_prompts WHERE config_id = $config_id AND in_slice(prompt_id)) AS sources USING (prompt_id)
 UNION ALL
 SELECT prompts.*
 FROM prompts
 JOIN build_translators USING (settings_id, language)
-SEMI JOIN (SELECT prompt_id FROM build_prompts WHERE config_id = $config_id) AS sources
+SEMI JOIN (SELECT prompt_id FROM build_prompts WHERE config_id = $config_id AND in_slice(prompt_id)) AS sources
     ON sources.prompt_id = prompts.parent_id
 WHERE $translates

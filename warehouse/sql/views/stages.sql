@@ -1,4 +1,5 @@
 -- Purpose: the bookkeeping of one build: at every stage, what went in came out, was rejected, or is still to be done.
+--          Of slices these are counts that add up to those of the whole build.
 -- Grain: one row per stage, in order.
 WITH lanes AS (
     SELECT * FROM build_models WHERE config_id = $config_id
@@ -8,6 +9,9 @@ failures AS (
     WHERE config_id = '' AND settings_id IN (SELECT settings_id FROM lanes)
 ),
 -- Each view once, since planning all of them takes seconds, and as counts, since rows would pile up in memory.
+sources AS MATERIALIZED (
+    SELECT count(*) AS num FROM build_prompts WHERE config_id = $config_id AND in_slice(prompt_id)
+),
 scope AS MATERIALIZED (
     SELECT count(*) AS num FROM build_prompt_scope
 ),
@@ -30,13 +34,16 @@ scored AS MATERIALIZED (
     FROM scored_completions
 ),
 verdicts AS (
-    SELECT stage, count(*) AS num FROM rejections WHERE config_id = $config_id GROUP BY stage
+    SELECT stage, count(*) AS num FROM rejections WHERE config_id = $config_id AND in_slice(row_id) GROUP BY stage
 ),
-unread AS (
-    SELECT count(*) AS num
-    FROM rejections AS rejected
-    ANTI JOIN build_prompt_scope AS scope ON scope.prompt_id = rejected.row_id
-    WHERE rejected.config_id = $config_id AND rejected.stage IN ('read', 'prompt_gate')
+refused AS NOT MATERIALIZED (
+    SELECT row_id FROM rejections WHERE config_id = $config_id AND stage IN ('read', 'prompt_gate')
+),
+-- Refused rows that are no prompts of the build; in slices these are cut otherwise than its prompts.
+unread AS MATERIALIZED (
+    SELECT
+        (SELECT count(*) FROM refused WHERE in_slice(row_id))
+        - (SELECT count(*) FROM build_prompt_scope JOIN refused ON refused.row_id = build_prompt_scope.prompt_id) AS num
 ),
 wanted_prompts AS (
     SELECT content_id('translation', [lane.settings_id, prompt_id, lane.language]) AS row_id
@@ -61,16 +68,19 @@ wanted_samples AS (
 wanted_translations AS (
     SELECT content_id('translation', [lane.settings_id, answers.completion_id, lane.language]) AS row_id
     FROM kept_completions AS answers
-    JOIN prompts AS origins ON origins.prompt_id = answers.prompt_id
+    JOIN kept_prompts AS origins ON origins.prompt_id = answers.prompt_id
     JOIN kept_prompts AS siblings ON siblings.root_id = origins.root_id
     JOIN build_translators AS lane ON lane.language = siblings.language
     WHERE $translates AND answers.language = 'en' AND siblings.language <> 'en' AND answers.origin <> 'translated'
         AND answers.teacher IN (SELECT unnest((recipe -> '$.translation.completions_of')::VARCHAR[]) FROM build_recipe)
 ),
+translated AS NOT MATERIALIZED (
+    SELECT completion_id FROM completions SEMI JOIN kept_prompt_ids USING (prompt_id) WHERE origin = 'translated'
+),
 stages AS (
     SELECT 1 AS place, 'read prompts' AS stage,
-        (SELECT count(*) FROM build_prompts WHERE config_id = $config_id) + (SELECT num FROM unread) AS num_in,
-        (SELECT count(*) FROM build_prompts WHERE config_id = $config_id) AS num_out,
+        (SELECT num FROM sources) + (SELECT num FROM unread) AS num_in,
+        (SELECT num FROM sources) AS num_out,
         (SELECT num FROM unread) AS num_rejected
     UNION ALL
     SELECT 2, 'translate prompts',
@@ -79,7 +89,7 @@ stages AS (
             FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language
             WHERE $translates
         ),
-        (SELECT count(*) FROM wanted_prompts SEMI JOIN prompts ON prompts.prompt_id = row_id),
+        (SELECT count(*) FROM wanted_prompts SEMI JOIN prompts ON prompts.prompt_id = row_id AND in_slice(prompts.root_id)),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN (FROM failures WHERE stage = 'translate_prompts') AS failed USING (row_id))
     UNION ALL
     SELECT 3, 'gate prompts',
@@ -99,7 +109,7 @@ stages AS (
     UNION ALL
     SELECT 6, 'translate completions',
         (SELECT count(*) FROM wanted_translations),
-        (SELECT count(*) FROM wanted_translations SEMI JOIN completions ON completions.completion_id = row_id),
+        (SELECT count(*) FROM wanted_translations SEMI JOIN translated ON translated.completion_id = row_id),
         (SELECT count(*) FROM wanted_translations SEMI JOIN (FROM failures WHERE stage = 'translate_completions') AS failed USING (row_id))
     UNION ALL
     SELECT 7, 'gate completions',
@@ -114,13 +124,13 @@ stages AS (
     UNION ALL
     SELECT 9, 'route',
         (SELECT num_prompts FROM scored),
-        (SELECT count(*) FROM selections WHERE config_id = $config_id),
+        (SELECT count(*) FROM selections WHERE config_id = $config_id AND in_slice(prompt_id)),
         0
     UNION ALL
     SELECT 10, 'pair',
-        (SELECT count(*) FROM pairs WHERE config_id = $config_id)
+        (SELECT count(*) FROM pairs WHERE config_id = $config_id AND in_slice(prompt_id))
             + (SELECT coalesce(sum(num), 0) FROM verdicts WHERE starts_with(stage, 'pair:')),
-        (SELECT count(*) FROM pairs WHERE config_id = $config_id),
+        (SELECT count(*) FROM pairs WHERE config_id = $config_id AND in_slice(prompt_id)),
         (SELECT coalesce(sum(num), 0) FROM verdicts WHERE starts_with(stage, 'pair:'))
 )
 SELECT
