@@ -7,9 +7,16 @@ from schemas.curation import PairStrategy, Routing
 from schemas.recipe import Recipe
 from warehouse.build_views import count_slices, use_build
 from warehouse.lake import Lake
+from warehouse.slices import MAX_SLICES
 from warehouse.staging import Derived, replace_rows, stage
 from warehouse.statements import TableName, read_sql, to_literal
 from warehouse.user_sql import check_pattern, stage_proposals, stage_selections
+
+PROMPT_BYTES, COMPLETION_BYTES = 500, 300
+"""What routing and pairing hold in memory of each prompt and each completion, as measured."""
+
+RESERVED_BYTES = 64 * 2**20
+"""What DuckDB needs besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,8 @@ def _make_pairs(lake: Lake, config_id: str, strategy: PairStrategy) -> Change:
 def _stage_routed(lake: Lake, routing: Routing) -> AbstractContextManager[TableName]:
     if routing.sql is not None:
         return stage_selections(lake, routing.sql)
-    return stage(lake, read_sql(f"routes/{routing.method}", teachers=routing.teachers, seed=routing.seed))
+    select = read_sql(f"routes/{routing.method}", teachers=routing.teachers, seed=routing.seed)
+    return stage(lake, select, slices=_count_slices(lake))
 
 
 def _stage_proposals(lake: Lake, strategy: PairStrategy) -> AbstractContextManager[TableName]:
@@ -126,7 +134,19 @@ def _stage_proposals(lake: Lake, strategy: PairStrategy) -> AbstractContextManag
         strong=strategy.strong,
         weak=strategy.weak,
     )
-    return stage(lake, select)
+    return stage(lake, select, slices=_count_slices(lake))
+
+
+def _count_slices(lake: Lake) -> int:
+    """Return into how many slices shipped routers and strategies cut the build: as few as its memory allows.
+
+    Each answers prompt by prompt. What they hold of a prompt and of its answers DuckDB does not spill.
+    """
+    num_prompts, num_completions = lake.query(
+        "SELECT (SELECT count(*) FROM prompts), (SELECT count(*) FROM completions)"
+    ).row(0)
+    wanted = num_prompts * PROMPT_BYTES + num_completions * COMPLETION_BYTES
+    return min(-(-wanted // max(lake.memory_limit() - RESERVED_BYTES, 1)) or 1, MAX_SLICES)
 
 
 def _guards(config_id: str, strategy: PairStrategy, proposals: TableName) -> str:

@@ -34,7 +34,7 @@ class BuildRows:
     def __init__(self, past: Lake, config_id: str, configs: tuple[str, ...]) -> None:
         self._past, self._config_id = past, config_id
         use_build(past, config_id)
-        past.query(f"CREATE TABLE memory.main.exported AS {read_sql('export/exported', config_id=config_id)}")
+        past.hold("memory.main.exported", read_sql("export/exported", config_id=config_id))
         self._rows = {config: read_sql(f"export/{config}", config_id=config_id) for config in configs}
         self.num_rows = {config: self._count(rows) for config, rows in self._rows.items()}
 

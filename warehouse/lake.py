@@ -136,16 +136,15 @@ class Lake:
         same key one is taken. With ``slices`` the query runs on each slice of the build that its views speak of.
         """
 
-        def prepare(cursor: duckdb.DuckDBPyConnection) -> None:
-            for number, _ in enumerate(self._each_slice(cursor, slices)):
-                cursor.execute(
-                    f"INSERT INTO temp.incoming {select}" if number else f"CREATE TEMP TABLE incoming AS {select}"
-                )
-
         def change(cursor: duckdb.DuckDBPyConnection) -> int:
             return insert_new(cursor, table)
 
-        return self.transact(change, before=prepare)
+        return self.transact(change, before=lambda cursor: self._fill(cursor, "temp.incoming", select, slices))
+
+    def hold(self, name: str, select: str, *, slices: int = 1) -> None:
+        """Make a table beside the lake, in ``memory.main``, of the rows of a query that runs on ``slices``."""
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            self._fill(cursor, name, select, slices)
 
     def delete(self, table: str, where: str, parameters: Sequence[object] = ()) -> int:
         """Delete the rows for which ``where`` holds; return how many there were. Older snapshots keep them."""
@@ -264,6 +263,11 @@ class Lake:
             ).fetchall()
         )
 
+    def memory_limit(self) -> int:
+        """Return how many bytes DuckDB may take."""
+        number, unit = self._memory_limit.split()
+        return int(float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))
+
     def find_strays(self) -> list[str]:
         """Return the Parquet files below the data folder that the catalog does not know.
 
@@ -294,6 +298,11 @@ class Lake:
         finally:
             cursor.close()
             self._give_back()
+
+    def _fill(self, cursor: duckdb.DuckDBPyConnection, table: str, select: str, num_slices: int) -> None:
+        kind = "TEMP TABLE" if table.startswith("temp.") else "TABLE"
+        for number, _ in enumerate(self._each_slice(cursor, num_slices)):
+            cursor.execute(f"INSERT INTO {table} {select}" if number else f"CREATE {kind} {table} AS {select}")
 
     def _each_slice(self, cursor: duckdb.DuckDBPyConnection, num_slices: int) -> Iterator[None]:
         """Let a cursor look at one slice after another, all at one snapshot; a single one is everything."""

@@ -21,10 +21,10 @@ class Derived:
 
 
 @contextlib.contextmanager
-def stage(lake: Lake, select: str) -> Iterator[TableName]:
-    """Run a query and hold its rows in a table of this process; yield the table's name."""
+def stage(lake: Lake, select: str, *, slices: int = 1) -> Iterator[TableName]:
+    """Run a query, on ``slices``, and hold its rows in a table of this process; yield the table's name."""
     name = TableName(f"memory.main.staged_{uuid.uuid4().hex}")
-    lake.query(f"CREATE TABLE {name} AS {select}")
+    lake.hold(name, select, slices=slices)
     try:
         yield name
     finally:

@@ -124,9 +124,10 @@ def main() -> None:
     parser.add_argument("--memory", default="4GB")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        settings = WarehouseSettings(catalog=str(Path(folder) / "catalog.sqlite"), data=str(Path(folder) / "data"))
+        settings = WarehouseSettings(
+            catalog=str(Path(folder) / "catalog.sqlite"), data=str(Path(folder) / "data"), memory=arguments.memory
+        )
         with Lake.open(settings) as lake:
-            lake.query(f"SET memory_limit = '{arguments.memory}'")
             recipe = fill_lake(lake, arguments.rows // len(TEACHERS))
             seconds = run_benchmark(lake, recipe, arguments.runs)
             num_pairs = lake.query("SELECT count(*) FROM pairs").item()

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from tests.warehouse.small_builds import CONFIG, make_recipe, open_lake, random_facts
 from warehouse import slices
 from warehouse.build_views import count_each_stage, use_build
-from warehouse.curate import gate
+from warehouse.curate import gate, make_pairs, route
 from warehouse.slices import MAX_SLICES, choose_num_slices, look_at_slices
 
 SLICED_VIEWS = (
@@ -57,17 +57,26 @@ def test_sources_and_translations_are_in_the_same_slice(tmp_path: Path) -> None:
         assert sum(map(len, slices_of_roots)) == len(set().union(*slices_of_roots))
 
 
-def test_stages_and_gates_are_those_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curation_of_slices_is_that_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = random_facts(11, 25, num_rewards=2)
-    recipe = make_recipe(gates={"language": False, "min_chars": 14})
+    strategies = ["best_vs_worst", "in_language_vs_translated", "best_vs_mean_minus_2sd"]
+    recipe = make_recipe(
+        gates={"language": False, "min_chars": 14}, pairs=[{"strategy": strategy} for strategy in strategies]
+    )
     with open_lake(tmp_path / "whole") as whole, open_lake(tmp_path / "parts") as parts:
-        for lake, slice_prompts in ((whole, 10_000), (parts, 100)):
+        for lake, slice_prompts, memory in ((whole, 10_000, 10**12), (parts, 100, 0)):
             monkeypatch.setattr(slices, "SLICE_PROMPTS", slice_prompts)
+            monkeypatch.setattr(lake, "memory_limit", lambda memory=memory: memory)
+            monkeypatch.setattr("warehouse.curate.MAX_SLICES", 4)
             facts.write(lake)
             assert gate(lake, CONFIG, recipe) > 0
             assert gate(lake, CONFIG, recipe) == 0
-        rejections = "SELECT * FROM rejections ORDER BY ALL"
-        assert_frame_equal(parts.query(rejections), whole.query(rejections))
+            route(lake, CONFIG, recipe)
+            make_pairs(lake, CONFIG, recipe)
+        for table in ("rejections", "selections", "pairs"):
+            rows = f"SELECT * FROM {table} ORDER BY ALL"
+            assert whole.query(rows).height > 20
+            assert_frame_equal(parts.query(rows), whole.query(rows))
         assert_frame_equal(count_each_stage(parts), whole.query("FROM stages"))
 
 
