@@ -250,13 +250,13 @@ def _judge(run: EvaluationRun) -> int:
     check_stop(run.stop)
     evaluation = run.evaluation
     judge, lane, fingerprint = evaluation.settings.judge, evaluation.judge, evaluation.judge_fingerprint
-    pending, _ = pending_games(fingerprint)
+    pending = pending_games(fingerprint)
     if lane is None:
         _decide(run, (score_by_truth(games) for games in run.lake.stream(pending, batch_rows=1000)))
         return 0
     if lane.role == "reward":
         num_sent = run_lane(run, scoring_job(lane))
-        scored, _ = pending_scored_games(fingerprint, lane.settings_id)
+        scored = pending_scored_games(fingerprint, lane.settings_id)
         _decide(run, run.lake.stream(scored, batch_rows=10_000))
         return num_sent
     work = JudgeStage(signature(lane), scale=judge.scale, output=judge.output)

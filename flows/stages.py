@@ -81,7 +81,7 @@ def prompt_translation_jobs(run: Run) -> list[LaneJob]:
     lane, translation = run.build.translator, run.build.recipe.translation
     if lane is None or translation is None or not translation.prompts:
         return []
-    wanted, _ = pending.pending_prompt_translations(lane.settings_id, lane.languages)
+    wanted = pending.pending_prompt_translations(lane.settings_id, lane.languages)
     return [_translation_job(lane, translation, "prompts", wanted)]
 
 
@@ -90,7 +90,7 @@ def completion_translation_jobs(run: Run) -> list[LaneJob]:
     lane, translation = run.build.translator, run.build.recipe.translation
     if lane is None or translation is None or not translation.completions_of:
         return []
-    wanted, _ = pending.pending_completion_translations(lane.settings_id, lane.languages, translation.completions_of)
+    wanted = pending.pending_completion_translations(lane.settings_id, lane.languages, translation.completions_of)
     return [_translation_job(lane, translation, "completions", wanted)]
 
 
@@ -116,7 +116,7 @@ def sampling_jobs(run: Run) -> list[LaneJob]:
 def sampling_job(lane: Lane, round_number: int = 0) -> LaneJob:
     """Return what a teacher or policy has to answer of the build in use."""
     assert isinstance(lane.model, Teacher)
-    wanted, _ = pending.pending_completions(lane.settings_id, lane.languages, lane.num_samples)
+    wanted = pending.pending_completions(lane.settings_id, lane.languages, lane.num_samples)
     return LaneJob(
         stage="sample",
         task="generate",
@@ -145,7 +145,7 @@ def scoring_job(lane: Lane) -> LaneJob:
         stage="score",
         task="score",
         lane=lane,
-        pending=pending.pending_rewards(lane.settings_id)[0],
+        pending=pending.pending_rewards(lane.settings_id),
         table="rewards",
         work=Scorer(signature(lane), system_prompt=lane.model.system_prompt),
     )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from warehouse.lake import Lake
-from warehouse.pending import Pending
 from warehouse.statements import read_sql
 
 
@@ -37,21 +36,21 @@ def use_games(
     lake.install_views({"games": select})
 
 
-def pending_games(judge: str) -> Pending:
+def pending_games(judge: str) -> str:
     """Return the games that a judge has not decided.
 
     Columns: game_id, completion_a, completion_b, is_mirrored, prompt_id, root_id, language, messages, text_a, text_b,
     order.
     """
-    return read_sql("pending/games", judge=judge), []
+    return read_sql("pending/games", judge=judge)
 
 
-def pending_scored_games(judge: str, reward: str) -> Pending:
+def pending_scored_games(judge: str, reward: str) -> str:
     """Return the games that a judge has not decided, with the scores of a reward model, named by settings id.
 
     Columns: those of ``pending_games`` less messages and texts, and score_a and score_b.
     """
-    return read_sql("pending/scored_games", judge=judge, reward=reward), []
+    return read_sql("pending/scored_games", judge=judge, reward=reward)
 
 
 def games_with_verdicts(judge: str) -> str:

@@ -17,7 +17,6 @@ from tests.warehouse.small_builds import (
 from warehouse.build_views import use_build
 from warehouse.lake import Lake
 from warehouse.pending import (
-    Pending,
     pending_completion_translations,
     pending_completions,
     pending_prompt_translations,
@@ -27,10 +26,9 @@ from warehouse.pending import (
 LANGUAGES = list(TEXTS)
 
 
-def ask(lake: Lake, pending: Pending) -> list[Row]:
-    select, parameters = pending
-    rows = [row for frame in lake.stream(select, parameters, batch_rows=7) for row in frame.iter_rows(named=True)]
-    parts = [row for frame in lake.stream(select, parameters, slices=5) for row in frame.iter_rows(named=True)]
+def ask(lake: Lake, pending: str) -> list[Row]:
+    rows = [row for frame in lake.stream(pending, batch_rows=7) for row in frame.iter_rows(named=True)]
+    parts = [row for frame in lake.stream(pending, slices=5) for row in frame.iter_rows(named=True)]
     assert sorted(map(str, parts)) == sorted(map(str, rows))
     return rows
 
