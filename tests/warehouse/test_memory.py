@@ -1,4 +1,4 @@
-"""Memory does not follow the text: gating and counting a large build keep no answers in memory."""
+"""Memory does not follow the text: gating, counting and planning what to score keep no text of a large build in memory."""
 
 import subprocess
 import sys
@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 from tests.benchmarks.pairs import CONFIG, fill_lake
-from warehouse.build_views import count_each_stage
+from warehouse import slices
+from warehouse.build_views import count_each_stage, count_slices, use_build
 from warehouse.curate import gate
 from warehouse.lake import Lake
+from warehouse.pending import pending_rewards
 
 NUM_PROMPTS = 20_000  # 160,000 completions of 640 characters: 100 MB of text
-MAX_GROWTH_MB = 70
 
 
 def status_mb(field: str) -> float:
@@ -21,26 +23,44 @@ def status_mb(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
-def measure(folder: Path) -> float:
-    """Return by how much memory grows at most, in MB, while a filled lake is gated and counted."""
+def gate_and_count(lake: Lake, recipe: Recipe) -> None:
+    gate(lake, CONFIG, recipe)
+    count_each_stage(lake)
+
+
+def plan_scores(lake: Lake, recipe: Recipe) -> None:
+    """Make the slices small, for a build of this size, and look at everything that a new reward model has to score."""
+    slices.SLICE_PROMPTS = NUM_PROMPTS // 10
+    use_build(lake, CONFIG)
+    with lake.spool(pending_rewards("another"), slices=count_slices(lake)) as pending:
+        assert pending.num_rows == 8 * NUM_PROMPTS
+
+
+WORK = {"gate_and_count": gate_and_count, "plan_scores": plan_scores}
+
+
+def measure(folder: Path, name: str) -> float:
+    """Return by how much memory grows at most, in MB, while a filled lake is worked on."""
     settings = WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data"))
     with Lake.open(settings) as lake:
         recipe = fill_lake(lake, NUM_PROMPTS)
+        long = "[{'role': 'user', 'content': repeat(md5(prompt_id), 100)}]"  # 60 MB in all
+        lake.transact(lambda cursor: cursor.execute(f"UPDATE prompts SET messages = {long}"))
     with Lake.open(settings) as lake:
         lake.query("SELECT 1")
         begin = status_mb("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        gate(lake, CONFIG, recipe)
-        count_each_stage(lake)
+        WORK[name](lake, recipe)
         return status_mb("VmHWM") - begin
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak of memory")
-def test_gates_and_counts_hold_no_text(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.warehouse.test_memory", str(tmp_path)]
+@pytest.mark.parametrize(("name", "max_growth_mb"), [("gate_and_count", 90), ("plan_scores", 160)])
+def test_no_text_is_held(tmp_path: Path, name: str, max_growth_mb: float) -> None:
+    command = [sys.executable, "-m", "tests.warehouse.test_memory", str(tmp_path), name]
     growth = float(subprocess.check_output(command, text=True))
-    assert growth < MAX_GROWTH_MB
+    assert growth < max_growth_mb
 
 
 if __name__ == "__main__":
-    print(measure(Path(sys.argv[1])))
+    print(measure(Path(sys.argv[1]), sys.argv[2]))
