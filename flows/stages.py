@@ -12,7 +12,7 @@ from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.recorded import read_recorded as read_recorded_rows
 from factory.stages.sampling import Sampler
 from factory.stages.scoring import Scorer
-from factory.stages.sources import read_source
+from factory.stages.sources import identify_sources, read_source
 from factory.stages.translation import Translator
 from flows.identity import Lane
 from flows.lanes import LaneJob, Run
@@ -39,7 +39,22 @@ def open_build(run: Run) -> None:
 
 
 def read_prompts(run: Run) -> int:
-    """Read the sources: new prompts join the build, every other row is a rejection. Return the number of new prompts."""
+    """Read the sources: new prompts join the build, every other row is a rejection. Return the number of new prompts.
+
+    Files that the build has read to their end are not read again.
+    """
+    recipe, config_id = run.build.recipe, run.build.config_id
+    sources_id = identify_sources(recipe.prompts, [recipe.prompt_gates.model_dump(mode="json"), run.limit])
+    if run.lake.query("SELECT 1 FROM reads WHERE config_id = ? AND sources_id = ?", [config_id, sources_id]).height:
+        run.board.say("  read · prompts: the files are unchanged")
+        return 0
+    num_new = _read_sources(run)
+    if sources_id is not None:
+        run.lake.append("reads", pl.DataFrame({"config_id": config_id, "sources_id": sources_id}))
+    return num_new
+
+
+def _read_sources(run: Run) -> int:
     seen = SeenPrompts(run.build.recipe.prompt_gates)
     # In any order: no two of them are near-duplicates of each other.
     known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"

@@ -108,6 +108,13 @@ class BuildPrompts(dy.Schema):
     prompt_id = dy.String(primary_key=True)
 
 
+class Reads(dy.Schema):
+    """What a build has read to its end: files by their bytes, under the settings that they were read with."""
+
+    config_id = dy.String(primary_key=True)
+    sources_id = dy.String(primary_key=True)
+
+
 class BuildModels(dy.Schema):
     """The models of a build, each with the identity of its settings."""
 
@@ -255,6 +262,7 @@ TABLES: dict[str, type[dy.Schema]] = {
     "verdicts": Verdicts,
     "rejections": Rejections,
     "build_prompts": BuildPrompts,
+    "reads": Reads,
     "build_models": BuildModels,
     "selections": Selections,
     "pairs": Pairs,

@@ -10,7 +10,9 @@ Migration = tuple[str, ...]
 SMALL_ROW_GROUPS = "CALL lake.set_option('parquet_row_group_size', 4096)"
 """Whoever reads or writes Parquet holds a row group of every thread in memory; rows of text are large."""
 
-MIGRATIONS: tuple[Migration, ...] = ()
+MIGRATIONS: tuple[Migration, ...] = (
+    ('CREATE TABLE "reads" ("config_id" VARCHAR NOT NULL, "sources_id" VARCHAR NOT NULL)',),
+)
 """Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""
 
 

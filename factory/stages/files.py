@@ -45,7 +45,7 @@ def read_file_rows(pattern: str, columns: Sequence[str]) -> Iterator[RawRow]:
     Raises:
         InputError: a file is missing, is of no known kind, cannot be read, or lacks a column.
     """
-    paths, base = _find_files(pattern)
+    paths, base = find_files(pattern)
     for path in paths:
         prefix = "" if base is None else f"{path.relative_to(base).as_posix()}:"
         try:
@@ -125,8 +125,12 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
     return list(tops)
 
 
-def _find_files(pattern: str) -> tuple[list[Path], Path | None]:
-    """Return the files that a pattern names and, for a glob, the folder above all of them."""
+def find_files(pattern: str) -> tuple[list[Path], Path | None]:
+    """Return the files that a path or glob names, by name, and, for a glob, the folder above all of them.
+
+    Raises:
+        InputError: there is none, or one is of no known kind.
+    """
     if Path(pattern).is_file():
         paths, base = [Path(pattern)], None
     else:

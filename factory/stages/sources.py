@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 
 from factory.engines.base import Failure, Message
-from factory.stages.files import RawRow, find_value, read_dataset_rows, read_file_rows
+from factory.stages.files import RawRow, find_files, find_value, read_dataset_rows, read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.rows import Row, clean_detail, find_text_fault
 from schemas.errors import InputError
+from schemas.ids import Json, content_id, file_digest
 from schemas.prompts import PromptColumns, PromptSource
 from schemas.reasons import Reason
 from schemas.section import list_columns
@@ -47,6 +48,27 @@ def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.
     rows = refuse_hopeless((_read_row(raw, source) for raw in open_rows(source)), source.name)
     while batch := list(islice(rows, batch_rows)):
         yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
+
+
+def identify_sources(sources: Sequence[PromptSource], settings: Json) -> str | None:
+    """Return what the rows of all sources, and what is made of them under ``settings``, follow from.
+
+    None where a source is a dataset of the hub, whose rows may change without a sign.
+
+    Raises:
+        InputError: a file is missing, cannot be read, or is of no known kind.
+    """
+    parts: list[Json] = [settings]
+    for source in sources:
+        if source.path is None:
+            return None
+        paths, base = find_files(source.path)
+        try:
+            files = [[path.relative_to(base or path.parent).as_posix(), file_digest(path)] for path in paths]
+        except OSError as error:
+            raise InputError(f"{source.path} cannot be read: {error}") from error
+        parts.append([source.model_dump(mode="json", exclude={"path"}), files])
+    return content_id("sources", parts)
 
 
 def open_rows(source: PromptSource, labels: Sequence[str] = ()) -> Iterator[RawRow]:

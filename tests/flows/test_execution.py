@@ -1,13 +1,16 @@
 """Whole builds over stand-in engines: what is sent, what is kept, and that a rerun sends the difference alone."""
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from factory.stages.sources import read_source
+from flows import stages
 from flows.execution import execute_build
 from flows.plan import make_plan
-from schemas.errors import FactoryError
+from schemas.errors import FactoryError, InputError
 from schemas.recipe_file import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.standin import StandInEngines
@@ -48,6 +51,31 @@ def test_a_rerun_sends_nothing(write_recipe, engines):
     assert len(engines.asked()) == asked
     assert again.export_path == first.export_path
     assert all(lane.num_to_send == 0 for lane in make_plan(load_recipe(path)))
+
+
+def test_files_are_read_again_only_when_their_bytes_or_the_limit_changed(write_recipe, engines, tmp_path, monkeypatch):
+    path, file = write_recipe(), tmp_path / "prompts.jsonl"
+
+    def stop_reading(source):
+        yield from islice(read_source(source, batch_rows=7), 2)
+        raise InputError("the disk is gone")
+
+    monkeypatch.setattr(stages, "read_source", stop_reading)
+    with pytest.raises(InputError, match="the disk is gone"):
+        build(path, engines)
+    monkeypatch.setattr(stages, "read_source", read_source)
+    first = build(path, engines)
+    assert first.counts["num_out"][0] == 40
+    monkeypatch.setattr(stages, "read_source", stop_reading)
+    file.write_bytes(file.read_bytes())
+    again = build(path, engines)
+    assert again.num_sent == 0
+    assert again.counts.equals(first.counts)
+    for changed in ({"limit": 5}, {}):
+        if not changed:
+            write_prompts(file, 41)
+        with pytest.raises(InputError, match="the disk is gone"):
+            build(path, engines, **changed)
 
 
 def test_a_new_language_costs_only_its_own_requests(write_recipe, engines):

@@ -283,8 +283,11 @@ def test_migration_brings_an_older_warehouse_up_to_date(
     with Lake.open(settings) as lake:
         lake.append("selections", make_selections(["p"]))
         old = lake.snapshot()
-    monkeypatch.setattr(migrations, "MIGRATIONS", (("ALTER TABLE selections ADD COLUMN note VARCHAR DEFAULT 'none'",),))
-    with pytest.raises(WarehouseError, match="has schema version 1, and this factory reads 2: open it for writing"):
+    known, version = migrations.MIGRATIONS, migrations.schema_version()
+    another = "ALTER TABLE selections ADD COLUMN note VARCHAR DEFAULT 'none'"
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*known, (another,)))
+    message = f"has schema version {version}, and this factory reads {version + 1}: open it for writing"
+    with pytest.raises(WarehouseError, match=message):
         Lake.open(settings, read_only=True)
     with Lake.open(settings) as lake:
         assert lake.query("SELECT prompt_id, note FROM selections").rows() == [("p", "none")]
@@ -293,10 +296,26 @@ def test_migration_brings_an_older_warehouse_up_to_date(
         assert lake.snapshot() == migrated
     with Lake.open(settings, as_of=old) as past:
         assert past.query("FROM selections").columns == ["config_id", "prompt_id", "completion_id", "router"]
-    monkeypatch.setattr(migrations, "MIGRATIONS", ())
+    monkeypatch.setattr(migrations, "MIGRATIONS", known)
+    message = f"has schema version {version + 1}, and this factory knows versions up to {version}"
     for read_only in (False, True):
-        with pytest.raises(WarehouseError, match="has schema version 2, and this factory knows versions up to 1"):
+        with pytest.raises(WarehouseError, match=message):
             Lake.open(settings, read_only=read_only)
+
+
+def test_the_first_warehouses_become_those_of_today(settings: WarehouseSettings) -> None:
+    columns = (
+        "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() WHERE database_name = 'lake'"
+    )
+    with Lake.open(settings) as lake:
+        today = sorted(lake.query(columns).rows())
+    with Lake.open(settings) as lake:
+        lake.transact(lambda cursor: cursor.execute("DROP TABLE reads"))
+        lake.transact(lambda cursor: cursor.execute("DELETE FROM schema_version"))
+        lake.transact(lambda cursor: cursor.execute("INSERT INTO schema_version VALUES (1)"))
+    with Lake.open(settings) as lake:
+        assert sorted(lake.query(columns).rows()) == today
+        assert lake.query("SELECT max(version) FROM schema_version").item() == migrations.schema_version()
 
 
 def test_failed_migration_changes_nothing(settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +323,7 @@ def test_failed_migration_changes_nothing(settings: WarehouseSettings, monkeypat
         before = lake.snapshot()
     broken = ("ALTER TABLE selections ADD COLUMN note VARCHAR", "ALTER TABLE nothing ADD COLUMN note VARCHAR")
     with monkeypatch.context() as patch:
-        patch.setattr(migrations, "MIGRATIONS", (broken,))
+        patch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, broken))
         with pytest.raises(WarehouseError, match="nothing"):
             Lake.open(settings)
     with Lake.open(settings) as lake:
