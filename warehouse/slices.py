@@ -10,7 +10,7 @@ from collections.abc import Iterator
 SLICE_PROMPTS = 25_000
 """Prompts that a slice is to have, translations included."""
 
-MAX_SLICES = 16
+MAX_SLICES = 64
 """For each slice a query reads its tables from the start, so that more of them would take too long."""
 
 SLICE_SQL = """

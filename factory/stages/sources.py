@@ -53,7 +53,7 @@ def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.
 def identify_sources(sources: Sequence[PromptSource], settings: Json) -> str | None:
     """Return what the rows of all sources, and what is made of them under ``settings``, follow from.
 
-    None where a source is a dataset of the hub, whose rows may change without a sign.
+    None where a source is a Hugging Face dataset, whose rows may change without a sign.
 
     Raises:
         InputError: a file is missing, cannot be read, or is of no known kind.
