@@ -28,7 +28,7 @@ LANGUAGES = list(TEXTS)
 
 def ask(lake: Lake, pending: str) -> list[Row]:
     rows = [row for frame in lake.stream(pending, batch_rows=7) for row in frame.iter_rows(named=True)]
-    parts = [row for frame in lake.stream(pending, slices=5) for row in frame.iter_rows(named=True)]
+    parts = [row for frame in lake.stream(pending, slices=3) for row in frame.iter_rows(named=True)]
     assert sorted(map(str, parts)) == sorted(map(str, rows))
     return rows
 

@@ -39,10 +39,9 @@ def test_each_row_of_a_view_is_in_one_slice(tmp_path: Path) -> None:
         for view in SLICED_VIEWS:
             whole = count_rows([lake.query(f"FROM {view}")])
             assert whole, view
-            for num_slices in (2, 5):
-                parts = list(lake.stream(f"FROM {view}", slices=num_slices))
-                assert count_rows(parts) == whole, (view, num_slices)
-                assert max(part.height for part in parts) < whole.total(), "a slice is not everything"
+            parts = list(lake.stream(f"FROM {view}", slices=3))
+            assert count_rows(parts) == whole, view
+            assert max(part.height for part in parts) < whole.total(), "a slice is not everything"
         assert count_rows([lake.query("FROM kept_prompts")]) == count_rows(lake.stream("FROM kept_prompts"))
 
 
@@ -58,16 +57,16 @@ def test_sources_and_translations_are_in_the_same_slice(tmp_path: Path) -> None:
 
 
 def test_curation_of_slices_is_that_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = random_facts(11, 25, num_rewards=2)
-    strategies = ["best_vs_worst", "in_language_vs_translated", "best_vs_mean_minus_2sd"]
+    facts = random_facts(11, 15, num_rewards=2)
+    strategies = ["best_vs_worst", "in_language_vs_translated"]
     recipe = make_recipe(
         gates={"language": False, "min_chars": 14}, pairs=[{"strategy": strategy} for strategy in strategies]
     )
     with open_lake(tmp_path / "whole") as whole, open_lake(tmp_path / "parts") as parts:
-        for lake, slice_prompts, memory in ((whole, 10_000, 10**12), (parts, 100, 0)):
+        for lake, slice_prompts, memory in ((whole, 10_000, 10**12), (parts, 50, 0)):
             monkeypatch.setattr(slices, "SLICE_PROMPTS", slice_prompts)
             monkeypatch.setattr(lake, "memory_limit", lambda memory=memory: memory)
-            monkeypatch.setattr("warehouse.curate.MAX_SLICES", 4)
+            monkeypatch.setattr("warehouse.curate.MAX_SLICES", 3)
             facts.write(lake)
             assert gate(lake, CONFIG, recipe) > 0
             assert gate(lake, CONFIG, recipe) == 0
@@ -75,7 +74,7 @@ def test_curation_of_slices_is_that_of_the_whole(tmp_path: Path, monkeypatch: py
             make_pairs(lake, CONFIG, recipe)
         for table in ("rejections", "selections", "pairs"):
             rows = f"SELECT * FROM {table} ORDER BY ALL"
-            assert whole.query(rows).height > 20
+            assert whole.query(rows).height > 10
             assert_frame_equal(parts.query(rows), whole.query(rows))
         assert_frame_equal(count_each_stage(parts), whole.query("FROM stages"))
 
