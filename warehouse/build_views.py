@@ -81,7 +81,8 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
 
 def count_slices(lake: Lake) -> int:
     """Return into how many slices queries cut the build in use, so that what they hold in memory does not follow it."""
-    return choose_num_slices(int(lake.query("SELECT num_prompts FROM build_size").item()))
+    most = choose_num_slices(int(lake.query("SELECT count(*) FROM prompts").item()))  # known without a look at the rows
+    return most if most == 1 else choose_num_slices(int(lake.query("SELECT num_prompts FROM build_size").item()))
 
 
 def count_each_stage(lake: Lake) -> pl.DataFrame:
