@@ -44,8 +44,9 @@ def measure(folder: Path, name: str) -> float:
     settings = WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data"))
     with Lake.open(settings) as lake:
         recipe = fill_lake(lake, NUM_PROMPTS)
-        long = "[{'role': 'user', 'content': repeat(md5(prompt_id), 100)}]"  # 60 MB in all
-        lake.transact(lambda cursor: cursor.execute(f"UPDATE prompts SET messages = {long}"))
+        if name == "plan_scores":  # whose prompts are what must not be held: 60 MB in all
+            long = "[{'role': 'user', 'content': repeat(md5(prompt_id), 100)}]"
+            lake.transact(lambda cursor: cursor.execute(f"UPDATE prompts SET messages = {long}"))
     with Lake.open(settings) as lake:
         lake.query("SELECT 1")
         begin = status_mb("VmRSS")
@@ -55,7 +56,7 @@ def measure(folder: Path, name: str) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak of memory")
-@pytest.mark.parametrize(("name", "max_growth_mb"), [("gate_and_count", 90), ("plan_scores", 160)])
+@pytest.mark.parametrize(("name", "max_growth_mb"), [("gate_and_count", 70), ("plan_scores", 160)])
 def test_no_text_is_held(tmp_path: Path, name: str, max_growth_mb: float) -> None:
     command = [sys.executable, "-m", "tests.warehouse.test_memory", str(tmp_path), name]
     growth = float(subprocess.check_output(command, text=True))
