@@ -7,7 +7,7 @@ from schemas.curation import PairStrategy, Routing
 from schemas.recipe import Recipe
 from warehouse.build_views import count_slices, use_build
 from warehouse.lake import Lake
-from warehouse.slices import MAX_SLICES
+from warehouse.slices import choose_num_slices
 from warehouse.staging import Derived, replace_rows, stage
 from warehouse.statements import TableName, read_sql, to_literal
 from warehouse.user_sql import check_pattern, stage_proposals, stage_selections
@@ -146,7 +146,7 @@ def _count_slices(lake: Lake) -> int:
         "SELECT (SELECT count(*) FROM prompts), (SELECT count(*) FROM completions)"
     ).row(0)
     wanted = num_prompts * PROMPT_BYTES + num_completions * COMPLETION_BYTES
-    return min(-(-wanted // max(lake.memory_limit() - RESERVED_BYTES, 1)) or 1, MAX_SLICES)
+    return choose_num_slices(wanted, lake.memory_limit() - RESERVED_BYTES)
 
 
 def _guards(config_id: str, strategy: PairStrategy, proposals: TableName) -> str:

@@ -24,9 +24,10 @@ LOOK_AT_ALL = "RESET VARIABLE slice"
 _LAST = chr(0x10FFFF)
 
 
-def choose_num_slices(num_prompts: int) -> int:
-    """Return into how many slices a build with so many prompts is cut."""
-    return max(1, min(MAX_SLICES, -(-num_prompts // SLICE_PROMPTS)))
+def choose_num_slices(size: int, per_slice: int | None = None) -> int:
+    """Return into how many slices a build of a size is cut: in prompts, or in what ``per_slice`` is given in."""
+    most = SLICE_PROMPTS if per_slice is None else max(per_slice, 1)
+    return max(1, min(MAX_SLICES, -(-size // most)))
 
 
 def look_at_slices(num_slices: int) -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_curation_of_slices_is_that_of_the_whole(tmp_path: Path, monkeypatch: py
         for lake, slice_prompts, memory in ((whole, 10_000, 10**12), (parts, 50, 0)):
             monkeypatch.setattr(slices, "SLICE_PROMPTS", slice_prompts)
             monkeypatch.setattr(lake, "memory_limit", lambda memory=memory: memory)
-            monkeypatch.setattr("warehouse.curate.MAX_SLICES", 3)
+            monkeypatch.setattr(slices, "MAX_SLICES", 3)
             facts.write(lake)
             assert gate(lake, CONFIG, recipe) > 0
             assert gate(lake, CONFIG, recipe) == 0
