@@ -25,6 +25,7 @@ from transformers.core_model_loading import Chunk, WeightConverter
 
 from factory.microworld.world import MODELS
 from factory.training import sharding
+from factory.training.memory import release_memory
 from factory.training.policy import load_policy
 from factory.training.saving import gather_weights
 from factory.training.trainer import train
@@ -160,7 +161,7 @@ def test_a_process_never_has_more_of_a_model_than_its_part(tmp_path):
             with PrivateMemory() as memory:
                 policy = load_policy(str(folder), dtype=torch.float32, device=CPU, mesh=world.mesh)
                 policy.shard(world.mesh)
-            assert size / 2 < memory.growth < 0.7 * size
+            assert 0.4 * size < memory.growth < 0.7 * size
             weights = gather_weights(policy, settings(folder, tmp_path), world)
             assert {weight.dtype for weight in weights.values()} == ({torch.bfloat16} if world.is_main else set())
 
@@ -171,6 +172,7 @@ class PrivateMemory:
     """The most private memory, in bytes, that this process takes while it lasts beyond what it had."""
 
     def __enter__(self) -> Self:
+        release_memory()  # or what it takes may come from what others have freed
         self._before, self.growth, self._is_over = self._now(), 0, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
