@@ -40,7 +40,7 @@ WORK = {"gate_and_count": gate_and_count, "plan_scores": plan_scores}
 
 
 def measure(folder: Path, name: str) -> float:
-    """Return by how much memory grows at most, in MB, while a filled lake is worked on."""
+    """Return by how much memory grows at most, in MB, while a filled lake is worked on by two threads."""
     settings = WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data"))
     with Lake.open(settings) as lake:
         recipe = fill_lake(lake, NUM_PROMPTS)
@@ -48,7 +48,7 @@ def measure(folder: Path, name: str) -> float:
             long = "[{'role': 'user', 'content': repeat(md5(prompt_id), 100)}]"
             lake.transact(lambda cursor: cursor.execute(f"UPDATE prompts SET messages = {long}"))
     with Lake.open(settings) as lake:
-        lake.query("SELECT 1")
+        lake.transact(lambda cursor: cursor.execute("SET threads = 2"))  # each has buffers of its own
         begin = status_mb("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         WORK[name](lake, recipe)
@@ -56,7 +56,7 @@ def measure(folder: Path, name: str) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak of memory")
-@pytest.mark.parametrize(("name", "max_growth_mb"), [("gate_and_count", 70), ("plan_scores", 160)])
+@pytest.mark.parametrize(("name", "max_growth_mb"), [("gate_and_count", 80), ("plan_scores", 160)])
 def test_no_text_is_held(tmp_path: Path, name: str, max_growth_mb: float) -> None:
     command = [sys.executable, "-m", "tests.warehouse.test_memory", str(tmp_path), name]
     growth = float(subprocess.check_output(command, text=True))
