@@ -48,7 +48,7 @@ def use_build(lake: Lake, config_id: str | None) -> None:
     this once the build's rows are in ``builds`` and ``build_models``.
     """
     build = config_id or ""
-    models, translates = _models(lake, build, "reward"), bool(_models(lake, build, "translator"))
+    models, translates = _models(lake, build)
     combination = "single" if len(models) < 2 else _combination(lake, build)
     files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{combination}"}
     values = {"config_id": build, "reward_fingerprint": models[0] if models else None, "translates": translates}
@@ -91,10 +91,11 @@ def count_each_stage(lake: Lake) -> pl.DataFrame:
     return parts.group_by("stage", maintain_order=True).sum()
 
 
-def _models(lake: Lake, config_id: str, role: str) -> list[str]:
-    """Return the lanes of a role of the build."""
-    sql = "SELECT DISTINCT settings_id FROM build_models WHERE role = ? AND config_id = ? ORDER BY ALL"
-    return lake.query(sql, [role, config_id])["settings_id"].to_list()
+def _models(lake: Lake, config_id: str) -> tuple[list[str], bool]:
+    """Return the lanes of the build's reward models, in order, and whether it has a translator."""
+    sql = "SELECT DISTINCT role, settings_id FROM build_models WHERE config_id = ? ORDER BY ALL"
+    lanes = lake.query(sql, [config_id]).rows()
+    return [lane for role, lane in lanes if role == "reward"], any(role == "translator" for role, _ in lanes)
 
 
 def _combination(lake: Lake, config_id: str) -> str:

@@ -44,8 +44,9 @@ _SMALL_FILE = 64 * 2**20
 _THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system early."""
 
-_SETUP = ("SET search_path = 'lake.main,memory.main'", CONTENT_ID_SQL, SLICE_SQL)
-"""What every cursor starts with: the tables first, then what was made beside them on this connection."""
+_SETUP = (CONTENT_ID_SQL, SLICE_SQL, "SET search_path = 'lake.main,memory.main'")
+"""What every cursor starts with. Names are looked up among the tables first, then in what was made beside them on this
+connection; macros come before that, or each function in them would be looked for in the catalog."""
 
 
 class Lake:

@@ -27,19 +27,19 @@ def read_version(cursor: duckdb.DuckDBPyConnection) -> int | None:
     Raises:
         WarehouseError: the catalog holds tables, but no version: it is not a warehouse of this factory.
     """
-    tables = {
-        name
-        for (name,) in cursor.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'").fetchall()
-    }
-    if not tables:
+    try:
+        row = cursor.execute("SELECT max(version) FROM schema_version").fetchone()
+    except duckdb.CatalogException:
+        row = None
+    if row is not None and row[0] is not None:
+        return int(row[0])
+    rows = cursor.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'").fetchall()
+    if not rows:
         return None
-    row = cursor.execute("SELECT max(version) FROM schema_version").fetchone() if "schema_version" in tables else None
-    if row is None or row[0] is None:
-        raise WarehouseError(
-            f"the catalog holds the tables {', '.join(sorted(tables))} but no schema version: it is a DuckLake of "
-            "something else; name another catalog"
-        )
-    return int(row[0])
+    raise WarehouseError(
+        f"the catalog holds the tables {', '.join(sorted(name for (name,) in rows))} but no schema version: it is a "
+        "DuckLake of something else; name another catalog"
+    )
 
 
 def check(version: int | None, *, is_past: bool) -> None:

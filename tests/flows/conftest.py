@@ -25,11 +25,12 @@ WORDS = [
 
 
 def write_prompts(path: Path, count: int, *, start: int = 0) -> None:
-    """Write prompts that are no near-duplicates of one another."""
+    """Write prompts that are no near-duplicates of one another, and one that is refused."""
     lines = []
     for number in range(start, start + count):
         first, second = WORDS[number % len(WORDS)], WORDS[(number // len(WORDS)) % len(WORDS)]
         lines.append(json.dumps({"id": f"row-{number}", "q": f"Tell me about the {first} and the {second}"}))
+    lines.append(json.dumps({"id": "refused", "q": ""}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -98,7 +99,7 @@ def ids() -> Callable[[Any], dict[str, set[Any]]]:
             "prompts": "prompt_id",
             "completions": "completion_id",
             "rewards": "completion_id || reward_fingerprint",
-            "rejections": "row_id || stage || reason",
+            "rejections": "config_id || row_id || stage || reason",
             "selections": "config_id || prompt_id || completion_id",
             "pairs": "pair_id",
         }
