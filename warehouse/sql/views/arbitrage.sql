@@ -4,41 +4,34 @@
 --        teacher's wins over the best answer of another teacher; regret is what the language's prompts lose on average when
 --        this teacher alone answers (the prompts that it answered); is_best_single marks the teacher with the least regret.
 WITH answers AS (
-    SELECT prompt_id, language, teacher, max(reward) AS reward
+    SELECT prompt_id, language, teacher, max(reward) AS reward, count(*) AS num_completions
     FROM scored_completions
     WHERE origin <> 'translated'
     GROUP BY prompt_id, language, teacher
 ),
-ranked AS (
+leads AS (
     SELECT
-        *,
-        max(reward) OVER prompt AS best,
-        rank() OVER (PARTITION BY prompt_id ORDER BY reward DESC) = 1 AS is_best,
-        max(reward) OVER (
-            PARTITION BY prompt_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING EXCLUDE CURRENT ROW
-        ) AS runner_up
-    FROM answers
-    WINDOW prompt AS (PARTITION BY prompt_id)
-),
-counted AS (
-    SELECT *, if(is_best, 1 / sum(is_best::INTEGER) OVER (PARTITION BY prompt_id), 0) AS win FROM ranked
+        prompt_id,
+        rewards[1] AS best,
+        rewards[2] AS runner_up,
+        len(list_filter(rewards, lambda reward: reward = rewards[1])) AS num_best
+    FROM (SELECT prompt_id, list(reward ORDER BY reward DESC) AS rewards FROM answers GROUP BY prompt_id)
 ),
 sizes AS (
-    SELECT language, teacher, count(*) AS num_completions
-    FROM scored_completions
-    WHERE origin <> 'translated'
-    GROUP BY language, teacher
+    SELECT language, count(DISTINCT prompt_id) AS num_answered FROM answers GROUP BY language
 ),
 teachers AS (
     SELECT
         language,
         teacher,
+        sum(num_completions)::BIGINT AS num_completions,
         count(*) AS num_prompts,
-        sum(win) / (SELECT count(DISTINCT prompt_id) FROM answers AS others WHERE others.language = counted.language) AS win_share,
+        coalesce(sum(1 / num_best) FILTER (reward = best), 0) AS num_wins,
         avg(reward) AS mean_reward,
-        avg(reward - runner_up) FILTER (is_best) AS margin,
+        avg(reward - runner_up) FILTER (reward = best) AS margin,
         avg(best - reward) AS regret
-    FROM counted
+    FROM answers
+    JOIN leads USING (prompt_id)
     GROUP BY language, teacher
 )
 SELECT
@@ -46,10 +39,10 @@ SELECT
     teacher,
     num_completions,
     num_prompts,
-    win_share,
+    num_wins / num_answered AS win_share,
     mean_reward,
     margin,
     regret,
     row_number() OVER (PARTITION BY language ORDER BY num_prompts DESC, regret, teacher) = 1 AS is_best_single
 FROM teachers
-JOIN sizes USING (language, teacher)
+JOIN sizes USING (language)
