@@ -15,7 +15,7 @@ from factory.training.identity import RunIdentity
 from factory.training.memory import release_memory
 from factory.training.optimization import make_optimizer, seed_torch
 from factory.training.policy import Policy, add_adapters, check_lengths, check_logits, load_policy
-from factory.training.reference import compute_reference, find_cache, keep_reference, read_reference
+from factory.training.reference import ReferencePass, find_cache, read_reference
 from factory.training.world import World
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
@@ -35,7 +35,7 @@ class Prepared:
     progress: Progress
 
 
-def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world: World) -> Prepared:
+def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world: World, *, quiet: bool) -> Prepared:
     """Load, check and put back everything."""
     disable_progress_bar()
     tokenizer = load_tokenizer(settings)
@@ -56,7 +56,7 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
         policy.shard(world.mesh)
     check_logits(policy, settings.model, train.examples, world.device)
     if settings.needs_reference:
-        _provide_reference(settings, identity, policy, {"train": train, "eval": held_out}, world)
+        _provide_reference(settings, identity, policy, {"train": train, "eval": held_out}, world, quiet=quiet)
     optimizer = make_optimizer(policy.trained_parameters(), settings)
     if world.is_main:
         remove_unfinished(output / "checkpoints")
@@ -110,7 +110,13 @@ def _load(settings: TrainSettings, name: str, world: World) -> Policy:
 
 
 def _provide_reference(
-    settings: TrainSettings, identity: RunIdentity, policy: Policy, datasets: dict[str, Dataset | None], world: World
+    settings: TrainSettings,
+    identity: RunIdentity,
+    policy: Policy,
+    datasets: dict[str, Dataset | None],
+    world: World,
+    *,
+    quiet: bool,
 ) -> None:
     """Give each data set the reference's log-probabilities: those that are kept, or computed now and kept.
 
@@ -135,6 +141,4 @@ def _provide_reference(
                 reference.shard(world.mesh)
             check_logits(reference, settings.reference, dataset.examples, world.device)
         limit = settings.run.micro_batch_tokens
-        dataset.reference = compute_reference(reference, dataset, limit, world)
-        if world.is_main:
-            keep_reference(cache, dataset.reference)
+        dataset.reference = ReferencePass(reference, dataset, limit, world, cache).run(quiet=quiet)

@@ -32,14 +32,13 @@ def run_training(settings: TrainSettings, identity: RunIdentity, output: Path, *
         if done is not None:
             return done
         claim_output(output, identity, writes=world.is_main)
-        run = Run(settings, output, world, prepare(settings, identity, output, world))
+        quiet = quiet or not world.is_main
+        run = Run(settings, output, world, prepare(settings, identity, output, world, quiet=quiet))
         with (
             MetricLog(
                 output, after_step=run.progress.step, tensorboard=settings.run.tensorboard, writes=world.is_main
             ) as log,
-            Watch(
-                settings.objective, len(run.steps), done=run.progress.step, quiet=quiet or not world.is_main
-            ) as watch,
+            Watch(settings.objective, len(run.steps), done=run.progress.step, quiet=quiet) as watch,
             StopSignals() as signals,
         ):
             metrics = run.loop(log, watch, signals)

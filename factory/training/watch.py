@@ -1,4 +1,4 @@
-"""The progress of a run on the terminal: one line with loss, tokens per second and time left."""
+"""The progress of a run on the terminal: one line with tokens per second and time left."""
 
 import sys
 import time
@@ -10,12 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Watch:
-    """Shows steps as they finish. Without a terminal it prints a line now and then; quiet, nothing."""
+    """Shows steps, or rows, as they finish. Without a terminal it prints a line now and then; quiet, nothing."""
 
-    def __init__(self, label: str, num_steps: int, *, done: int, quiet: bool) -> None:
+    def __init__(self, label: str, total: int, *, done: int, quiet: bool, unit: str = "step") -> None:
         console = Console(file=sys.stderr)
         self._quiet, self._is_live = quiet, console.is_terminal and not quiet
-        self._num_steps, self._printed = num_steps, time.monotonic()
+        self._label, self._unit, self._total, self._printed = label, unit, total, time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -25,7 +25,7 @@ class Watch:
             console=console,
             disable=not self._is_live,
         )
-        self._task = self._bar.add_task(label, total=num_steps, completed=done, facts="")
+        self._task = self._bar.add_task(label, total=total, completed=done, facts="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -41,11 +41,14 @@ class Watch:
         facts = f"loss {metrics['loss']:.4f}"
         if "accuracy" in metrics:
             facts += f"  accuracy {metrics['accuracy']:.2f}  margin {metrics['margin']:.3f}"
-        facts += f"  {tokens_per_second:,.0f} tokens/s"
-        self._bar.update(self._task, completed=step, facts=facts)
-        if not self._quiet and not self._is_live and (step == self._num_steps or time.monotonic() - self._printed > 10):
+        self.show(step, f"{facts}  {tokens_per_second:,.0f} tokens/s", seconds_left)
+
+    def show(self, done: int, facts: str, seconds_left: float) -> None:
+        """Show how much is done."""
+        self._bar.update(self._task, completed=done, facts=facts)
+        if not self._quiet and not self._is_live and (done == self._total or time.monotonic() - self._printed > 10):
             self._printed = time.monotonic()
-            self.say(f"step {step}/{self._num_steps}  {facts}  {seconds_left:,.0f} s left")
+            self.say(f"{self._label}: {self._unit} {done}/{self._total}  {facts}  {seconds_left:,.0f} s left")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

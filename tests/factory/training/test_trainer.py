@@ -133,7 +133,7 @@ def test_a_gradient_is_clipped_to_its_limit(llama, turn_file, tmp_path):
 def first_gradient(chosen: TrainSettings, output: Path, *, max_grad_norm: float):
     """Return what the first step finds, and its gradient."""
     output.mkdir()
-    ready = prepare(chosen, _identity(chosen), output, ALONE)
+    ready = prepare(chosen, _identity(chosen), output, ALONE, quiet=True)
     stepper = Stepper(ready.policy, chosen.model_copy(update={"max_grad_norm": max_grad_norm}), ALONE)
     result = stepper.accumulate(ready.train, ready.steps[0])
     return result, torch.cat([parameter.grad.flatten() for parameter in ready.policy.parameters()])
