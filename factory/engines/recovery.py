@@ -6,7 +6,8 @@ A death tells little when hundreds of requests are in flight, and often it is no
 2. A request that is in flight at a second death becomes a suspect. Suspects are sent in probes, groups that have the
    child to themselves; a group that dies is split into ``FAN_OUT`` smaller ones, down to one request.
 3. A request that dies alone ``SOLO_DEATHS`` times is guilty and set aside. It gets its second chance only after the
-   other probes, so that these answer in between.
+   other probes, so that these answer in between. Where guilty ones lie side by side, as the samples of one prompt do,
+   two that die alone are followed by the probe that is farthest from them.
 
 One guilty request among n costs about log(n) / log(FAN_OUT) + 4 restarts and a few small batches at each level:
 sending n suspects one by one would leave the batcher empty for as long as n requests take, halving would restart more.
@@ -25,25 +26,41 @@ class Recovery:
     def __init__(self) -> None:
         self._again: deque[int] = deque()
         self._probes: deque[list[int]] = deque()
+        self._second_chances: deque[list[int]] = deque()
         self._probe: deque[int] = deque()
         self._is_probing = False
         self._num_deaths: Counter[int] = Counter()
         self._num_solo_deaths: Counter[int] = Counter()
+        self._died_alone: list[int] = []
 
     def __bool__(self) -> bool:
         """Whether anything waits, or a probe has the child to itself: then no new request may be sent."""
-        return bool(self._is_probing or self._again or self._probes)
+        return bool(self._is_probing or self._again or self._probes or self._second_chances)
 
     def take(self, num_in_flight: int) -> int | None:
         """Return the next request to send again; None when there is none, or when it must wait for a probe's end."""
         if num_in_flight == 0 and not self._probe:
-            self._probe.extend(self._probes.popleft() if self._probes else ())
+            self._probe.extend(self._next_probe())
             self._is_probing = bool(self._probe)
         waiting = self._probe if self._is_probing else self._again
         return waiting.popleft() if waiting else None
 
+    def _next_probe(self) -> list[int]:
+        if not self._probes:
+            return self._second_chances.popleft() if self._second_chances else []
+        if len(self._died_alone) < 2:
+            return self._probes.popleft()
+        far = max(self._probes, key=lambda probe: abs(probe[0] - self._died_alone[-1]))
+        self._died_alone.clear()
+        self._probes.remove(far)
+        return far
+
     def note_answer(self, serial: int) -> None:
         """An answered request is innocent."""
+        self._died_alone.clear()
+        self._forget(serial)
+
+    def _forget(self, serial: int) -> None:
         self._num_deaths.pop(serial, None)
         self._num_solo_deaths.pop(serial, None)
 
@@ -65,10 +82,11 @@ class Recovery:
 
     def _note_solo_death(self, serial: int) -> int | None:
         self._num_solo_deaths[serial] += 1
+        self._died_alone.append(serial)
         if self._num_solo_deaths[serial] < SOLO_DEATHS:
-            self._probes.append([serial])
+            self._second_chances.append([serial])
             return None
-        self.note_answer(serial)
+        self._forget(serial)
         return serial
 
 

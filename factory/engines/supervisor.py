@@ -19,8 +19,8 @@ from factory.engines.recovery import Recovery
 from schemas.errors import EngineError
 from schemas.reasons import Reason
 
-MAX_DEATHS_WITHOUT_ANSWER = 8
-"""One guilty request among 512 takes 6 deaths to find, at worst with no answer in between."""
+MAX_DEATHS_WITHOUT_ANSWER = 16
+"""One guilty request among 2,048 takes 7 deaths to find, at worst with no answer in between; eight side by side, 12."""
 
 START_SECONDS = 3600.0
 POLL_SECONDS = 0.2
@@ -339,5 +339,6 @@ class _Exchange:
         in_flight, self._in_flight = list(self._in_flight), {}
         guilty = self._recovery.note_death(in_flight)
         if guilty is not None:
+            self._num_deaths = 0
             detail = f"the engine {end} whenever it worked on this request alone"
             self._pass_on(self._requests.pop(guilty), Reply("", failure=Failure(reason, detail)))

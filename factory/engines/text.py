@@ -20,15 +20,11 @@ def split_reasoning(text: str, tags: tuple[str, str], *, is_thinking: bool) -> t
 
     Returns:
         The answer, the thinking (None if there is none) and whether the thinking, if any, was closed. An unclosed
-        one leaves an empty answer.
+        one leaves an empty answer. A tag in the middle of an answer is part of it.
     """
     opening, closing = tags
-    before, found, after = text.partition(opening)
-    if not found:
-        before, after = "", text
-    thinking, closed, answer = after.partition(closing)
-    if closed:
-        return (before + answer).strip(), thinking.strip(), True
-    if found or is_thinking:
-        return "", thinking.strip(), False
-    return text, None, True
+    thinking, closed, answer = text.partition(closing)
+    is_opened = text.lstrip().startswith(opening) or (closed and opening not in thinking)
+    if not (is_thinking or is_opened):
+        return text, None, True
+    return answer.strip(), thinking.strip().removeprefix(opening).strip(), bool(closed)
