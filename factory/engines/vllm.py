@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from vllm.config import PoolerConfig
 from vllm.config.lora import MaxLoRARanks
 from vllm.engine.arg_utils import EngineArgs
+from vllm.entrypoints.pooling.scoring.utils import compress_token_type_ids
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.outputs import PoolingRequestOutput, RequestOutput
@@ -46,11 +47,16 @@ every token; the last one's counts. ``score``: a cross-encoder, on the last prom
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A request, ready for the engine. ``is_thinking``: the chat template has opened the reasoning already."""
+    """A request, ready for the engine.
+
+    ``is_thinking``: the chat template has opened the reasoning already. ``token_types``: to which text of a pair each
+    token belongs, for models that are told so.
+    """
 
     request: Request
     token_ids: list[int]
     is_thinking: bool
+    token_types: list[int] | None
 
 
 class VllmCore:
@@ -119,32 +125,28 @@ class VllmCore:
             for message in messages:
                 message["content"].encode()
             if self._scoring_task == "score":
-                text, token_ids = "", self._encode(messages[-2]["content"], messages[-1]["content"])
+                text, encoded = "", self._tokenizer(messages[-2]["content"], messages[-1]["content"])
             else:
                 text = self._render(messages)
-                token_ids = self._encode(text)
+                encoded = self._tokenizer(text, add_special_tokens=False)  # it has them already
         except UnicodeEncodeError as error:
             return _fail(request, Reason.INVALID_TEXT, f"the prompt is not valid Unicode: {error.reason}")
         except (TemplateError, IndexError) as error:
             return _fail(request, Reason.REFUSED_BY_ENGINE, f"the chat template refuses the conversation: {error}")
+        token_ids: list[int] = encoded["input_ids"]
         if not token_ids:
             return _fail(request, Reason.EMPTY_PROMPT, "the prompt has no tokens")
         if len(token_ids) > self._max_prompt_tokens:
             detail = f"the prompt has {len(token_ids)} tokens, the context of the model takes {self._max_prompt_tokens}"
             return _fail(request, Reason.PROMPT_TOO_LONG, detail)
         is_thinking = self._reasoning is not None and text.rstrip().endswith(self._reasoning[0])
-        return _Prompt(request, token_ids, is_thinking)
+        return _Prompt(request, token_ids, is_thinking, encoded.get("token_type_ids"))
 
     def _render(self, messages: list[Message]) -> str:
         text: str = self._tokenizer.apply_chat_template(
             messages, chat_template=self._template, tokenize=False, add_generation_prompt=not self._is_scoring
         )
         return text
-
-    def _encode(self, *texts: str) -> list[int]:
-        """Tokenise rendered text, which has its special tokens already, or a text pair, which has not."""
-        token_ids: list[int] = self._tokenizer(*texts, add_special_tokens=len(texts) == 2)["input_ids"]
-        return token_ids
 
     def _admit(self) -> list[Reply]:
         """Give the engine what has been tokenised; wait for that only when the engine is idle."""
@@ -164,6 +166,9 @@ class VllmCore:
             params = params.clone()
             params.seed = request.seed
         try:
+            if self._scoring_task == "score" and prompt.token_types is not None:
+                params = params.clone()
+                params.extra_kwargs = {"compressed_token_type_ids": compress_token_type_ids(prompt.token_types)}
             engine_input = tokens_input(prompt.token_ids)
             self._engine.add_request(request.request_id, engine_input, params, lora_request=self._lora)
         except ValueError as error:

@@ -5,13 +5,20 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+)
 from vllm import EngineArgs
 
 from factory.engines.base import Engine, Message, Reply, Request
@@ -220,6 +227,33 @@ def test_a_reward_for_every_token_counts_at_the_last(tiny_reward: Path) -> None:
     with open_engine(reward_model(tiny_reward, task="reward"), "score") as engine:
         reply = answer(engine, [ask(0, "Why?", "Because.")])["0"]
     assert reply.score == pytest.approx(expect_reward(tiny_reward, "Why?", "Because."), rel=1e-3, abs=1e-2)
+
+
+@pytest.mark.slow
+def test_a_cross_encoder_is_told_which_text_a_token_belongs_to(tmp_path: Path) -> None:
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *(mark + letter for mark in ("", "##") for letter in ascii_lowercase),
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    tokenizer.save_pretrained(tmp_path)
+    shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(words), num_labels=1, initializer_range=0.3, **shape)
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    pairs = [("what is a dog", "a dog is an animal"), ("hello there", "go away"), ("abc def", "xyz")]
+    with torch.inference_mode():
+        wanted = [float(model(**tokenizer(*pair, return_tensors="pt")).logits) for pair in pairs]
+    with open_engine(reward_model(tmp_path, task="score"), "score") as engine:
+        replies = answer(engine, [ask(number, *pair) for number, pair in enumerate(pairs)])
+    found = [replies[str(number)].score for number in range(len(pairs))]
+    assert found == pytest.approx(wanted, rel=1e-3, abs=1e-2)
 
 
 @pytest.mark.slow
