@@ -81,12 +81,12 @@ def read_completion(request: Request, data: Any, model: Model) -> Reply:
         text, finish_reason = message["content"] or "", choice.get("finish_reason")
         reasoning = message.get("reasoning") or message.get("reasoning_content")
         num_prompt_tokens, num_completion_tokens = _read_usage(data)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InvalidReplyError(f"the reply is no chat completion: {_shorten(json.dumps(data))}") from error
     if finish_reason == "content_filter" or message.get("refusal"):
         refusal = message.get("refusal") or "the server's content filter stopped the completion"
         return Reply(request.request_id, failure=Failure(Reason.REFUSED_BY_ENGINE, _shorten(str(refusal))))
-    if not isinstance(text, str) or not isinstance(reasoning, str | None):
+    if not isinstance(text, str) or not isinstance(reasoning, str | None) or not isinstance(finish_reason, str | None):
         raise InvalidReplyError(f"the completion is no text: {_shorten(json.dumps(message))}")
     if finish_reason == "abort":
         raise InvalidReplyError("the server aborted the completion")
@@ -147,7 +147,7 @@ def read_score(request: Request, data: Any, task: ScoringTask) -> Reply:
             values = values[-1]
         num_values, score = len(values), float(values[-1])
         num_prompt_tokens, _ = _read_usage(data)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InvalidReplyError(f"the reply is no score: {_shorten(json.dumps(data))}") from error
     if task == "classify" and num_values != 1:
         raise EngineError(f"the reward model has {num_values} labels; a raw score needs a model with one")

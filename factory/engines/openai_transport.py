@@ -205,8 +205,10 @@ class _Sender:
                 num_tries += result.num_tries
             if num_tries >= self._patience.num_tries:
                 return Reply(request.request_id, failure=self._hide_key(result.failure))
-            if result.outcome is not Outcome.UNREACHABLE and result.retry_after_seconds is None:
-                await self._pause(self._patience.pause_seconds(max(1, num_tries)))
+            seconds = self._patience.pause_seconds(max(1, num_tries))
+            # A server may name a time that is over already: by its clock, or because it always says 0.
+            if result.outcome is not Outcome.UNREACHABLE and (result.retry_after_seconds or 0.0) < seconds:
+                await self._pause(seconds)
         return None
 
     async def _pause(self, seconds: float) -> None:
@@ -286,7 +288,7 @@ class _Sender:
             )
         except InvalidReplyError as error:
             return _Trouble(Failure(Reason.INVALID_REPLY, str(error)), Outcome.UNKNOWN)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _Trouble(Failure(Reason.INVALID_REPLY, f"the reply is no JSON: {error}"), Outcome.UNKNOWN)
         self._has_answered = True
         return reply

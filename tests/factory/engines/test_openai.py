@@ -304,8 +304,11 @@ def test_one_stumble_is_made_good(serve, bad):
         (DROP, Reason.SERVER_ERROR),
         (b"not json", Reason.INVALID_REPLY),
         ({"choices": [{}]}, Reason.INVALID_REPLY),
+        (b"[" * 100_000, Reason.INVALID_REPLY),
+        (b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}', Reason.INVALID_REPLY),
+        ({"choices": [{"message": {"content": "x"}, "finish_reason": {}}]}, Reason.INVALID_REPLY),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_what_never_gets_better_is_given_up(serve, bad, reason):
     async def script(call: Call) -> Any:
@@ -318,9 +321,10 @@ def test_what_never_gets_better_is_given_up(serve, bad, reason):
     assert sum(call.text == "bad" for call in server.calls) >= QUICK.num_tries
 
 
-def test_pauses_between_tries_grow(serve):
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}])
+def test_pauses_between_tries_grow(serve, headers):
     async def script(call: Call) -> Any:
-        return 500, b""
+        return 500, b"", headers
 
     server = serve(script)
     ask_one(make_teacher(server.url), patience=Patience(num_tries=4, first_seconds=0.06, max_seconds=0.12))
