@@ -53,12 +53,16 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, head: Head, targets: Tensor) -> Tensor:
         lse = _logsumexp2(hidden, weight, head)
-        picked = (hidden.float() * weight[targets].to(hidden.dtype).float()).sum(1) * head.scale
+        rows = weight[targets].to(hidden.dtype).float()
+        picked = (hidden.float() * rows).sum(1) * head.scale
         if head.cap:
             picked = torch.tanh(picked / head.cap) * head.cap
         ctx.save_for_backward(hidden, weight, targets, lse, picked)
         ctx.head = head
-        return picked - lse / LOG2E
+        if hidden.dtype == torch.float32:
+            return picked - lse / LOG2E
+        exact = picked * LOG2E
+        return (exact - _exchange(lse, _round(hidden, rows, head), exact)) / LOG2E
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -99,6 +103,21 @@ def _logsumexp2(hidden: Tensor, weight: Tensor, head: Head) -> Tensor:
     return highest + total.log2()
 
 
+def _round(hidden: Tensor, rows: Tensor, head: Head) -> Tensor:
+    """Return each token's logit of one word, in base 2 and as a tile in low precision has it; ``rows`` as the hidden states."""
+    rounded = (_scale(hidden, head).float() * rows).sum(1).to(hidden.dtype).float()
+    return torch.tanh(rounded / (head.cap * LOG2E)) * (head.cap * LOG2E) if head.cap else rounded
+
+
+def _exchange(lse: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """Return a logsumexp in base 2 with one of its terms exchanged for another.
+
+    Else a target that is nearly certain would have its exact logit compared with a rounded one, and log p > 0.
+    """
+    others = (1 - torch.exp2(old - lse)).clamp_(min=0)
+    return lse + (others + torch.exp2(new - lse)).log2()
+
+
 def _softmax_backward(
     hidden: Tensor, weight: Tensor, head: Head, lse: Tensor, upstream: Tensor, grad_weight: Tensor | None
 ) -> Tensor:
@@ -128,6 +147,10 @@ def _softmax_backward(
     return grad_hidden.mul_(factor)
 
 
+def _scale(hidden: Tensor, head: Head) -> Tensor:
+    return (hidden.float() * (head.scale * LOG2E)).to(hidden.dtype)
+
+
 def _tiles(hidden: Tensor, weight: Tensor, head: Head) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Yield, block by block of the vocabulary, (tokens, block, float32 logits in base 2, rows of the weight).
 
@@ -137,7 +160,7 @@ def _tiles(hidden: Tensor, weight: Tensor, head: Head) -> Iterator[tuple[slice, 
     num_tokens, num_words = len(hidden), len(weight)
     height = max(1, min(num_tokens, TILE_TOKENS[device]))
     width = max(1, min(num_words, TILE_BYTES[device] // 4 // height))
-    scaled = (hidden.float() * (head.scale * LOG2E)).to(hidden.dtype)
+    scaled = _scale(hidden, head)
     product = hidden.new_empty(height * width)
     widened = product if hidden.dtype == torch.float32 else hidden.new_empty(height * width, dtype=torch.float32)
     for left in range(0, num_words, width):

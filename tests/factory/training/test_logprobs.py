@@ -70,6 +70,22 @@ def test_tiles_give_the_formula_and_its_gradients(monkeypatch, scale, cap, accum
     assert relative(weight.grad, exact_weight.grad) < 1e-5
 
 
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, 0.0), (0.25, 0.0), (1.0, 40.0)])
+@pytest.mark.parametrize("height", [4.0, 10.0, 20.0, 30.0])
+def test_low_precision_is_near_the_exact_value_and_never_above_certainty(height, scale, cap):
+    """Targets whose logit is about ``height``, from a guess to near certainty."""
+    weight = torch.randn(4000, 256) * 0.05
+    targets = torch.randint(0, len(weight), (200,))
+    rows = weight[targets]
+    hidden = (torch.randn(200, 256) + rows / rows.square().sum(1, keepdim=True) * height / scale).bfloat16()
+    logits = hidden.double() @ weight.bfloat16().double().T * scale
+    logits = torch.tanh(logits / cap) * cap if cap else logits
+    exact = torch.log_softmax(logits, 1).gather(1, targets[:, None])[:, 0]
+    ours = token_logps(hidden, Head(weight, scale, cap), targets)
+    assert float((ours - exact).square().mean().sqrt()) < 2e-3
+    assert float(ours.max()) <= 0
+
+
 class Largest(TorchDispatchMode):
     """Notes how many elements the largest tensor has that any operation gives back."""
 
