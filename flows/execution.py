@@ -93,7 +93,7 @@ def check_stage(until: str, allowed: tuple[str, ...]) -> None:
 def _run_stages(run: Run, until: str) -> tuple[int, str | None]:
     """Run the stages in order; return the number of requests sent and the path of the export, if one was made."""
     wanted = STAGES[: STAGES.index(until) + 1]
-    num_sent = 0
+    num_sent = num_gated = 0
     export_path = None
     stages.open_build(run)
     if "read" in wanted:
@@ -104,13 +104,13 @@ def _run_stages(run: Run, until: str) -> tuple[int, str | None]:
     if "sample" in wanted:
         _do(run, {f"read {lane.name}": partial(stages.read_recorded, run, lane) for lane in stages.recorded_lanes(run)})
         num_sent += _answer(run, stages.sampling_jobs(run))
-        stages.gate_completions(run)
-        if num_translated := _answer(run, stages.completion_translation_jobs(run)):
-            num_sent += num_translated
-            stages.gate_completions(run)
+        num_gated = stages.gate_completions(run)
+        num_sent += _answer(run, stages.completion_translation_jobs(run))
+        num_gated = stages.gate_completions(run, known=num_gated)
     if "score" in wanted:
         num_sent += _answer(run, stages.scoring_jobs(run))
     if "route" in wanted:
+        stages.gate_completions(run, known=num_gated)  # a build beside this one may have answered meanwhile
         stages.route(run)
     if "pair" in wanted:
         stages.pair(run)

@@ -200,11 +200,18 @@ def gate_prompts(run: Run) -> None:
         run.board.say(f"  gate · prompts: {num_rejected:,} rejected")
 
 
-def gate_completions(run: Run) -> None:
-    """Reject completions that fail the recipe's gates, before anything is spent on scoring them."""
+def gate_completions(run: Run, *, known: int = 0) -> int:
+    """Reject completions that fail the recipe's gates, before anything is spent on scoring them.
+
+    Return how many the build has; where it is ``known`` that so many have passed through the gates, none is new.
+    """
+    num_completions = int(run.lake.query("SELECT count(*) FROM build_completions").item())
+    if num_completions == known:
+        return known
     num_rejected = curate.gate(run.lake, run.build.config_id, run.build.recipe)
     if num_rejected:
         run.board.say(f"  gate · completions: {num_rejected:,} rejected")
+    return num_completions
 
 
 def route(run: Run) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flows import stages
 from flows.execution import execute_build
 from flows.identity import resolve_build
 from schemas.errors import WarehouseError
@@ -48,6 +49,31 @@ def count_candidates(path: Path, config_id: str) -> int:
 
 
 # Side by side
+
+
+@pytest.mark.parametrize("stage", ["completion_translation_jobs", "scoring_jobs"])
+def test_what_another_build_has_answered_meanwhile_passes_the_gates_too(write_recipe, tmp_path, monkeypatch, stage):
+    """The other one translates and scores everything just before this build would have its translations or rewards."""
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+    other = write_recipe(name="other", **SMALL)
+    strict = write_recipe(name="strict", **SMALL)
+    strict.write_text(strict.read_text().replace("[gates]\n", '[gates]\nrefusal_patterns = ["^fr «"]\n'))
+    jobs = getattr(stages, stage)
+    if stage == "scoring_jobs":
+        monkeypatch.setattr(stages, "completion_translation_jobs", lambda _: [])
+
+    def wait(run: Any) -> Any:
+        monkeypatch.undo()
+        build(other)
+        return jobs(run)
+
+    monkeypatch.setattr(stages, stage, wait)
+    assert build(strict).num_sent < 20
+    with Lake.open(load_recipe(strict).warehouse, read_only=True) as lake:
+        for path, num_kept in ((other, 2), (strict, 0)):
+            use_build(lake, resolve_build(load_recipe(path)).config_id)
+            kept = lake.query("SELECT count(*) FROM kept_completions WHERE origin = 'translated'").item()
+            assert kept == num_kept
 
 
 def test_two_recipes_with_a_common_teacher_run_at_once_beside_a_reader(write_recipe, ids, tmp_path):
@@ -148,6 +174,7 @@ def test_a_warehouse_that_may_not_be_written_is_one_sentence(write_recipe, unpri
     path = write_recipe(**SMALL)
     code = f"""
 from pathlib import Path
+from flows import stages
 from flows.execution import execute_build
 from schemas.errors import WarehouseError
 from schemas.recipe_file import load_recipe
