@@ -121,15 +121,20 @@ def _rate(games: _Games, draws: Floats) -> dict[str, Floats]:
 
 
 def _control_length(games: _Games, draws: Floats) -> dict[str, Floats]:
+    """Return the length-controlled win rate and its interval, by language and on average."""
     win, loss, tie = games.outcome.T
     weight = win + loss + tie
     outcome = (win + tie / 2) / weight
-    fits: list[LengthFit] = []
+    num_languages = len(games.languages)
+    whole: LengthFit | None = None
+    rounds = []
     for draw in draws[: MAX_LENGTH_ROUNDS + 1]:
-        start = fits[0] if fits else None
         drawn = weight * draw[games.prompt]
-        fits.append(fit_length_control(outcome, games.length, games.language, drawn, len(games.languages), start=start))
-    return _with_interval("length_controlled", np.stack([fit.win_rates for fit in fits]))
+        fit = fit_length_control(outcome, games.length, games.language, drawn, num_languages, start=whole)
+        whole = whole or fit
+        is_drawn = np.bincount(games.language, drawn, num_languages) > 0
+        rounds.append(np.where(is_drawn, fit.win_rates, np.nan))  # of a language without a game the fit knows nothing
+    return _with_interval("length_controlled", np.stack(rounds))
 
 
 def _with_interval(name: str, rounds: Floats) -> dict[str, Floats]:

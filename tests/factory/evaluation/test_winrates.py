@@ -150,3 +150,10 @@ def test_a_longer_answer_wins_less_at_equal_length():
     assert row["win_rate"] == 0.65
     assert row["length_controlled"] == pytest.approx(0.5, abs=0.001)
     assert row["length_controlled_low"] < row["length_controlled"] < row["length_controlled_high"]
+
+
+def test_a_language_that_a_round_draws_no_prompt_of_has_no_rate_at_equal_length():
+    """Every game is won, and most rounds miss some of the ten languages: no interval goes down to a half."""
+    prompts = [(f"l{n // 2}", f"r{n}", f"p{n}", "A>B", 10, 10) for n in range(20)]
+    rows = rate(pl.DataFrame(prompts, schema=SCHEMA, orient="row"), rounds=200)
+    assert min(row["length_controlled_low"] for row in rows.values()) > 0.98
