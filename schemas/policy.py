@@ -28,6 +28,14 @@ class StepTraining(TrainSettings):
                 raise ValueError(f"the step settles '{name}' itself: it trains the policy on the rows of its clusters")
         return self
 
+    @model_validator(mode="after")
+    def _leaves_whole_models(self) -> Self:
+        if self.lora is not None and not self.lora.merge:
+            raise ValueError(
+                "lora.merge = false was given, and steps merge and judge whole models: only true is allowed"
+            )
+        return self
+
     def settings(self, **settled: object) -> TrainSettings:
         """Return the settings of one run."""
         own = self.model_dump(exclude={"model", "data", "eval_data"})

@@ -71,6 +71,14 @@ def test_a_recipe_cannot_be_changed():
         make().name = "other"  # type: ignore[misc]
 
 
+def test_a_step_of_a_policy_merges_its_adapters():
+    step = {"name": "sft", "train": {"objective": "sft", "lora": {"merge": True}}}
+    make(policy={"base": "org/base", "steps": [step]})
+    step["train"]["lora"]["merge"] = False
+    with pytest.raises(ValidationError, match=r"lora.merge = false was given, .* only true is allowed"):
+        make(policy={"base": "org/base", "steps": [step]})
+
+
 def _keys(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [*value, *(key for item in value.values() for key in _keys(item))]
