@@ -1,7 +1,8 @@
 """One lane: a model on a slot answers what a stage still wants, and every reply is committed as it lands."""
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -16,7 +17,7 @@ from flows.committer import Committer
 from flows.identity import Build, Lane
 from flows.progress import Board, LaneReport
 from flows.slots import Slot, SlotPool
-from schemas.errors import EngineError, FactoryError
+from schemas.errors import EngineError, FactoryError, HeldError
 from schemas.models import Model
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.settings import RunSettings
@@ -24,6 +25,9 @@ from schemas.tables import Usage
 from warehouse.build_views import count_slices
 from warehouse.lake import Lake
 from warehouse.spool import Spool
+
+_WAIT_SECONDS = 0.5
+"""How often it is tried again to hold what another process holds."""
 
 
 class BuildStoppedError(FactoryError):
@@ -122,6 +126,23 @@ def check_stop(stop: threading.Event) -> None:
         raise BuildStoppedError("the build was stopped; the same command goes on from there")
 
 
+@contextlib.contextmanager
+def hold_when_free(lake: Lake, name: str, stop: threading.Event) -> Iterator[None]:
+    """Hold a name of the warehouse; while another process does, wait for its end.
+
+    Raises:
+        BuildStoppedError: the user asked for a stop meanwhile.
+    """
+    with contextlib.ExitStack() as held:
+        while True:
+            check_stop(stop)
+            with contextlib.suppress(HeldError):
+                held.enter_context(lake.lease(name))
+                break
+            stop.wait(_WAIT_SECONDS)
+        yield
+
+
 def run_lane(run: LaneRun, job: LaneJob) -> int:
     """Send what is pending, commit what comes back, and return the number of requests answered or rejected.
 
@@ -131,7 +152,7 @@ def run_lane(run: LaneRun, job: LaneJob) -> int:
         EngineError: the engine cannot be used, or it left requests unanswered.
         BuildStoppedError: the user asked for a stop; what was in flight has been answered and committed.
     """
-    with run.lake.lease(f"{job.stage}-{job.lane.settings_id}", wait=True):
+    with hold_when_free(run.lake, f"{job.stage}-{job.lane.settings_id}", run.stop):
         _forget_transient(run.lake, job)
         with run.lake.spool(job.pending, slices=count_slices(run.lake)) as pending:
             if pending.num_rows:

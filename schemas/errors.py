@@ -21,6 +21,10 @@ class WarehouseError(FactoryError):
     """A warehouse that cannot be opened, read or written: wrong version, no space, no permission, damaged data."""
 
 
+class HeldError(WarehouseError):
+    """Somebody else holds what only one may hold at a time."""
+
+
 class NothingToExportError(WarehouseError):
     """A build has no rows of what its recipe exports."""
 

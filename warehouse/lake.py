@@ -284,7 +284,7 @@ class Lake:
         """Hold a name, alone among all processes that use this warehouse, for the length of a ``with`` block.
 
         Raises:
-            WarehouseError: somebody else holds it and ``wait`` is false; says which process on which machine.
+            HeldError: somebody else holds it and ``wait`` is false; says which process on which machine.
         """
         with self._locks.hold(name, wait=wait):
             yield

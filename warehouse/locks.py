@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from schemas.errors import WarehouseError
+from schemas.errors import HeldError, WarehouseError
 from schemas.ids import content_id
 from warehouse.catalog import Catalog
 
@@ -35,7 +35,7 @@ class Locks(Protocol):
         """Hold a lock for the length of a ``with`` block.
 
         Raises:
-            WarehouseError: ``wait`` is false and somebody holds it; names the holder.
+            HeldError: ``wait`` is false and somebody holds it; names the holder.
         """
         ...
 
@@ -248,5 +248,5 @@ def _holder() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _taken(name: str, holder: str) -> WarehouseError:
-    return WarehouseError(f"{name!r} is held by {holder or 'another process'}; wait for it to end, or stop it")
+def _taken(name: str, holder: str) -> HeldError:
+    return HeldError(f"{name!r} is held by {holder or 'another process'}; wait for it to end, or stop it")

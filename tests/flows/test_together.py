@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 from flows import stages
 from flows.execution import execute_build
 from flows.identity import resolve_build
-from schemas.errors import WarehouseError
+from flows.lanes import BuildStoppedError, hold_when_free
+from schemas.errors import HeldError, WarehouseError
 from schemas.recipe_file import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.direct import DirectEngines
@@ -135,6 +137,20 @@ def test_a_recipe_that_runs_already_is_refused_or_waited_for(write_recipe, ids, 
         first.kill()
         first.wait()
     assert len(read_tables(path, ids)["selections"]) == 12
+
+
+def test_waiting_for_another_process_ends_with_it_or_with_a_stop(write_recipe):
+    settings = load_recipe(write_recipe()).warehouse
+    stop = threading.Event()
+    with Lake.open(settings) as first, Lake.open(settings) as second:
+        with first.lease("name"):
+            soon = threading.Timer(0.2, stop.set)
+            soon.start()
+            with pytest.raises(BuildStoppedError), hold_when_free(second, "name", stop):
+                pass
+            soon.join()
+        with hold_when_free(second, "name", threading.Event()), pytest.raises(HeldError), first.lease("name"):
+            pass
 
 
 # Disks
