@@ -15,7 +15,7 @@ import polars as pl
 
 from flows import stages
 from flows.identity import resolve_build
-from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, run_lane
+from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, hold_when_free, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
 from schemas.errors import FactoryError
@@ -41,6 +41,7 @@ class BuildSummary:
     counts: pl.DataFrame
     export_path: str | None
     seconds: float
+    limit: int | None = None
     policy: "PolicySummary | None" = None
 
 
@@ -71,12 +72,14 @@ def execute_build(
         if open_engine is not None:
             run = replace(run, open_engine=open_engine)
         board.say(f"build {recipe.name} ({build.config_id[:8]}) · {len(recipe.languages)} languages")
-        with lake.lease(f"build {recipe.name} ({build.config_id})", wait=recipe.run.overlap == "wait"), _recorded(run):
+        name = f"build {recipe.name} ({build.config_id})"
+        is_alone = hold_when_free(lake, name, stop) if recipe.run.overlap == "wait" else lake.lease(name)
+        with is_alone, _recorded(run):
             num_sent, export_path = _run_stages(run, until)
             counts = stages.count_stages(run)
             snapshot = lake.snapshot()
     seconds = time.monotonic() - started
-    return BuildSummary(recipe.name, build.config_id, snapshot, num_sent, counts, export_path, seconds)
+    return BuildSummary(recipe.name, build.config_id, snapshot, num_sent, counts, export_path, seconds, limit)
 
 
 def stages_of(recipe: Recipe) -> tuple[str, ...]:

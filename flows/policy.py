@@ -81,7 +81,7 @@ def train_policy(
     stands = [kept]
     for step in policy.steps:
         if step.on_policy:
-            done = _do_rounds(run, step, kept, len(stands))
+            done = _do_rounds(run, step, kept, len(stands), build.limit)
             kept = _find_best(kept, done)
         else:
             kept = do_step(run, step, kept, len(stands), lambda: run.build)
@@ -110,7 +110,7 @@ def _find_best(start: Stand, rounds: list[Stand]) -> Stand:
     return max((start, *(stand for stand in rounds if stand.is_kept)), key=lambda stand: won(stand.scores))
 
 
-def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int) -> list[Stand]:
+def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int, limit: int | None) -> list[Stand]:
     """Do the rounds of an on-policy step until the watch stops one, or there is nothing to learn from."""
     assert step.on_policy is not None
     done: list[Stand] = []
@@ -121,7 +121,7 @@ def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int) -> list[Sta
         name = f"{step.name}_{number + 1}"
         recipe = _round_recipe(run, name, number + 1, step.on_policy, latest)
         round_step = step.model_copy(update={"name": name, "train": train})
-        find_source, best = partial(_build_round, run, recipe), _find_best(start, done)
+        find_source, best = partial(_build_round, run, recipe, limit), _find_best(start, done)
         try:
             done.append(do_step(run, round_step, latest, place + number, find_source, best))
         except NothingToExportError:
@@ -133,9 +133,11 @@ def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int) -> list[Sta
     return done
 
 
-def _build_round(run: PolicyRun, recipe: Recipe) -> Source:
+def _build_round(run: PolicyRun, recipe: Recipe, limit: int | None) -> Source:
     """Let the policy answer, and export the pairs of its answers."""
-    return Source.of(execute_build(recipe, quiet=run.quiet, together=run.together, open_engine=run.open_engine))
+    return Source.of(
+        execute_build(recipe, limit=limit, quiet=run.quiet, together=run.together, open_engine=run.open_engine)
+    )
 
 
 def _round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: Stand) -> Recipe:

@@ -39,9 +39,9 @@ def like(answer: str) -> float:
     return 2 * ("online_1 says" in answer) + len(answer) % 10 / 10
 
 
-def run(path: Path, engines: DirectEngines) -> tuple[Recipe, PolicySummary]:
+def run(path: Path, engines: DirectEngines, *, limit: int | None = None) -> tuple[Recipe, PolicySummary]:
     recipe = load_recipe(path)
-    build = execute_build(recipe, quiet=True, open_engine=engines)
+    build = execute_build(recipe, quiet=True, open_engine=engines, limit=limit)
     return recipe, train_policy(recipe, build, quiet=True, open_engine=engines)
 
 
@@ -134,10 +134,12 @@ def test_a_round_that_is_stopped_is_the_last_and_is_set_aside(write_recipe, tmp_
     monkeypatch.chdir(tmp_path)
     policy = make_policy(rounds=3, watch="max_kl = 1e-9, max_win_rate_drop = 1.0")
     table, *steps = policy.split("[[policy.steps]]")
-    recipe, summary = run(write_recipe(extra=f"{table}[[policy.steps]]{steps[-1]}"), LongerAnswers())
+    recipe, summary = run(write_recipe(extra=f"{table}[[policy.steps]]{steps[-1]}"), LongerAnswers(), limit=30)
     assert [(stand.step, stand.is_kept) for stand in summary.steps] == [("base", True), ("online_1", False)]
     assert summary.kept.step == "base"
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         (row,) = lake.query("SELECT is_kept, detail FROM steps WHERE step = 'online_1'").rows()
+        read = lake.query("SELECT config_id, count(*) AS num FROM build_prompts GROUP BY 1")["num"]
+    assert read.max() == 30, "the limit holds in the rounds too"
     assert row[0] is False
     assert re.match(r"the reward rose from 0\.\d+ to 2\.\d+ while the policy moved by \d\.\d nats", row[1])
