@@ -12,7 +12,10 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run. ``model`` is the folder of the final model; ``metrics`` and ``eval_metrics`` are the last ones."""
+    """A finished run. ``model`` is the folder of the final model, ``metrics`` are those of the last step.
+
+    ``eval_metrics`` are those of the final model: of the best evaluation where its weights were kept, or of the last one.
+    """
 
     run_id: str
     model: Path

@@ -78,10 +78,11 @@ class Run:
     def finish(self, run_id: str, metrics: dict[str, Any]) -> TrainResult:
         """Write the final model, the curves and the result."""
         settings, progress, prepared = self._settings, self.progress, self._prepared
-        if settings.final == "best" and progress.best_step not in (None, progress.step):
-            load_checkpoint(self._checkpoints / f"step-{progress.best_step:07d}", prepared.policy, None, self._world)
+        kept = (progress.best_step or progress.step) if settings.final == "best" else progress.step
+        if kept != progress.step:
+            load_checkpoint(self._checkpoints / f"step-{kept:07d}", prepared.policy, None, self._world)
         weights = gather_weights(prepared.policy, settings, self._world)
-        evaluations = [line for line in read_metrics(self._output) if line["split"] == "eval"]
+        evaluations = {line["step"]: line for line in read_metrics(self._output) if line["split"] == "eval"}
         result = TrainResult(
             run_id=run_id,
             model=self._output / "model",
@@ -92,7 +93,7 @@ class Run:
             rejected=prepared.train.count_rejected(),
             seconds=progress.seconds,
             metrics=metrics,
-            eval_metrics=evaluations[-1] if evaluations else {},
+            eval_metrics=evaluations.get(kept, {}),
             best_step=progress.best_step,
         )
         if self._world.is_main:
