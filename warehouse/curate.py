@@ -71,7 +71,8 @@ def route(lake: Lake, config_id: str, recipe: Recipe) -> Change:
     """Select one completion per prompt by the recipe's router, in place of what the build had selected.
 
     Raises:
-        RecipeError: the user's SQL file is not one SELECT of prompt_id and completion_id, or names no candidates.
+        RecipeError: the user's SQL file is not one SELECT of prompt_id and completion_id, or names no candidates, or
+            selects a translated completion.
     """
     use_build(lake, config_id)
     with _stage_routed(lake, recipe.routing) as routed:

@@ -99,6 +99,10 @@ def test_a_users_router(lake: Lake, tmp_path: Path) -> None:
         ("SELECT prompt_id, 'x' AS completion_id FROM candidates", "completion_id x is no candidate of this prompt"),
         ("SELECT prompt_id, NULL AS completion_id FROM candidates", "completion_id NULL is no candidate"),
         ("SELECT prompt_id, completion_id FROM candidates", "one of .*; a prompt has one selection"),
+        (
+            "SELECT prompt_id, any_value(completion_id) AS completion_id FROM candidates WHERE origin = 'translated' GROUP BY 1",
+            "is a translated completion, which is never selected",
+        ),
     ],
 )
 def test_a_users_router_is_checked(lake: Lake, tmp_path: Path, sql: str, message: str) -> None:

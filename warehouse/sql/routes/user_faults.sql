@@ -8,3 +8,7 @@ SELECT prompt_id, 'completion_id is one of ' || count(*) || '; a prompt has one 
 FROM $rows
 GROUP BY prompt_id
 HAVING count(*) > 1
+UNION ALL
+SELECT prompt_id, 'completion_id ' || completion_id || ' is a translated completion, which is never selected'
+FROM $rows AS given
+SEMI JOIN candidates ON candidates.completion_id = given.completion_id AND candidates.origin = 'translated'
