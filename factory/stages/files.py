@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from factory.engines.base import Failure
 from schemas.errors import InputError
@@ -40,10 +40,12 @@ def read_file_rows(pattern: str, columns: Sequence[str]) -> Iterator[RawRow]:
     """Yield the rows of every file that a path or glob names, in the order of the files' names.
 
     Of Parquet only the ``columns`` are read. A CSV or TSV file whose columns are all asked for by number, from 0, has
-    no header line.
+    no header line. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well
+    formed, every quote is an ordinary character.
 
     Raises:
-        InputError: a file is missing, is of no known kind, cannot be read, or lacks a column.
+        InputError: a file is missing, is of no known kind, cannot be read, or lacks a column, or a quoted field of a
+            CSV file is not well formed.
     """
     paths, base = find_files(pattern)
     for path in paths:
@@ -189,11 +191,12 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Place]:
     csv.field_size_limit(sys.maxsize)
     # Bytes that are no UTF-8 become lone surrogates, which are refused row by row, as those in JSON are.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        lines = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        header = None if columns and all(column.isdecimal() for column in columns) else next(lines, None)
+        records = _tsv_records(path, file) if path.suffix == ".tsv" else _records(path, csv.reader(file, strict=True))
+        has_header = not columns or not all(column.isdecimal() for column in columns)
+        header = next((fields for _, fields in records), None) if has_header else None
         if header is not None:
             find_top_columns(columns, header, str(path))
-        for number, (place, fields) in enumerate(_csv_records(path, lines), start=1):
+        for number, (place, fields) in enumerate(records, start=1):
             names = header if header is not None else [str(at) for at in range(len(fields))]
             if len(fields) == len(names):
                 yield number, place, dict(zip(names, fields, strict=True)), None
@@ -202,7 +205,25 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Place]:
                 yield number, place, None, Failure(Reason.INVALID_ROW, detail)
 
 
-def _csv_records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, list[str]]]:
+def _tsv_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
+    """Yield a file's records. Most programs that write TSV do not quote: their quotes are ordinary characters."""
+    is_quoted = _is_well_quoted(csv.reader(file, delimiter="\t", strict=True))
+    file.seek(0)
+    if is_quoted:
+        return _records(path, csv.reader(file, delimiter="\t", strict=True))
+    return _records(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _is_well_quoted(lines: Iterable[list[str]]) -> bool:
+    try:
+        for _ in lines:
+            pass
+    except csv.Error:
+        return False
+    return True
+
+
+def _records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, list[str]]]:
     reader = iter(lines)
     while True:
         begin = reader.line_num + 1  # type: ignore[attr-defined]
@@ -211,7 +232,10 @@ def _csv_records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, 
         except StopIteration:
             return
         except csv.Error as error:
-            raise InputError(f"{path}:{begin}: no CSV: {error}") from error
+            raise InputError(
+                f"{path}:{begin}: a quoted field has no closing quote, or text after it ({error}); "
+                "a quote within a quoted field is written twice"
+            ) from error
         if fields:
             yield f"{begin}", fields
 

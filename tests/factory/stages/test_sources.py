@@ -144,6 +144,26 @@ def test_a_csv_row_of_another_width_and_bytes_that_are_no_utf8_are_rejected(tmp_
     assert [row["reason"] for row in read(make_source(path, prompt="q"))] == [None, "invalid_row", "invalid_text"]
 
 
+def test_quotes_that_are_not_well_formed_are_ordinary_characters_in_a_tsv(tmp_path: Path) -> None:
+    texts = ["Plain", '"Quoted" word', '"To be, or not to be?', "Four", '"Whole"', 'a 19" screen']
+    path = tmp_path / "a.tsv"
+    path.write_text("\ufeffn\tq\n" + "".join(f"{at}\t{text}\n" for at, text in enumerate(texts)), encoding="utf-8")
+    assert first_texts(read(make_source(path, prompt="q"))) == texts
+    assert first_texts(read(make_source(path, prompt="1"))) == ["q", *texts]
+
+
+@pytest.mark.parametrize("row", ['2,"Unclosed', '2,"Quoted" word', '2,"Unclosed\n3,fine\n4,"Closed"'])
+def test_quotes_that_are_not_well_formed_are_refused_in_a_csv_with_their_line(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'n,q\n1,"two ""quoted""\nlines"\n\n{row}\n5,fine\n', encoding="utf-8")
+    assert first_texts(read(make_source(path, prompt="q").model_copy(update={"limit": 1}))) == ['two "quoted"\nlines']
+    with pytest.raises(InputError, match=r"a\.csv:5: a quoted field has no closing quote, or text after it"):
+        read(make_source(path, prompt="q"))
+    path.write_text(f"{row}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.csv:1: a quoted field"):
+        read(make_source(path, prompt="q"))
+
+
 @pytest.mark.parametrize(
     ("turns", "said"),
     [
