@@ -10,7 +10,7 @@ import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from factory.engines.fingerprint import fingerprint_model
+from factory.merging.identity import fingerprint_parents, identify_merge
 from factory.merging.merge import MergeResult, merge
 from factory.merging.search import (
     Contribution,
@@ -23,8 +23,7 @@ from factory.merging.search import (
 from flows.checkpoints import record_checkpoint
 from flows.report import make_table
 from schemas.ids import content_id
-from schemas.merging import MergeModel, MergeSettings
-from schemas.models import Model
+from schemas.merging import MergeSettings
 from schemas.recipe_file import load_table
 from schemas.settings import WarehouseSettings
 
@@ -55,7 +54,10 @@ def run_search(
         if not quiet:
             print(f"{evaluation.label:<16} {evaluation.fitness:>12.6g}  {_show(evaluation.weights)}", file=sys.stderr)
 
-    best = search_weights(settings, command_fitness(command), folder, num_evaluations=num_evaluations, progress=tell)
+    fitness = command_fitness(command)
+    best = search_weights(
+        settings, fitness, folder, fitness_name=command, num_evaluations=num_evaluations, progress=tell
+    )
     chosen = with_weights(settings, best.weights)
     _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=quiet)
     return best
@@ -64,7 +66,7 @@ def run_search(
 def run_leave_one_out(path: Path, command: str, *, folder: Path) -> list[Contribution]:
     """Score the merge and the merges that lack one parent each, and print the table."""
     settings = load_table(path, "merge", MergeSettings)
-    contributions = leave_one_out(settings, command_fitness(command), folder)
+    contributions = leave_one_out(settings, command_fitness(command), folder, fitness_name=command)
     frame = pl.DataFrame([asdict(each) for each in contributions])
     Console().print(make_table(frame, "leave one out"))
     return contributions
@@ -74,11 +76,7 @@ def merge_once(
     settings: MergeSettings, folder: Path, name: str, warehouse: WarehouseSettings, *, quiet: bool = False
 ) -> tuple[str, str]:
     """Merge into a folder that is named by what the merge is, where there is none yet; return it and its checkpoint id."""
-    identity = settings.identity()
-    named = [*identity["models"], *([] if settings.base is None else [identity["base"]])]
-    for model, parent in zip(named, _parents(settings), strict=True):
-        model["model"] = _fingerprint(parent)
-    output = folder / f"{name}-{content_id('merge', identity)[:8]}"
+    output = folder / f"{name}-{content_id('merge', identify_merge(settings))[:8]}"
     if not output.exists():
         _merge_and_record(settings, output, {}, warehouse, quiet=quiet)
     # A merge appears whole; a run that was killed then has not recorded it. What is recorded stays as it is.
@@ -120,19 +118,10 @@ def _record(
         model,
         warehouse,
         kind="merge",
-        parents=list(map(_fingerprint, _parents(settings))),
+        parents=fingerprint_parents(settings),
         config={"merge": settings.identity(), "notes": list(notes)},
         metrics=metrics,
     )
-
-
-def _parents(settings: MergeSettings) -> list[MergeModel]:
-    """Return all models that a merge is made of; the base, if there is one, is the last."""
-    return [*settings.models, *([] if settings.base is None else [settings.base])]
-
-
-def _fingerprint(parent: MergeModel) -> str:
-    return fingerprint_model(Model(model=parent.model, revision=parent.revision, adapter=parent.adapter))
 
 
 def _show(weights: tuple[float, ...]) -> str:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from factory.merging.identity import identify_merge
 from factory.merging.merge import merge
 from schemas.errors import InputError
 from schemas.ids import content_id
@@ -52,18 +53,19 @@ class Contribution:
 class Evaluator:
     """Merges with given weights and scores the result, once for each weights."""
 
-    def __init__(self, settings: MergeSettings, fitness: Fitness, folder: Path) -> None:
-        """Open the evaluations in ``folder``.
+    def __init__(self, settings: MergeSettings, fitness: Fitness, folder: Path, fitness_name: str) -> None:
+        """Open the evaluations in ``folder``; ``fitness_name`` tells this fitness from others.
 
         Raises:
-            InputError: they are those of other settings.
+            EngineError: a model is missing.
+            InputError: they are those of other models or settings, or of another fitness.
         """
         self.settings = settings
         self.evaluations: list[Evaluation] = []
         self._fitness = fitness
         self._folder = folder
         self._file = folder / EVALUATIONS
-        self._id = content_id("search", settings.identity())
+        self._id = content_id("search", [identify_merge(settings), fitness_name])
         folder.mkdir(parents=True, exist_ok=True)
         self._load()
 
@@ -81,7 +83,8 @@ class Evaluator:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"'{self._file}' is no file of evaluations; name another folder") from error
         if begun != self._id:
-            raise InputError(f"'{self._file}' holds the evaluations of other models or settings; name another folder")
+            differing = "other models, settings or another fitness"
+            raise InputError(f"'{self._file}' holds the evaluations of {differing}; name another folder")
         with self._file.open("r+", encoding="utf-8") as file:
             file.truncate(len(text[: text.rfind("\n") + 1].encode()))
 
@@ -109,6 +112,7 @@ def search_weights(
     fitness: Fitness,
     folder: Path,
     *,
+    fitness_name: str,
     num_evaluations: int = 100,
     sigma: float = 1.0,
     seed: int = 0,
@@ -119,8 +123,9 @@ def search_weights(
     The singles and the uniform merge come first, then CMA-ES (Hansen, arXiv 1604.00772; population ``4 + 3 ln N``) from
     the best of them, over logits: the models share the weight that the settings' weights sum to by a softmax. It ends
     after ``num_evaluations`` in all, or when CMA-ES has converged. The same call goes on where an earlier one stopped.
+    ``fitness_name`` tells one fitness from another, such as its command.
     """
-    evaluator = Evaluator(settings, fitness, folder)
+    evaluator = Evaluator(settings, fitness, folder, fitness_name)
     size = len(settings.models)
     total = sum(map(_mean_weight, settings.models)) or float(size)
     shares = {"uniform": np.full(size, 1 / size)} | {f"single {at}": np.eye(size)[at] for at in range(size) if size > 1}
@@ -163,15 +168,17 @@ def _evolve(
         generation += 1
 
 
-def leave_one_out(settings: MergeSettings, fitness: Fitness, folder: Path) -> list[Contribution]:
+def leave_one_out(settings: MergeSettings, fitness: Fitness, folder: Path, *, fitness_name: str) -> list[Contribution]:
     """Return what each parent adds to the merge (positive) or costs it (negative), in the models' order.
+
+    ``fitness_name`` tells one fitness from another, such as its command.
 
     Raises:
         InputError: there is one model alone.
     """
     if len(settings.models) < 2:
         raise InputError("leaving one out needs at least two models")
-    evaluator = Evaluator(settings, fitness, folder)
+    evaluator = Evaluator(settings, fitness, folder, fitness_name)
     weights = [_mean_weight(model) for model in settings.models]
     whole = evaluator.evaluate("all", weights)
     table = []
