@@ -130,6 +130,8 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
 def find_files(pattern: str) -> tuple[list[Path], Path | None]:
     """Return the files that a path or glob names, by name, and, for a glob, the folder above all of them.
 
+    A file or folder of that very name comes before what its brackets would stand for in a glob.
+
     Raises:
         InputError: there is none, or one is of no known kind.
     """
@@ -137,7 +139,8 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
         paths, base = [Path(pattern)], None
     else:
         parts = Path(pattern).parts
-        plain = next((at for at, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+        magic = (at for at, part in enumerate(parts) if glob.has_magic(part) and not Path(*parts[: at + 1]).is_dir())
+        plain = next(magic, len(parts) - 1)
         base = Path(*parts[:plain])
         paths = sorted(path for path in base.glob(str(Path(*parts[plain:]))) if path.is_file())
     if not paths:

@@ -91,6 +91,18 @@ def test_a_glob_reads_all_files_in_order_and_names_rows_by_file(tmp_path: Path) 
     assert rows[0]["messages"][0]["content"] == "a/x.jsonl"
 
 
+@pytest.mark.parametrize("pattern", ["*.jsonl", "part-[0-9].jsonl", "*/x.jsonl"])
+def test_a_folder_whose_name_has_brackets_is_no_glob(tmp_path: Path, pattern: str) -> None:
+    for folder in ("exp1", "exp[1]"):
+        for name in ("part-2.jsonl", "deep/x.jsonl"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_jsonl(tmp_path / folder / name, [{"q": folder}])
+    rows = read(make_source(tmp_path / "exp[1]" / pattern, prompt="q"))
+    assert first_texts(rows) == ["exp[1]"]
+    assert not rows[0]["row"].startswith("exp")
+    assert first_texts(read(make_source(tmp_path / "exp[0-9]" / pattern, prompt="q"))) == ["exp1"]
+
+
 def test_conversations_keep_their_turns_and_lose_a_final_answer(tmp_path: Path) -> None:
     turns = [
         {"role": "user", "content": "Hi"},
