@@ -9,6 +9,8 @@ from typing import Any, Literal
 import polars as pl
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
+from factory.stages.files import find_files
+from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
 from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.recipe import EXECUTION_FIELDS, Recipe
@@ -86,6 +88,7 @@ def resolve_build(recipe: Recipe) -> Build:
 
     Raises:
         EngineError: a model that is not there, or a moving revision that cannot be resolved.
+        InputError: a file of recorded answers that is not there or cannot be read.
         RecipeError: an SQL file that is not there or not one SELECT, or a refusal pattern that is none.
     """
     check_sql(recipe)
@@ -102,6 +105,7 @@ def teacher_lane(teacher: Teacher, languages: tuple[str, ...], role: Role = "tea
 
     Raises:
         EngineError: the model is not there, or its moving revision cannot be resolved.
+        InputError: a file of recorded answers is not there or cannot be read.
     """
     if teacher.recorded:
         fingerprint = content_id("recorded", [teacher.name, _file_digests(teacher.recorded.path)])
@@ -159,4 +163,7 @@ def _relabel(entry: dict[str, Any], settings_id: str) -> dict[str, Json]:
 
 
 def _file_digests(path: str) -> list[str]:
-    return [file_digest(file) for file in sorted(Path(path).parent.glob(Path(path).name))]
+    try:
+        return [file_digest(file) for file in find_files(path)[0]]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error

@@ -1,11 +1,13 @@
 """What of a model's settings makes its answers other answers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from flows.identity import teacher_lane
+from schemas.errors import InputError
 from schemas.models import ModelRun, Teacher
 
 
@@ -36,3 +38,27 @@ def test_ids_from_before_there_were_further_arguments_hold() -> None:
 def test_what_may_change_answers_is_refused_in_run(name: str, place: str) -> None:
     with pytest.raises(ValidationError, match=f"'{name}' may change answers.*set '{place}' beside 'model'"):
         ModelRun(engine_args={name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "file"),
+    [
+        ("a.jsonl", "a.jsonl"),
+        ("*.jsonl", "a.jsonl"),
+        ("a[1].jsonl", "a[1].jsonl"),
+        ("*/a.jsonl", "x/a.jsonl"),
+        ("x[1]/*.jsonl", "x[1]/a.jsonl"),
+    ],
+)
+def test_recorded_answers_are_known_by_the_bytes_of_their_files(tmp_path: Path, pattern: str, file: str) -> None:
+    recorded = {"path": str(tmp_path / pattern), "columns": {"text": "t", "key": "k"}}
+    teacher = Teacher.model_validate({"name": "r", "engine": "recorded", "recorded": recorded})
+    with pytest.raises(InputError, match="no file at"):
+        teacher_lane(teacher, ("en",))
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    fingerprints = []
+    for content in ("one", "two", "one"):
+        path.write_text(content, encoding="utf-8")
+        fingerprints.append(teacher_lane(teacher, ("en",)).fingerprint)
+    assert fingerprints[0] == fingerprints[2] != fingerprints[1]
