@@ -124,7 +124,7 @@ def _join(value: Row, recorded: Recorded, index: PromptIndex, row: Row) -> Failu
     language = None if columns.language is None else find_language(str(find_value(value, columns.language)))
     if key is None:
         return Failure(Reason.NO_SUCH_PROMPT, "the row names no prompt")
-    fault = _find_fault(text, columns.text)
+    fault = find_text_fault(key) or _find_fault(text, columns.text)
     if fault is not None:
         return fault
     if columns.language is not None and language is None:

@@ -89,6 +89,8 @@ def test_answers_join_by_the_text_of_the_prompt(tmp_path: Path, lane: Lane) -> N
         ({"key": 1, "text": 5}, "invalid_row", "must be text"),
         ({"key": 1}, "invalid_row", "no field 'text'"),
         ({"key": 1, "text": "\ud800"}, "invalid_text", "U+D800"),
+        ({"key": "\ud800", "text": "x"}, "invalid_text", "U+D800"),
+        ({"key": "a\0", "text": "x"}, "invalid_text", "null character"),
     ],
 )
 def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Lane, row: Any, reason: str, said: str) -> None:
@@ -96,6 +98,15 @@ def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Lane, row: Any,
     assert (rejection["reason"], rejection["config_id"], rejection["stage"]) == (reason, "c" * 32, "read")
     assert said in rejection["detail"]
     assert "answers.jsonl:2" in rejection["detail"]
+
+
+@pytest.mark.parametrize("join", ["source_row", "prompt_text"])
+def test_a_key_that_is_no_utf8_is_rejected(tmp_path: Path, lane: Lane, join: str) -> None:
+    path = tmp_path / "answers.csv"
+    path.write_bytes(b"key,text\n1,good\ncaf\xe9,x\n")
+    how = Recorded.model_validate({"path": str(path), "join": join, "columns": {"text": "text", "key": "key"}})
+    (landed,) = read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32)
+    assert "invalid_text" in landed.rejections["reason"].to_list()
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
