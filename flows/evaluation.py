@@ -18,7 +18,7 @@ from factory.evaluation.scored import decide_games, score_by_truth
 from factory.evaluation.verdicts import MIRRORED, STRONG_WEIGHTS
 from factory.evaluation.winrates import rate_first_shown, rate_games
 from factory.stages.prompts import SeenPrompts, build_prompts
-from factory.stages.sources import read_source
+from factory.stages.sources import identify_sources, read_source
 from flows.execution import stop_on_signal
 from flows.identity import Lane, make_model_rows, reward_lane, teacher_lane
 from flows.lanes import LaneJob, OpenEngine, check_stop, run_lane
@@ -128,6 +128,7 @@ def resolve_evaluation(settings: EvaluationSettings, build_id: str | None) -> Ev
 
     Raises:
         EngineError: a model is not there, or its moving revision cannot be resolved.
+        InputError: a file of prompts is missing or cannot be read.
         RecipeError: both models are the same one with the same settings.
     """
     a = teacher_lane(settings.a, settings.languages, "policy")
@@ -162,8 +163,10 @@ def resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None
 
 
 def _identify_prompts(source: PromptSource | None) -> str:
+    """Return the id of prompts: of the files' bytes, not of where they lie; of a Hugging Face dataset by its name."""
     assert source is not None
-    return content_id("prompts", source.model_dump(mode="json", exclude={"path"}))
+    files = identify_sources([source], OPEN_GATES.model_dump(mode="json"))
+    return files or content_id("prompts", source.model_dump(mode="json", exclude={"path"}))
 
 
 def _find_build(lake: Lake, name: str | None) -> str:

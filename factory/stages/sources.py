@@ -64,7 +64,10 @@ def identify_sources(sources: Sequence[PromptSource], settings: Json) -> str | N
             return None
         paths, base = find_files(source.path)
         try:
-            files = [[path.relative_to(base or path.parent).as_posix(), file_digest(path)] for path in paths]
+            files = [
+                [path.suffix if base is None else path.relative_to(base).as_posix(), file_digest(path)]
+                for path in paths
+            ]
         except OSError as error:
             raise InputError(f"{source.path} cannot be read: {error}") from error
         parts.append([source.model_dump(mode="json", exclude={"path"}), files])

@@ -286,6 +286,37 @@ def test_a_limit_takes_the_same_prompts_every_time(played):
     result = evaluate(change(played.settings, limit=2), played.warehouse, quiet=True, open_engine=engines)
     assert engines.asked == {}
     assert {row["num_prompts"] for row in result.rates.to_dicts()} == {2, 8}
+    assert result.evaluation.evaluation_id != played.result.evaluation.evaluation_id
+
+
+def test_a_changed_file_is_another_evaluation_and_asks_only_what_is_new(settings, warehouse):
+    first = evaluate(settings, warehouse, quiet=True, open_engine=Engines(prefer_long))
+    file = Path(settings.prompts.path)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    japanese = [row | {"q": "新しい 川"} for row in rows if row["language"] == "ja"][:1]
+    file.write_text("\n".join(json.dumps(row) for row in [*rows[len(WORDS) :], *japanese]))
+    engines = Engines(prefer_long)
+    second = evaluate(settings, warehouse, quiet=True, open_engine=engines)
+    assert second.evaluation.evaluation_id != first.evaluation.evaluation_id
+    assert engines.asked == {"long": 1, "short": 1, "judge": 2}
+    assert {language: row["num_prompts"] for language, row in rows_of(second).items()} == {
+        "ar": 5,
+        "en": 5,
+        "he": 5,
+        "ja": 6,
+        "all": 21,
+    }
+    assert sum(second.answers.filter(model="long")["num_answers"]) == 21
+
+
+def test_a_file_may_lie_anywhere(settings, warehouse, tmp_path):
+    first = evaluate(settings, warehouse, quiet=True, open_engine=Engines(prefer_long))
+    moved = Path(settings.prompts.path).rename(tmp_path / "moved.jsonl")
+    engines = Engines(prefer_long)
+    elsewhere = change(settings, prompts=settings.prompts.model_dump() | {"path": str(moved)})
+    second = evaluate(elsewhere, warehouse, quiet=True, open_engine=engines)
+    assert second.evaluation.evaluation_id == first.evaluation.evaluation_id
+    assert engines.asked == {}
 
 
 def test_the_held_out_prompts_of_a_build_are_answered(settings, warehouse):
