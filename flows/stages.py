@@ -1,5 +1,6 @@
 """The stages of a build: each joins a pure function of the factory with a query of the warehouse, and commits."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -8,15 +9,17 @@ import polars as pl
 
 from factory.engines.langid import LanguageDetector
 from factory.stages import rows
+from factory.stages.files import Stamp, stamp_files
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.recorded import read_recorded as read_recorded_rows
 from factory.stages.sampling import Sampler
 from factory.stages.scoring import Scorer
 from factory.stages.sources import identify_sources, read_source
 from factory.stages.translation import Translator
-from flows.identity import Lane
+from flows.identity import Lane, teacher_lane
 from flows.lanes import LaneJob, Run
 from flows.progress import Board
+from schemas.errors import InputError
 from schemas.models import Teacher, Translation
 from schemas.prompts import PromptSource
 from warehouse import curate, pending
@@ -41,17 +44,24 @@ def open_build(run: Run) -> None:
 def read_prompts(run: Run) -> int:
     """Read the sources: new prompts join the build, every other row is a rejection. Return the number of new prompts.
 
-    Files that the build has read to their end are not read again.
+    Files that the build has read to their end are not read again, unless they were written to meanwhile.
     """
     recipe, config_id = run.build.recipe, run.build.config_id
+    stamps = _stamp_sources(recipe.prompts)
     sources_id = identify_sources(recipe.prompts, [recipe.prompt_gates.model_dump(mode="json"), run.limit])
     if run.lake.query("SELECT 1 FROM reads WHERE config_id = ? AND sources_id = ?", [config_id, sources_id]).height:
         run.board.say("  read · prompts: the files are unchanged")
         return 0
     num_new = _read_sources(run)
-    if sources_id is not None:
+    if _stamp_sources(recipe.prompts) != stamps:
+        run.board.say("  read · prompts: a file changed while it was read; the next run reads it again")
+    elif sources_id is not None:
         run.lake.append("reads", pl.DataFrame({"config_id": config_id, "sources_id": sources_id}))
     return num_new
+
+
+def _stamp_sources(sources: Sequence[PromptSource]) -> list[Stamp]:
+    return [stamp for source in sources if source.path is not None for stamp in stamp_files(source.path)]
 
 
 def _read_sources(run: Run) -> int:
@@ -177,20 +187,34 @@ def read_recorded(run: Run, lane: Lane) -> int:
 
 
 def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str) -> int:
-    """Let a lane's recorded completions answer the kept prompts of the build in use; return how many are new."""
+    """Let a lane's recorded completions answer the kept prompts of the build in use; return how many are new.
+
+    Raises:
+        InputError: the file is missing or cannot be read, or is no longer the one that the lane is named by.
+    """
     assert isinstance(lane.model, Teacher)
     assert lane.model.recorded is not None
+    path = lane.model.recorded.path
+    stamps = stamp_files(path)
+    _refuse_change(path, teacher_lane(lane.model, lane.languages).fingerprint != lane.fingerprint)
     columns = "prompt_id, language, source, source_row, parent_id, messages"
     prompts = lake.stream(f"SELECT {columns} FROM kept_prompts", joined_as_written=True, slices=count_slices(lake))
     num_new = num_rejected = 0
     for landed in read_recorded_rows(
         lane.model.recorded, prompts, signature(lane), detect=detector().detect, config_id=config_id
     ):
+        _refuse_change(path, stamp_files(path) != stamps)
         num_new += lake.append("completions", landed.rows)
         lake.append("rejections", landed.rejections)
         num_rejected += landed.rejections.height
+    _refuse_change(path, stamp_files(path) != stamps)
     board.say(f"  read · {lane.name}: {num_new:,} new completions, {num_rejected:,} rejected")
     return num_new
+
+
+def _refuse_change(path: str, is_changed: bool) -> None:
+    if is_changed:
+        raise InputError(f"{path} changed while the run was under way; run again to use what it holds now")
 
 
 def gate_prompts(run: Run) -> None:

@@ -3,6 +3,7 @@
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from factory.stages.rows import Row
 
 SUFFIXES = (".parquet", ".jsonl", ".csv", ".tsv")
+
+Stamp: TypeAlias = tuple[str, int, int, int]
+"""A file's path, number on its disk, bytes, and time of its last change in nanoseconds."""
 
 _BATCH_ROWS = 1000
 
@@ -149,6 +153,23 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
         if path.suffix not in _READERS:
             raise InputError(f"{path} is no kind of file that can be read; allowed are {', '.join(SUFFIXES)}")
     return paths, base
+
+
+def stamp_files(pattern: str) -> list[Stamp]:
+    """Return a stamp of each file that a path or glob names; it is another one once the file was written to.
+
+    Raises:
+        InputError: there is none, or one is of no known kind or cannot be opened.
+    """
+    stamps = []
+    try:
+        for path in find_files(pattern)[0]:
+            with path.open("rb") as file:  # a network disk tells the latest times only of a file that is opened
+                found = os.fstat(file.fileno())
+            stamps.append((str(path), found.st_ino, found.st_size, found.st_mtime_ns))
+    except OSError as error:
+        raise InputError(f"{pattern} cannot be read: {error}") from error
+    return stamps
 
 
 Place: TypeAlias = "tuple[int, str, Row | None, Failure | None]"

@@ -77,6 +77,50 @@ def test_files_are_read_again_only_when_their_bytes_or_the_limit_changed(write_r
             build(path, engines, until="read", **changed)
 
 
+@pytest.mark.parametrize("is_mended_while_read", [True, False])
+def test_a_file_that_is_written_while_it_is_read_is_read_again(
+    write_recipe, engines, tmp_path, monkeypatch, is_mended_while_read
+):
+    path, file = write_recipe(), tmp_path / "prompts.jsonl"
+    whole = file.read_bytes()
+
+    def read_while_written(source):
+        file.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+        yield from read_source(source)
+        if is_mended_while_read:
+            file.write_bytes(whole)
+
+    monkeypatch.setattr(stages, "read_source", read_while_written)
+    assert build(path, engines, until="read").counts["num_out"][0] == 4
+    monkeypatch.setattr(stages, "read_source", read_source)
+    file.write_bytes(whole)
+    assert build(path, engines, until="read").counts["num_out"][0] == 40
+
+
+@pytest.mark.parametrize("moment", ["gate_prompts", "read_recorded_rows"])
+def test_recorded_answers_that_change_before_or_while_they_are_read_are_not_stored(
+    write_recipe, engines, tmp_path, monkeypatch, moment
+):
+    path, file = write_recipe(languages=("en",)), tmp_path / "answers.jsonl"
+    recorded = 'engine = "recorded"\nrecorded = { path = "answers.jsonl", columns = { text = "a", key = "id" } }'
+    path.write_text(path.read_text().replace('model = "./models/north"', recorded))
+    file.write_text('{"id": "row-1", "a": "as planned"}\n')
+    original = getattr(stages, moment)
+
+    def change_and_go_on(*arguments, **options):
+        file.write_text('{"id": "row-1", "a": "as planned, or not"}\n')
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(stages, moment, change_and_go_on)
+    with pytest.raises(InputError, match=r"answers\.jsonl changed while the run was under way; run again"):
+        build(path, engines, until="sample")
+    monkeypatch.setattr(stages, moment, original)
+    build(path, engines, until="sample")
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        texts = lake.query("SELECT text FROM completions WHERE origin = 'recorded'")["text"].to_list()
+    assert texts == ["as planned, or not"]
+
+
 def test_a_new_language_costs_only_its_own_requests(write_recipe, engines):
     build(write_recipe(languages=("en", "fr")), engines)
     known = [(task, request, name) for task, _, request, name in engines.asked()]
