@@ -216,8 +216,8 @@ class _Planner:
         seen.remember(known)
         self._count(known)
         for source in recipe.prompts:
-            limited = source if self._limit is None else source.model_copy(update={"limit": self._limit})
-            for raw in read_source(limited):
+            limit = source.limit if self._limit is None else min(self._limit, source.limit or self._limit)
+            for raw in read_source(source.model_copy(update={"limit": limit})):
                 gates = recipe.prompt_gates
                 self._count(build_prompts(raw, source=source, gates=gates, config_id="", seen=seen, detect=detect).rows)
 

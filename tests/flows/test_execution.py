@@ -178,6 +178,14 @@ def test_stages_and_limits(write_recipe, engines):
         build(path, engines, until="polish")
 
 
+def test_a_plan_keeps_to_the_smaller_of_two_limits(write_recipe):
+    path = write_recipe()
+    path.write_text(path.read_text().replace('language = "en"', 'language = "en"\nlimit = 5', 1))
+    for limit, num_prompts in ((None, 5), (3, 3), (20, 5)):
+        planned = make_plan(load_recipe(path), limit=limit)
+        assert {lane.num_wanted for lane in planned if lane.stage == "sample"} == {num_prompts}
+
+
 def test_what_identifies_a_build_is_neither_a_path_nor_how_it_runs(write_recipe, engines, tmp_path):
     first = build(write_recipe(), engines, until="read")
     moved = write_recipe(name="moved", extra="slots = []")
