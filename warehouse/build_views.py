@@ -1,6 +1,8 @@
 """The views over one build: what people and curation select from."""
 
+import json
 import threading
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import polars as pl
@@ -8,13 +10,14 @@ import polars as pl
 from schemas.errors import WarehouseError
 from warehouse.lake import Lake
 from warehouse.slices import choose_num_slices
-from warehouse.statements import read_sql
+from warehouse.statements import Value, read_sql
 
 VIEWS = (
     "build_recipe",
     "build_teachers",
     "build_translators",
     "build_size",
+    "split_prompts",
     "build_prompt_scope",
     "kept_prompt_ids",
     "kept_prompts",
@@ -37,26 +40,40 @@ VIEWS = (
 _INSTALLING = threading.Lock()
 """DuckDB refuses to replace a view that another cursor is replacing."""
 
-_INSTALLED: WeakKeyDictionary[Lake, tuple[str, ...]] = WeakKeyDictionary()
-"""Of which build the views of a lake speak, how they combine its rewards, whether it translates, its reward models."""
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What is written into the views of a build. ``reward_models`` are lanes; ``eval_percents`` goes by source."""
+
+    config_id: str
+    reward_models: tuple[str, ...]
+    combination: str
+    translates: bool
+    eval_percents: dict[str, str]
+
+
+_INSTALLED: WeakKeyDictionary[Lake, _Settled] = WeakKeyDictionary()
+"""Of which build the views of a lake speak."""
 
 
 def use_build(lake: Lake, config_id: str | None) -> None:
     """Make the views of ``sql/views`` speak of one build, for every cursor of the lake; of none, they are empty.
 
-    The views follow the tables, but how rewards are combined and whether there are translations is settled here: call
-    this once the build's rows are in ``builds`` and ``build_models``.
+    The views follow the tables, but how rewards are combined, what is held out and whether there are translations is
+    settled here: call this once the build's rows are in ``builds`` and ``build_models``.
     """
-    build = config_id or ""
-    models, translates = _models(lake, build)
-    combination = "single" if len(models) < 2 else _combination(lake, build)
-    files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{combination}"}
-    values = {"config_id": build, "reward_fingerprint": models[0] if models else None, "translates": translates}
-    state = (build, combination, str(translates), *models)
+    build = _look_up(lake, config_id or "")
+    files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{build.combination}"}
+    values: dict[str, Value] = {
+        "config_id": build.config_id,
+        "reward_fingerprint": build.reward_models[0] if build.reward_models else None,
+        "translates": build.translates,
+        "eval_percents": build.eval_percents,
+    }
     with _INSTALLING:
-        if _INSTALLED.get(lake) != state:
+        if _INSTALLED.get(lake) != build:
             lake.install_views({name: read_sql(file, **values) for name, file in files.items()})
-            _INSTALLED[lake] = state
+            _INSTALLED[lake] = build
 
 
 def latest_build(lake: Lake, name: str | None = None) -> str | None:
@@ -91,16 +108,27 @@ def count_each_stage(lake: Lake) -> pl.DataFrame:
     return parts.group_by("stage", maintain_order=True).sum()
 
 
-def _models(lake: Lake, config_id: str) -> tuple[list[str], bool]:
-    """Return the lanes of the build's reward models, in order, and whether it has a translator."""
-    sql = "SELECT DISTINCT role, settings_id FROM build_models WHERE config_id = ? ORDER BY ALL"
-    lanes = lake.query(sql, [config_id]).rows()
-    return [lane for role, lane in lanes if role == "reward"], any(role == "translator" for role, _ in lanes)
-
-
-def _combination(lake: Lake, config_id: str) -> str:
-    """Return how the rewards of several models are combined: the name of a file of ``sql/rewards``."""
-    recipe = lake.query(
-        "SELECT any_value(recipe::JSON ->> '$.rewards.combine') FROM builds WHERE config_id = ?", [config_id]
+def _look_up(lake: Lake, config_id: str) -> _Settled:
+    """Return what the views of a build must know of its models and its recipe."""
+    found = lake.query(
+        """
+        SELECT
+            (SELECT any_value(recipe) FROM builds WHERE config_id = $1) AS recipe,
+            (SELECT list_sort(list(DISTINCT [role, settings_id])) FROM build_models WHERE config_id = $1) AS models
+        """,
+        [config_id],
     )
-    return str(recipe.item() or "mean_rank")
+    recipe, models = json.loads(found["recipe"].item() or "{}"), found["models"].item()
+    lanes = [] if models is None else models.to_list()
+    reward_models = tuple(lane for role, lane in lanes if role == "reward")
+    return _Settled(
+        config_id,
+        reward_models,
+        "single" if len(reward_models) < 2 else recipe.get("rewards", {}).get("combine", "mean_rank"),
+        any(role == "translator" for role, _ in lanes),
+        {
+            source["name"]: str(source["eval_percent"])
+            for source in recipe.get("prompts", ())
+            if "eval_percent" in source
+        },
+    )

@@ -22,6 +22,7 @@ import polars as pl
 from schemas.errors import WarehouseError
 from schemas.ids import CONTENT_ID_SQL
 from schemas.settings import WarehouseSettings
+from schemas.splits import SPLIT_SQL
 from warehouse import migrations
 from warehouse.catalog import Catalog, attach, check_folders, find_catalog, literal, load_extensions
 from warehouse.explain import explain, is_passing
@@ -44,7 +45,7 @@ _SMALL_FILE = 64 * 2**20
 _THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system early."""
 
-_SETUP = (CONTENT_ID_SQL, SLICE_SQL, "SET search_path = 'lake.main,memory.main'")
+_SETUP = (CONTENT_ID_SQL, SPLIT_SQL, SLICE_SQL, "SET search_path = 'lake.main,memory.main'")
 """What every cursor starts with. Names are looked up among the tables first, then in what was made beside them on this
 connection; macros come before that, or each function in them would be looked for in the catalog."""
 

@@ -45,6 +45,7 @@ def to_literal(value: Value) -> str:
         case str():
             return literal(value)
         case Mapping():
-            return f"map_from_entries([{', '.join(f'({literal(k)}, {literal(v)})' for k, v in value.items())}])"
+            entries = ", ".join(f"({literal(k)}, {literal(v)})" for k, v in value.items())
+            return f"CAST(map_from_entries([{entries}]) AS MAP(VARCHAR, VARCHAR))"
         case _:
             return f"CAST([{', '.join(map(literal, value))}] AS VARCHAR[])"

@@ -13,6 +13,7 @@ from schemas.ids import content_id
 from schemas.languages import LANGUAGES
 from schemas.prompts import PromptGates, PromptSource
 from schemas.reasons import Reason
+from schemas.splits import choose_split
 
 PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
 """Reasons that depend on the gates' thresholds: their stage is ``prompt_gate``, that of all others is ``read``."""
@@ -89,11 +90,6 @@ def build_prompts(
     kept = [row for row in rows if row["reason"] is None]
     _set_reasons(kept, seen.find_duplicates(kept))
     return _partition(rows, source, config_id)
-
-
-def choose_split(root_id: str, eval_percent: float) -> str:
-    """Return "train" or "eval", from the root's id alone, so that all translations of a prompt stay together."""
-    return "eval" if int(root_id[:13], 16) / 16**13 * 100 < eval_percent else "train"
 
 
 def make_prompt_id(language: str, messages: Sequence[Message]) -> str:

@@ -14,6 +14,7 @@ from schemas.errors import FactoryError, InputError
 from schemas.recipe_file import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.standin import StandInEngines
+from warehouse.build_views import use_build
 from warehouse.lake import Lake
 
 
@@ -151,6 +152,24 @@ def test_new_prompts_in_the_source_are_picked_up(write_recipe, engines, tmp_path
     assert summary.num_sent == len(engines.asked()) - before == 2 * 3 + 2 * 2 * 4 + 2 * 3 + (2 * 2 * 4 + 2 * 3)
 
 
+def test_every_build_holds_out_the_share_of_its_own_recipe(write_recipe, engines):
+    """Whichever read a prompt first; what another source holds out, as an evaluation's does, stays held out."""
+    path = write_recipe()
+    text = path.read_text()
+    shares = {}
+    for name, percent in (("questions", 50), ("questions", 0), ("questions", 100), ("renamed", 0)):
+        path.write_text(text.replace('"questions"', f'"{name}"\neval_percent = {percent}'))
+        config_id = build(path, engines, until="read").config_id
+        with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+            for other in (*shares, config_id):
+                use_build(lake, other)
+                found = lake.query("SELECT count(*) FILTER (split = 'eval') FROM kept_prompts").item()
+                assert shares.setdefault(other, found) == found
+    half = list(shares.values())[0]
+    assert 10 < half < 30
+    assert list(shares.values()) == [half, 0, 40, half]
+
+
 def test_another_pair_setting_sends_nothing_and_lives_beside_the_first(write_recipe, engines):
     first = build(write_recipe(), engines)
     path = write_recipe()
@@ -176,6 +195,18 @@ def test_stages_and_limits(write_recipe, engines):
     assert Counter(task for task, *_ in engines.asked()) == {"translate": 9 + 9, "generate": 24}
     with pytest.raises(FactoryError, match=r"no stage 'polish'; allowed are read, translate, .*export"):
         build(path, engines, until="polish")
+
+
+def test_a_plan_counts_the_answers_of_a_teacher_under_its_new_name(write_recipe, engines):
+    path = write_recipe(languages=("en", "fr"))
+    text = path.read_text()
+    path.write_text(text.replace('completions_of = ["north"]', ""))
+    build(path, engines, until="sample")
+    path.write_text(text.replace('"north"', '"renamed"'))
+    planned = {(lane.stage, lane.model): lane.num_to_send for lane in make_plan(load_recipe(path))}
+    assert planned["sample", "renamed"] == 0
+    assert planned["translate_completions", "translator"] == 40
+    assert build(path, engines, until="sample").num_sent == 40
 
 
 def test_a_plan_keeps_to_the_smaller_of_two_limits(write_recipe):

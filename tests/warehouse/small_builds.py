@@ -14,6 +14,7 @@ import polars as pl
 from schemas.ids import content_id
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
+from schemas.splits import choose_split
 from schemas.tables import TABLES
 from warehouse.lake import Lake
 
@@ -73,6 +74,7 @@ class Facts:
             if parent
             else content_id("prompt", [language, messages])
         )
+        root_id = parent["root_id"] if parent else prompt_id
         row = {
             "prompt_id": prompt_id,
             "language": language,
@@ -80,10 +82,10 @@ class Facts:
             "source": "p",
             "source_row": name,
             "parent_id": parent["prompt_id"] if parent else None,
-            "root_id": parent["root_id"] if parent else prompt_id,
+            "root_id": root_id,
             "translator": "org/translator" if parent else None,
             "settings_id": "translator" if parent else None,
-            "split": "train",
+            "split": choose_split(root_id, self.recipe.prompts[0].eval_percent),
             "detected_language": None,
             "language_score": None,
         } | changes

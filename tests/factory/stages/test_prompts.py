@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.stages.prompts import SeenPrompts, build_prompts, choose_split, make_prompt_id
+from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.rows import Detect, Landed
 from factory.stages.sources import RAW_ROWS
 from schemas.ids import content_id
@@ -137,15 +137,6 @@ def test_a_second_reading_gives_the_same_prompts() -> None:
     second = build(rows, seen=seen)
     assert second.rows.equals(first.rows)
     assert second.rejections.equals(first.rejections)
-
-
-def test_the_split_follows_the_percentage() -> None:
-    ids = [make_prompt_id("en", [{"role": "user", "content": str(number)}]) for number in range(4000)]
-    share = sum(choose_split(prompt_id, 10) == "eval" for prompt_id in ids) / len(ids)
-    assert share == pytest.approx(0.1, abs=0.02)
-    assert {choose_split(prompt_id, 0) for prompt_id in ids} == {"train"}
-    assert {choose_split(prompt_id, 100) for prompt_id in ids} == {"eval"}
-    assert all(choose_split(prompt_id, 5) == "train" for prompt_id in ids if choose_split(prompt_id, 10) == "train")
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=30)

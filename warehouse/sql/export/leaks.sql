@@ -3,7 +3,7 @@
 -- Grain: one row per root.
 WITH used AS NOT MATERIALIZED (
     SELECT prompt_id, root_id, split
-    FROM lake.prompts
+    FROM split_prompts
     SEMI JOIN (
         SELECT prompt_id FROM lake.selections WHERE config_id = $config_id
         UNION ALL

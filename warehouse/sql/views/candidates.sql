@@ -21,4 +21,4 @@ SELECT
     completions.detected_language,
     completions.language_score
 FROM scored_completions AS completions
-JOIN prompts ON prompts.prompt_id = completions.prompt_id
+JOIN split_prompts AS prompts ON prompts.prompt_id = completions.prompt_id

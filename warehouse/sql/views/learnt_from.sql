@@ -1,7 +1,11 @@
 -- Purpose: the answers that a model, or a model that it was made from, was trained on: from a merged policy back to its
 --          teachers' answers, and to earlier policies' own. Selections and pairs are those that their builds have now.
 -- Grain: one row per model, training run, prompt, role (selected, chosen, rejected), pair strategy and completion.
-WITH runs AS (
+WITH percents AS (
+    SELECT DISTINCT config_id, source ->> '$.name' AS source, (source ->> '$.eval_percent')::DOUBLE AS eval_percent
+    FROM (SELECT config_id, unnest((recipe::JSON -> '$.prompts')::JSON[]) AS source FROM builds)
+),
+runs AS (
     SELECT
         checkpoints.checkpoint_id,
         exports.config_id,
@@ -44,4 +48,6 @@ FROM ancestry
 JOIN rows ON rows.checkpoint_id = ancestry.ancestor_id
 JOIN completions ON completions.completion_id = rows.completion_id
 JOIN prompts ON prompts.prompt_id = completions.prompt_id
-WHERE prompts.split = 'train' AND (len(rows.languages) = 0 OR list_contains(rows.languages, completions.language))
+LEFT JOIN percents ON percents.config_id = rows.config_id AND percents.source = prompts.source
+WHERE choose_split(prompts.root_id, percents.eval_percent, prompts.split) = 'train'
+    AND (len(rows.languages) = 0 OR list_contains(rows.languages, completions.language))

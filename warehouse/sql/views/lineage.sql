@@ -15,4 +15,4 @@ SELECT
     prompts.source_row,
     prompts.split
 FROM build_completions AS completions
-JOIN prompts ON prompts.prompt_id = completions.prompt_id
+JOIN split_prompts AS prompts ON prompts.prompt_id = completions.prompt_id
