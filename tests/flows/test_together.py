@@ -298,6 +298,9 @@ model = "{tmp_path}/models/north"
         rewards = lake.query("SELECT completion_id, list(reward ORDER BY reward_fingerprint) FROM rewards GROUP BY 1")
         selections = dict(lake.query("SELECT prompt_id, completion_id FROM selections").iter_rows())
         pairs = lake.query("SELECT prompt_id, chosen_id, rejected_id, margin FROM pairs WHERE strategy = 'own'").rows()
+    counts = {row["stage"]: (row["num_in"], row["num_out"], row["num_rejected"]) for row in summary.counts.to_dicts()}
+    assert counts["read prompts"] == (7, 6, 1)
+    assert counts["join recorded"] == (13, 10, 3)
     assert rejected == {"empty_prompt": 1, "no_such_prompt": 1, "empty": 1, "invalid_row": 1}
     raw = dict(rewards.iter_rows())
     by_prompt: dict[str, list[dict[str, Any]]] = {}

@@ -37,7 +37,12 @@ verdicts AS (
     SELECT stage, count(*) AS num FROM rejections WHERE config_id = $config_id AND in_slice(row_id) GROUP BY stage
 ),
 refused AS NOT MATERIALIZED (
-    SELECT row_id FROM rejections WHERE config_id = $config_id AND stage IN ('read', 'prompt_gate')
+    SELECT row_id FROM rejections WHERE config_id = $config_id AND stage IN ('read', 'prompt_gate') AND settings_id = ''
+),
+-- Recorded answers that are none, or to no prompt of the build; their rejections name the lane.
+unjoined AS (
+    SELECT count(*) AS num FROM rejections
+    WHERE config_id = $config_id AND stage = 'read' AND settings_id <> '' AND in_slice(row_id)
 ),
 -- Refused rows that are no prompts of the build; in slices these are cut otherwise than its prompts.
 unread AS MATERIALIZED (
@@ -103,9 +108,9 @@ stages AS (
         (SELECT count(*) FROM wanted_samples SEMI JOIN (FROM failures WHERE stage = 'sample') AS failed USING (row_id))
     UNION ALL
     SELECT 5, 'join recorded',
+        (SELECT num_recorded FROM answers) + (SELECT num FROM unjoined),
         (SELECT num_recorded FROM answers),
-        (SELECT num_recorded FROM answers),
-        0
+        (SELECT num FROM unjoined)
     UNION ALL
     SELECT 6, 'translate completions',
         (SELECT count(*) FROM wanted_translations),
