@@ -184,12 +184,13 @@ class _Planner:
 
     def _query_facts(self) -> dict[tuple[str, str, str, str], int]:
         translation = self._build.recipe.translation
+        translated = translation.completions_of if translation else ()
         sql = read_sql(
             "reports/plan",
             config_id=self._build.config_id,
             lanes=[lane.settings_id for lane in self._build.lanes],
             transient=sorted(TRANSIENT_REASONS),
-            translated_teachers=translation.completions_of if translation else (),
+            translated=[lane.settings_id for lane in self._build.teachers if lane.name in translated],
         )
         rows = self._lake.query(sql, [list(self._roots)]).iter_rows()
         return {(kind, stage, settings_id, language): num for kind, stage, settings_id, language, num in rows}

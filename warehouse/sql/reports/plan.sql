@@ -16,7 +16,7 @@ kept_scope AS (
     SELECT * FROM scope ANTI JOIN verdicts ON row_id = prompt_id ANTI JOIN verdicts AS parents ON parents.row_id = parent_id
 ),
 answers AS (
-    SELECT completion_id, prompt_id, scope.root_id, completions.language, completions.settings_id, origin, completions.model
+    SELECT completion_id, prompt_id, scope.root_id, completions.language, completions.settings_id, origin
     FROM completions JOIN scope USING (prompt_id)
     WHERE list_contains($lanes, completions.settings_id)
 ),
@@ -36,7 +36,7 @@ counted AS (
     SELECT 'kept', 'siblings', '', siblings.language
     FROM kept_answers JOIN kept_scope AS siblings USING (root_id)
     WHERE kept_answers.language = 'en' AND origin <> 'translated' AND siblings.language <> 'en'
-        AND list_contains($translated_teachers, kept_answers.model)
+        AND list_contains($translated, kept_answers.settings_id)
     UNION ALL
     SELECT 'settled', 'translate_prompts', settings_id, language FROM scope WHERE parent_id IS NOT NULL
     UNION ALL
