@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from factory.merging.adapters import CONFIG, Adapter, LowRank, read_adapter, read_config
+from factory.merging.adapters import CONFIG, LowRank, read_adapter, read_config
 from factory.merging.safetensors_files import Reader, StoredTensor, read_header
 from schemas.errors import InputError
 from schemas.merging import MergeModel
@@ -97,21 +97,28 @@ def open_checkpoint(model: MergeModel) -> Checkpoint:
         InputError: a file is missing, damaged, or of a kind that cannot be merged.
     """
     folder = locate(model.model, model.revision)
-    folders: tuple[Path, ...] = (folder,)
-    label, adapter = model.model, Adapter({}, {})
-    if model.adapter is not None:
-        folders = (locate(model.adapter, None), folder)
-        label, adapter = model.adapter, read_adapter(folders[0])
-    config = _read_config(folder)
-    tensors = _read_tensors(folder)
-    for name, change in adapter.changes.items():
-        _check_change(label, name, change, tensors, config)
-    unknown = [name for name in adapter.replaced if name not in tensors and not name.endswith(HEAD)]
+    opened = _tie(Checkpoint(model.model, (folder,), _read_config(folder), _read_tensors(folder), {}, is_tied=False))
+    return opened if model.adapter is None else _adapt(opened, model.adapter)
+
+
+def _adapt(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """Add an adapter to a parent; one that changes the embeddings or the output layer of a tied parent unties it.
+
+    Of the two, the one that the adapter leaves alone stays the model's, as it was when the adapter was trained.
+    """
+    folder = locate(name, None)
+    adapter = read_adapter(folder)
+    changed = (*adapter.changes, *adapter.replaced)
+    if checkpoint.is_tied and any(key.endswith((HEAD, *EMBEDDINGS)) for key in changed):
+        checkpoint = _untie(checkpoint, next((key for key in changed if key.endswith(HEAD)), HEAD))
+    for key, change in adapter.changes.items():
+        _check_change(name, key, change, checkpoint.tensors)
+    unknown = [key for key in adapter.replaced if key not in checkpoint.tensors]
     if unknown:
-        raise InputError(f"adapter '{label}' holds '{unknown[0]}', which '{model.model}' has not")
-    tensors |= adapter.replaced
-    opened = Checkpoint(label, folders, config, tensors, adapter.changes, is_tied=False)
-    return _tie(opened, is_head_changed=any(name.endswith(HEAD) for name in (*adapter.changes, *adapter.replaced)))
+        raise InputError(f"adapter '{name}' holds '{unknown[0]}', which '{checkpoint.label}' has not")
+    tensors = {**checkpoint.tensors, **adapter.replaced}
+    folders = (folder, *checkpoint.folders)
+    return replace(checkpoint, label=name, folders=folders, tensors=tensors, changes=adapter.changes)
 
 
 def locate(name: str, revision: str | None) -> Path:
@@ -170,12 +177,8 @@ def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _check_change(
-    label: str, name: str, change: LowRank, tensors: dict[str, StoredTensor], config: Mapping[str, Any]
-) -> None:
-    """Hold a change against its parameter; the output layer that a tied model lacks is made of its embeddings."""
-    if name not in tensors and name.endswith(HEAD) and _says_tied(config) is not False:
-        tensors[name] = next(tensor for key, tensor in tensors.items() if key.endswith(EMBEDDINGS))
+def _check_change(label: str, name: str, change: LowRank, tensors: Mapping[str, StoredTensor]) -> None:
+    """Hold a change against its parameter."""
     if name not in tensors:
         raise InputError(f"adapter '{label}' changes '{name}', which its model has not")
     if tensors[name].shape != change.shape or change.b.shape[1] != change.a.shape[0]:
@@ -192,15 +195,14 @@ def _says_tied(config: Mapping[str, Any]) -> bool | None:
     return said
 
 
-def _tie(checkpoint: Checkpoint, *, is_head_changed: bool) -> Checkpoint:
+def _tie(checkpoint: Checkpoint) -> Checkpoint:
     """Settle whether the output layer is the token embeddings; then no tensor of its own counts.
 
-    The configuration decides, and where it is silent (defaults differ between architectures) the files do. An adapter
-    that changes the output layer unties it.
+    The configuration decides, and where it is silent (defaults differ between architectures) the files do.
     """
     said = _says_tied(checkpoint.config)
     generates = any("ForCausalLM" in name for name in checkpoint.config.get("architectures") or ())
-    is_tied = generates and (checkpoint.head is None if said is None else said) and not is_head_changed
+    is_tied = generates and (checkpoint.head is None if said is None else said)
     if generates and not is_tied and checkpoint.head is None:
         raise InputError(f"'{checkpoint.label}' has no {HEAD}, and its config.json says that it is not tied")
     if not is_tied:
@@ -222,7 +224,8 @@ def fit_together(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], l
     notes = [note for other in others for note in _compare_configs(first, other)]
     if any(one.is_tied for one in checkpoints) and not all(one.is_tied for one in checkpoints):
         tied = ", ".join(f"'{one.label}'" for one in checkpoints if one.is_tied)
-        checkpoints = _untie(checkpoints)
+        head = next(one.head for one in checkpoints if one.head is not None)
+        checkpoints = [_untie(one, head) if one.is_tied else one for one in checkpoints]
         notes.append(f"only some parents tie their embeddings ({tied}): the result has an output layer of its own")
     first, *others = checkpoints
     for other in others:
@@ -230,18 +233,13 @@ def fit_together(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], l
     return list(checkpoints), notes
 
 
-def _untie(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    head = next(one.head for one in checkpoints if one.head is not None)
-    untied = []
-    for one in checkpoints:
-        if one.is_tied:
-            source = one.embedding
-            if source is None:
-                raise InputError(f"'{one.label}' ties its embeddings, and none of its parameters is known as them")
-            changes = dict(one.changes) | ({head: one.changes[source]} if source in one.changes else {})
-            one = replace(one, tensors={**one.tensors, head: one.tensors[source]}, changes=changes, is_tied=False)
-        untied.append(one)
-    return untied
+def _untie(checkpoint: Checkpoint, head: str) -> Checkpoint:
+    """Give a tied parent an output layer of its own, which equals its embeddings."""
+    source = checkpoint.embedding
+    if source is None:
+        raise InputError(f"'{checkpoint.label}' ties its embeddings, and none of its parameters is known as them")
+    tensors = {**checkpoint.tensors, head: checkpoint.tensors[source]}
+    return replace(checkpoint, tensors=tensors, is_tied=False)
 
 
 def _compare_configs(first: Checkpoint, other: Checkpoint) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
@@ -90,6 +90,7 @@ def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dty
     policy = Policy(AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype), dtype)
     add_adapters(policy, settings.lora)
     policy.load_state_dict(weights, strict=False)
+    _untie_adapted(policy.causal_lm)
     for layer in policy.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.get_base_layer().float()
@@ -97,6 +98,14 @@ def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dty
             layer.get_base_layer().to(dtype)
     merged = policy.model.unload()
     return merged, {f"model.{name}": weight for name, weight in merged.state_dict().items()}
+
+
+def _untie_adapted(model: Any) -> None:
+    """Where the embeddings of a tied model have adapters, give it an output layer of its own, which has none."""
+    if model.config.tie_word_embeddings and hasattr(model.get_input_embeddings(), "base_layer"):
+        head = model.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
 
 
 def _plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -180,6 +180,29 @@ def test_a_lora_adapter_counts_as_the_model_that_it_makes(options, block_element
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+    ],
+    ids=["embeddings", "whole embeddings", "output layer", "both, tied"],
+)
+def test_an_adapter_on_one_end_of_a_tied_model_leaves_the_other_as_it_was(options, tmp_path):
+    base = make_model(tmp_path / "base", FAMILIES["qwen3"], 0, torch.float32)
+    make_adapter(tmp_path / "adapter", base, 1, **options)
+    models = [{"model": str(base), "adapter": str(tmp_path / "adapter")}]
+    merge(MergeSettings.model_validate({"models": models}), tmp_path / "out")
+    adapted = PeftModel.from_pretrained(load(base), tmp_path / "adapter").eval()
+    inputs = torch.arange(5, 25)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(load(tmp_path / "out")(inputs).logits, adapted(inputs).logits, rtol=1e-4, atol=1e-3)
+    assert not load(tmp_path / "out").config.tie_word_embeddings
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_adapters_that_do_not_fit(tmp_path):
     base = make_model(tmp_path / "base", FAMILIES["llama"], 0, torch.float32)
     make_adapter(tmp_path / "good", base, 1)

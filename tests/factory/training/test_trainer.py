@@ -303,6 +303,20 @@ def test_adapters_are_merged_in_float32_into_a_model_of_bfloat16(llama, turn_fil
     assert all(torch.equal(weight, expected[name].bfloat16()) for name, weight in found.items())
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_adapters_on_the_embeddings_of_a_tied_model_leave_its_output_layer_alone(turn_file, tmp_path):
+    tied = save_model(tmp_path / "tied", "qwen3")
+    lora = Lora(rank=4, targets=("embed_tokens", "q_proj"))
+    values = {"eval_data": str(turn_file), "learning_rate": 2e-2}
+    result = train(settings(tied, turn_file, "sft", lora=lora, **values), tmp_path / "run", quiet=True)
+    base, model = (AutoModelForCausalLM.from_pretrained(folder) for folder in (tied, result.model))
+    assert not model.config.tie_word_embeddings
+    assert torch.equal(model.lm_head.weight, base.lm_head.weight)
+    assert not torch.equal(model.get_input_embeddings().weight, base.get_input_embeddings().weight)
+    train(settings(result.model, turn_file, "sft", max_steps=1, **values), tmp_path / "again", quiet=True)
+    assert losses(tmp_path / "again", "eval")[0] == pytest.approx(result.eval_metrics["loss"], rel=1e-5)
+
+
 def test_bfloat16_keeps_float32_weights_and_the_checkpoint_keeps_its_dtype(llama, pair_file, tmp_path):
     half = tmp_path / "half"
     AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16).save_pretrained(half)
