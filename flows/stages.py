@@ -27,6 +27,8 @@ from warehouse.audits import run_audits
 from warehouse.build_views import count_each_stage, count_slices, use_build
 from warehouse.export import export_build
 from warehouse.lake import Lake
+from warehouse.staging import Derived, Frames, replace_rows
+from warehouse.statements import to_literal
 
 
 @cache
@@ -70,10 +72,22 @@ def _read_sources(run: Run) -> int:
     known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"
     for frame in run.lake.stream(known, batch_rows=1000, joined_as_written=True, slices=count_slices(run.lake)):
         seen.remember(frame)
-    return sum(_read_source(run, source, seen) for source in run.build.recipe.prompts)
+    with Frames("build_prompts") as members, Frames("rejections") as rejections:
+        num_new = sum(_read_source(run, source, seen, members, rejections) for source in run.build.recipe.prompts)
+        if run.limit is not None:
+            run.lake.insert_select("rejections", rejections.select)
+            return num_new
+        # All has been read: what was said of rows that have changed since is said no more.
+        own = (
+            f"config_id = {to_literal(run.build.config_id)} AND settings_id = '' AND "
+            "(stage = 'read' OR stage = 'prompt_gate' AND row_id NOT IN (SELECT prompt_id FROM prompts))"
+        )
+        replace_rows(run.lake, {"rejections": Derived(own, rejections.select)})
+        _report_gone(run, members)
+    return num_new
 
 
-def _read_source(run: Run, source: PromptSource, seen: SeenPrompts) -> int:
+def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Frames, rejections: Frames) -> int:
     config_id = run.build.config_id
     if run.limit is not None:
         source = source.model_copy(update={"limit": min(run.limit, source.limit or run.limit)})
@@ -92,13 +106,25 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts) -> int:
     for part in rows.gather(landed):
         run.check_stop()
         run.lake.append("prompts", part.rows)
-        members = part.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
-        num_new += run.lake.append("build_prompts", members)
-        run.lake.append("rejections", part.rejections)
+        own = part.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
+        num_new += run.lake.append("build_prompts", own)
+        members.add(own)
+        rejections.add(part.rejections)
         num_read += part.rows.height + part.rejections.height
         num_rejected += part.rejections.height
     run.board.say(f"  read · {source.name}: {num_read:,} rows, {num_new:,} new prompts, {num_rejected:,} rejected")
     return num_new
+
+
+def _report_gone(run: Run, members: Frames) -> None:
+    """Say how many prompts the build has that its sources have no more."""
+    own = f"SELECT prompt_id FROM build_prompts WHERE config_id = {to_literal(run.build.config_id)}"
+    num_gone = run.lake.query(f"SELECT count(*) FROM ({own}) ANTI JOIN ({members.select}) USING (prompt_id)").item()
+    if num_gone:
+        run.board.say(
+            f"  read · prompts: {num_gone:,} of the build are no longer in its sources and stay in it; "
+            "a build of another name is made of what they hold now, and asks nothing again"
+        )
 
 
 def prompt_translation_jobs(run: Run) -> list[LaneJob]:
@@ -200,14 +226,17 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str) -> int:
     columns = "prompt_id, language, source, source_row, parent_id, messages"
     prompts = lake.stream(f"SELECT {columns} FROM kept_prompts", joined_as_written=True, slices=count_slices(lake))
     num_new = num_rejected = 0
-    for landed in read_recorded_rows(
-        lane.model.recorded, prompts, signature(lane), detect=detector().detect, config_id=config_id
-    ):
+    with Frames("rejections") as rejections:
+        for landed in read_recorded_rows(
+            lane.model.recorded, prompts, signature(lane), detect=detector().detect, config_id=config_id
+        ):
+            _refuse_change(path, stamp_files(path) != stamps)
+            num_new += lake.append("completions", landed.rows)
+            rejections.add(landed.rejections)
+            num_rejected += landed.rejections.height
         _refuse_change(path, stamp_files(path) != stamps)
-        num_new += lake.append("completions", landed.rows)
-        lake.append("rejections", landed.rejections)
-        num_rejected += landed.rejections.height
-    _refuse_change(path, stamp_files(path) != stamps)
+        own = f"config_id = {to_literal(config_id)} AND stage = 'read' AND settings_id = {to_literal(lane.settings_id)}"
+        replace_rows(lake, {"rejections": Derived(own, rejections.select)})
     board.say(f"  read · {lane.name}: {num_new:,} new completions, {num_rejected:,} rejected")
     return num_new
 

@@ -1,14 +1,20 @@
-"""Tables beside the lake for the length of a ``with`` block: heavy queries run there, outside the writers' lock."""
+"""Rows beside the lake for the length of a ``with`` block: heavy queries run there, outside the writers' lock."""
 
 import contextlib
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import duckdb
+import polars as pl
 
 from schemas.tables import KEYS, TABLES
+from warehouse.catalog import literal
 from warehouse.lake import Lake
+from warehouse.rows import conform
 from warehouse.statements import TableName
 
 
@@ -29,6 +35,34 @@ def stage(lake: Lake, select: str, *, slices: int = 1) -> Iterator[TableName]:
         yield name
     finally:
         lake.query(f"DROP TABLE {name}")
+
+
+class Frames:
+    """Rows of one table that come in frames, in temporary Parquet files, so that ``select`` can read all of them."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._folder = tempfile.TemporaryDirectory()
+        self._num_files = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._folder.cleanup()
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Add rows, as ``Lake.append`` takes them."""
+        if not frame.is_empty():
+            conform(self._table, frame).write_parquet(Path(self._folder.name) / f"{self._num_files}.parquet")
+            self._num_files += 1
+
+    @property
+    def select(self) -> str:
+        """A SELECT of the rows so far."""
+        if not self._num_files:
+            return f"SELECT * FROM {self._table} LIMIT 0"
+        return f"SELECT * FROM read_parquet({literal(f'{self._folder.name}/*.parquet')})"
 
 
 def replace_rows(lake: Lake, derived: Mapping[str, Derived]) -> tuple[int, int]:

@@ -24,7 +24,7 @@ def engines(tmp_path: Path) -> StandInEngines:
 
 
 def build(path: Path, engines: StandInEngines, **settings):
-    return execute_build(load_recipe(path), quiet=True, open_engine=engines, **settings)
+    return execute_build(load_recipe(path), open_engine=engines, **{"quiet": True, **settings})
 
 
 def test_every_row_is_accounted_for(write_recipe, engines):
@@ -120,6 +120,19 @@ def test_recorded_answers_that_change_before_or_while_they_are_read_are_not_stor
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
         texts = lake.query("SELECT text FROM completions WHERE origin = 'recorded'")["text"].to_list()
     assert texts == ["as planned, or not"]
+
+
+def test_what_was_said_of_a_row_is_forgotten_when_the_row_has_changed(write_recipe, engines, tmp_path, capsys):
+    path, file = write_recipe(), tmp_path / "prompts.jsonl"
+    good = file.read_text().splitlines()[:5]
+    found = []
+    for refused in ('{"id": "refused", "q": ""}', '{"id": "refused"}', '{"id": "refused", "q": "Mended"}', None):
+        file.write_text("".join(f"{line}\n" for line in (*good, refused) if line))
+        (read, *_) = build(path, engines, until="read", quiet=False).counts.rows()
+        with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+            found.append((read[1:4], lake.query("SELECT reason FROM rejections")["reason"].to_list()))
+    assert found == [((6, 5, 1), ["empty_prompt"]), ((6, 5, 1), ["invalid_row"]), ((6, 6, 0), []), ((6, 6, 0), [])]
+    assert "1 of the build are no longer in its sources and stay in it" in capsys.readouterr().err
 
 
 def test_a_new_language_costs_only_its_own_requests(write_recipe, engines):
