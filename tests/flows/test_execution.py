@@ -178,7 +178,7 @@ def test_every_build_holds_out_the_share_of_its_own_recipe(write_recipe, engines
                 use_build(lake, other)
                 found = lake.query("SELECT count(*) FILTER (split = 'eval') FROM kept_prompts").item()
                 assert shares.setdefault(other, found) == found
-    half = list(shares.values())[0]
+    half = next(iter(shares.values()))
     assert 10 < half < 30
     assert list(shares.values()) == [half, 0, 40, half]
 
