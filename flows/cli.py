@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from schemas.settings import WarehouseSettings
 
 
+MAX_LIMIT = 1_000_000_000
+"""More prompts than any source has; a limit above it is a slip."""
+
+
 class DefaultGroup(TyperGroup):
     """Commands of which `run` is meant where none is named."""
 
@@ -42,6 +46,9 @@ OptionalRecipe = Annotated[
 ]
 WarehouseFolder = Annotated[Path, typer.Option("--warehouse", help="The folder of a local warehouse.")]
 AsOf = Annotated[int | None, typer.Option("--as-of", help="Look at the warehouse as of this snapshot.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, max=MAX_LIMIT, help="Only the first N prompts of each source.")
+]
 BuildName = Annotated[str | None, typer.Option("--build", help="A build's name or config id; default: the latest.")]
 
 
@@ -79,9 +86,7 @@ def init(
 
 
 @app.command()
-def plan(
-    recipe: RecipePath, limit: Annotated[int | None, typer.Option(help="Only the first N prompts.")] = None
-) -> None:
+def plan(recipe: RecipePath, limit: Limit = None) -> None:
     """Show what a run would send: requests by stage, model and language, and what is answered already."""
     from flows.plan import print_plan
 
@@ -92,7 +97,7 @@ def plan(
 def run(
     recipe: RecipePath,
     until: Annotated[str | None, typer.Option(help="Stop after this stage, or this step of the policy.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N prompts of each source.")] = None,
+    limit: Limit = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Run a recipe, or go on with it: what is answered is never asked again."""
@@ -313,7 +318,7 @@ def evaluate_winrate(
 def evaluate_build_prompts(
     file: Annotated[Path, typer.Argument(help="A TOML file with an [arena] table.", show_default=False)],
     output: Annotated[Path, typer.Argument(help="The data set's folder.", show_default=False)],
-    limit: Annotated[int | None, typer.Option(help="Only the first N prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_LIMIT, help="Only the first N prompts.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Translate a benchmark's prompts into a data set like m-ArenaHard; a rerun asks only what is missing."""

@@ -106,6 +106,20 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.fixture
+def misused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command whose options must be refused; return the last line."""
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["factory", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return run
+
+
 def build(path: Path, engines: Any = None, until: str = "route", **settings: Any) -> Any:
     return execute_build(load_recipe(path), until=until, quiet=True, open_engine=engines or DirectEngines(), **settings)
 
@@ -184,6 +198,22 @@ def test_a_failed_run_says_one_sentence(write, tmp_path):
 def test_a_recipe_that_is_not_there(refused, tmp_path):
     assert refused("run", tmp_path / "no.toml").startswith(f"there is no recipe {tmp_path}/no.toml; `factory init")
     assert "cannot be read: " in refused("plan", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed"),
+    [
+        (-3, "greater than or equal to 1"),
+        (0, "greater than or equal to 1"),
+        (99999999999999999999, "less than or equal to 1000000000"),
+        ("1.5", "integer"),
+    ],
+)
+@pytest.mark.parametrize("command", [("plan",), ("run",), ("evaluate", "build-prompts", "arena")])
+def test_a_limit_that_is_no_number_of_prompts(misused, tmp_path, command, limit, allowed):
+    said = misused(*command, tmp_path / "no.toml", "--limit", limit)
+    assert "'--limit'" in said
+    assert allowed in said
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
