@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_LIMIT = 1_000_000_000
 """More prompts than any source has; a limit above it is a slip."""
 
+MAX_SNAPSHOT = 2**63 - 1
+"""DuckLake numbers its snapshots with 64 bits."""
+
 
 class DefaultGroup(TyperGroup):
     """Commands of which `run` is meant where none is named."""
@@ -45,7 +48,9 @@ OptionalRecipe = Annotated[
     typer.Option("--recipe", help="A recipe: its warehouse is meant, wherever it lies."),
 ]
 WarehouseFolder = Annotated[Path, typer.Option("--warehouse", help="The folder of a local warehouse.")]
-AsOf = Annotated[int | None, typer.Option("--as-of", help="Look at the warehouse as of this snapshot.")]
+AsOf = Annotated[
+    int | None, typer.Option("--as-of", min=0, max=MAX_SNAPSHOT, help="Look at the warehouse as of this snapshot.")
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, max=MAX_LIMIT, help="Only the first N prompts of each source.")
 ]
@@ -164,7 +169,9 @@ def sql(
 @app.command()
 def export(
     recipe: RecipePath,
-    snapshot: Annotated[int | None, typer.Option("--as-of", help="Export this snapshot.")] = None,
+    snapshot: Annotated[
+        int | None, typer.Option("--as-of", min=0, max=MAX_SNAPSHOT, help="Export this snapshot.")
+    ] = None,
     push: Annotated[str | None, typer.Option(help="Push to this dataset of the Hugging Face hub.")] = None,
 ) -> None:
     """Write the training shards of a build: what is in the warehouse now, or was at a snapshot."""

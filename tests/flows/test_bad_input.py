@@ -216,6 +216,12 @@ def test_a_limit_that_is_no_number_of_prompts(misused, tmp_path, command, limit,
     assert allowed in said
 
 
+@pytest.mark.parametrize("snapshot", [-1, 2**63])
+@pytest.mark.parametrize("command", [("sql", "SELECT 1"), ("export", "no.toml")])
+def test_a_snapshot_that_can_be_none(misused, command, snapshot):
+    assert "'--as-of': Input should be" in misused(*command, "--as-of", snapshot)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_without_the_column(write, tmp_path, suffix):
     frame = pl.DataFrame({"id": ["1"], "text": ["Why?"], "lang": ["en"]})
