@@ -52,7 +52,7 @@ def train_and_record(
     identity = identify_run(settings)
     result = read_result(output, identity)
     if result is None:
-        claim_output(output, identity)
+        claim_output(output, identity, writes=False)  # the process that trains does, once it is alone there
         _launch(settings, output, quiet=quiet, devices=devices)
         result = read_result(output, identity)
         assert result is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model
+from factory.training.curves import read_metrics
 from factory.training.rows import find_files, read_export_id
 from schemas.errors import TrainingError
 from schemas.ids import content_id, file_digest
@@ -71,25 +72,28 @@ def _identify_data(data: str) -> str:
 
 
 def claim_output(output: Path, identity: RunIdentity, *, writes: bool = True) -> None:
-    """Make a folder the place of a run, or find that it is.
+    """Make a folder the place of a run, or find that it is; a run that has not made a step yet leaves its folder.
 
     Raises:
         TrainingError: another run lies there; the message says what differs.
     """
-    path = output / RUN_FILE
-    if not path.is_file():
-        if writes:
-            output.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(identity.parts(), indent=2, ensure_ascii=False) + "\n")
-        return
-    there, ours = json.loads(path.read_bytes()), identity.parts()
-    differing = sorted(key for key in there.keys() | ours.keys() if there.get(key) != ours.get(key))
-    if differing:
-        key = differing[0]
-        raise TrainingError(
-            f"{output} holds another run, which differs in {', '.join(differing)} "
-            f"({key}: {there.get(key)!r} there, {ours.get(key)!r} now); choose another output folder or delete it"
-        )
+    path, ours = output / RUN_FILE, identity.parts()
+    there = json.loads(path.read_bytes()) if path.is_file() else None
+    if there is not None and (differing := sorted(k for k in there.keys() | ours if there.get(k) != ours.get(k))):
+        if _has_begun(output):
+            key = differing[0]
+            raise TrainingError(
+                f"{output} holds another run, which differs in {', '.join(differing)} "
+                f"({key}: {there.get(key)!r} there, {ours.get(key)!r} now); choose another output folder or delete it"
+            )
+        there = None
+    if there is None and writes:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(ours, indent=2, ensure_ascii=False) + "\n")
+
+
+def _has_begun(output: Path) -> bool:
+    return any(output.glob("checkpoints/step-*")) or any(line["step"] for line in read_metrics(output))
 
 
 def write_text(path: Path, text: str) -> None:

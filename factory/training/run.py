@@ -58,8 +58,8 @@ class Run:
         """Run the steps that are left; return the metrics of the last one."""
         num_steps, before = len(self.steps), self.progress
         metrics: dict[str, Any] = {}
-        if before.step == 0:
-            self._hold_out(0, log)
+        if before.step == 0 and (held_out := self._hold_out(0, log)):
+            self.progress = replace(before, first_loss=held_out["loss"])
         started = time.monotonic()
         for step in range(before.step + 1, num_steps + 1):
             rate = learning_rate_at(step, num_steps, self._settings)
@@ -127,8 +127,8 @@ class Run:
             rows = ", ".join(result.worst_rows(self._world))
             raise TrainingError(
                 f"the run diverges: at step {step} the loss is {smoothed:.4g} in the mean of the last steps, over "
-                f"{factor:g} times the first one ({first:.4g}); the highest of step {step} are those of the rows {rows}; "
-                "a lower learning_rate or max_grad_norm helps"
+                f"{factor:g} times that of the start ({first:.4g}); the highest of step {step} are those of the rows {rows}; "
+                "a lower learning_rate or max_grad_norm helps, or a higher divergence_factor if the first rows were easy"
             )
 
     def _smooth(self, loss: float) -> float:
@@ -141,7 +141,7 @@ class Run:
             self.progress,
             step=step,
             num_tokens=self.progress.num_tokens + result.num_tokens,
-            first_loss=result.loss if self.progress.first_loss is None else self.progress.first_loss,
+            first_loss=max(result.loss, self.progress.first_loss or 0) if step == 1 else self.progress.first_loss,
             smoothed_loss=self._smooth(result.loss),
             seconds=seconds,
         )

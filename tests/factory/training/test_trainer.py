@@ -1,5 +1,6 @@
 """Whole runs of tiny models: learning, resuming, stopping, saving."""
 
+import contextlib
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -339,6 +341,32 @@ def test_a_loss_that_is_no_number_names_the_step_and_the_rows(broken_llama, tmp_
 def test_a_diverging_run_stops(llama, turn_file, tmp_path):
     with pytest.raises(TrainingError, match=r"the run diverges: at step \d+ .* those of the rows row-\d+"):
         train(settings(llama, turn_file, "sft", learning_rate=30.0, max_steps=60), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("is_evaluated", [True, False])
+def test_an_easy_first_batch_is_no_divergence_where_there_is_held_out_data(
+    llama, turn_file, tmp_path, monkeypatch, is_evaluated
+):
+    accumulate, easy = Stepper.accumulate, [0.01]
+
+    def ease_first(*arguments):
+        result = accumulate(*arguments)
+        return replace(result, metrics=result.metrics | {"loss": result.loss * (easy.pop() if easy else 1.0)})
+
+    monkeypatch.setattr(Stepper, "accumulate", ease_first)
+    held_out = write_rows(tmp_path / "eval.jsonl", turns(10))
+    chosen = settings(llama, turn_file, "sft", learning_rate=1e-9, eval_data=str(held_out) if is_evaluated else None)
+    said = (
+        r"the run diverges: .* 4 times that of the start .* or a higher divergence_factor if the first rows were easy"
+    )
+    with contextlib.nullcontext() if is_evaluated else pytest.raises(TrainingError, match=said):
+        train(chosen, tmp_path / "run", quiet=True)
+
+
+def test_a_run_that_could_not_start_leaves_its_folder_to_another(llama, pair_file, turn_file, tmp_path):
+    with pytest.raises(InputError, match="preference training needs"):
+        train(settings(llama, turn_file, "dpo", max_steps=1), tmp_path / "run", quiet=True)
+    assert train(settings(llama, pair_file, "dpo", max_steps=1), tmp_path / "run", quiet=True).num_steps == 1
 
 
 def test_another_model_or_other_settings_are_refused_in_a_runs_folder(llama, pair_file, tmp_path):
