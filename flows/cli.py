@@ -375,6 +375,10 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
 
 
 def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "BuildSummary":
+    if until is not None:
+        from flows.execution import check_stage, stages_of
+
+        check_stage(until, stages_of(recipe))  # before a server is started in vain
     with _server():
         from flows.build import build
 

@@ -195,6 +195,22 @@ def test_a_failed_run_says_one_sentence(write, tmp_path):
     assert (status, detail) == ("failed", f"InputError: no file at {tmp_path}/nowhere.jsonl")
 
 
+def test_a_stage_that_there_is_not_is_refused_before_prefect_is_started(write):
+    code = """
+import sys
+from flows.cli import main
+try:
+    main()
+finally:
+    print("prefect" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, "run", str(write()), "--until", "trnslate"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    stages = "read, translate, sample, score, route, pair, export"
+    assert (done.returncode, done.stdout) == (1, "False\n")
+    assert done.stderr == f"error: there is no stage 'trnslate'; allowed are {stages}\n"
+
+
 def test_a_recipe_that_is_not_there(refused, tmp_path):
     assert refused("run", tmp_path / "no.toml").startswith(f"there is no recipe {tmp_path}/no.toml; `factory init")
     assert "cannot be read: " in refused("plan", tmp_path)
