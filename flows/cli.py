@@ -389,8 +389,10 @@ def _server() -> AbstractContextManager[None]:
     """Have a Prefect server that leaves the terminal to the factory: its progress, and the one report of an error."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # before Prefect is imported
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from flows.doctor import refuse_dead_prefect
     from flows.temporary_server import temporary_server
 
+    refuse_dead_prefect()
     return temporary_server()
 
 

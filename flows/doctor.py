@@ -10,10 +10,16 @@ from rich.text import Text
 
 from flows import machine_checks, recipe_checks, storage_checks
 from flows.findings import Finding, Findings, note, ok, problem
+from schemas.errors import FactoryError
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+RUN_SECONDS = 30.0
+"""How long the Prefect server of a run may take to answer; on a busy machine it takes long."""
+
+MEND_PREFECT = "start it with `prefect server start --host 127.0.0.1`, or unset PREFECT_API_URL"
 
 LOG_COLUMNS = 160
 """The width of the table where it does not go to a terminal."""
@@ -67,16 +73,30 @@ def check_up(recipe: Recipe | None) -> Iterator[Finding]:
         yield from imports.check(len(gpus), needs_vllm=needs_vllm)
 
 
+def refuse_dead_prefect() -> None:
+    """Raise a FactoryError if the environment names a Prefect server that does not answer."""
+    url = os.environ.get("PREFECT_API_URL")
+    if url and (fault := _find_prefect_fault(url, RUN_SECONDS)):
+        raise FactoryError(f"the Prefect server of PREFECT_API_URL {fault}; {MEND_PREFECT}")
+
+
 def _check_prefect() -> Findings:
     """Check the Prefect server that the environment names; without one a run starts its own."""
     url = os.environ.get("PREFECT_API_URL")
     if not url:
         yield note("Prefect server", "PREFECT_API_URL names none; only `factory schedule` needs one")
-        return
-    try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=recipe_checks.SERVER_SECONDS).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        to_do = "start it with `prefect server start --host 127.0.0.1`, or unset PREFECT_API_URL"
-        yield problem("Prefect server", f"does not answer ({type(error).__name__})", to_do)
+    elif fault := _find_prefect_fault(url, recipe_checks.SERVER_SECONDS):
+        yield problem("Prefect server", fault, MEND_PREFECT)
     else:
         yield ok("Prefect server", "answers")
+
+
+def _find_prefect_fault(url: str, seconds: float) -> str | None:
+    """Return how a Prefect server fails to answer in time; one that wants a key does answer."""
+    try:
+        response = httpx.get(f"{url.rstrip('/')}/health", timeout=seconds)
+        if response.status_code not in {401, 403}:
+            response.raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"does not answer ({type(error).__name__})"
+    return None

@@ -211,6 +211,13 @@ finally:
     assert done.stderr == f"error: there is no stage 'trnslate'; allowed are {stages}\n"
 
 
+def test_a_prefect_server_that_does_not_answer_is_one_sentence(write, refused, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    said = refused("run", write())
+    assert said.startswith("the Prefect server of PREFECT_API_URL does not answer (ConnectError); start it with `pref")
+    assert said.endswith("or unset PREFECT_API_URL")
+
+
 def test_a_recipe_that_is_not_there(refused, tmp_path):
     assert refused("run", tmp_path / "no.toml").startswith(f"there is no recipe {tmp_path}/no.toml; `factory init")
     assert "cannot be read: " in refused("plan", tmp_path)
@@ -498,6 +505,22 @@ def test_a_pair_strategy_that_is_none_is_refused(scored, tmp_path, sql, sentence
     recipe.write_text((scored / "small.toml").read_text().replace("[warehouse]", pairs))
     with pytest.raises(RecipeError, match=rf"own\.sql .*{sentence}"):
         build(recipe, until="pair")
+
+
+@pytest.mark.parametrize("section", ["routing", "pairs"])
+def test_sql_that_cannot_run_is_refused_before_anything_is_read(tmp_path, section):
+    (tmp_path / "own.sql").write_text("SELECT prompt_id, completion_id, rewrad FROM candidates")
+    text = RECIPE.replace("FOLDER", str(tmp_path))
+    write_lines(tmp_path / "prompts.jsonl", PROMPTS)
+    for model in ("north", "judge"):
+        write_model(tmp_path / "models" / model)
+    table = {"routing": '[routing]\nmethod = "sql"', "pairs": '[[pairs]]\nstrategy = "sql"\nname = "own"'}[section]
+    path = tmp_path / "small.toml"
+    path.write_text(text.replace("[warehouse]", f'{table}\nsql = "{tmp_path}/own.sql"\n[warehouse]'))
+    with pytest.raises(RecipeError, match=r"own\.sql cannot be run: .*rewrad"):
+        build(path)
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        assert lake.query("SELECT count(*) FROM prompts").item() == 0
 
 
 # Warehouses
