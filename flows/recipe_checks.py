@@ -18,6 +18,7 @@ from schemas.models import Model, RewardModel
 from schemas.paths import is_path
 from schemas.recipe import Recipe
 from schemas.section import list_columns
+from warehouse.user_sql import read_select
 
 SERVER_SECONDS = 3.0
 
@@ -48,13 +49,28 @@ def check_files(recipe: Recipe) -> Findings:
             columns = list_columns(teacher.recorded.columns)
             rows = read_file_rows(teacher.recorded.path, columns)
             yield _try_rows(f"answers {teacher.name}", teacher.recorded.path, rows)
-    wanted = [("routing", recipe.routing.sql), *((f"pairs {pair.label}", pair.sql) for pair in recipe.pairs)]
-    wanted += [(f"template of {name}", model.chat_template) for name, model in named_models(recipe)]
-    for name, path in wanted:
-        if path is not None and Path(path).is_file():
-            yield ok(name, path)
-        elif path is not None:
-            yield problem(name, f"no file at {path}", "correct the path; it is meant from the recipe's folder")
+    for name, path in (("routing", recipe.routing.sql), *((f"pairs {pair.label}", pair.sql) for pair in recipe.pairs)):
+        if path is not None:
+            yield _try_sql(name, path)
+    for name, model in named_models(recipe):
+        if model.chat_template is not None:
+            yield _find_file(f"template of {name}", model.chat_template)
+
+
+def _try_sql(name: str, path: str) -> Finding:
+    found = _find_file(name, path)
+    if found.state == "ok":
+        try:
+            read_select(path)
+        except FactoryError as error:
+            return problem(name, str(error), "correct the file; one SELECT is needed")
+    return found
+
+
+def _find_file(name: str, path: str) -> Finding:
+    if Path(path).is_file():
+        return ok(name, path)
+    return problem(name, f"no file at {path}", "correct the path; it is meant from the recipe's folder")
 
 
 def _try_rows(name: str, path: str, rows: Iterator[object]) -> Finding:

@@ -204,6 +204,18 @@ def test_files_that_are_missing_or_have_other_columns(tmp_path):
     assert "no field 'question'" in found[1].found
 
 
+def test_sql_of_the_users_own_is_read(tmp_path):
+    (tmp_path / "none.sql").write_text("SELEC prompt_id FROM candidates")
+    (tmp_path / "two.sql").write_text("SELECT 1; SELECT 2")
+    (tmp_path / "one.sql").write_text("SELECT prompt_id, completion_id FROM candidates")
+    pairs = [{"strategy": "sql", "name": name, "sql": str(tmp_path / f"{name}.sql")} for name in ("two", "one")]
+    routing = {"method": "sql", "sql": str(tmp_path / "none.sql")}
+    found = list(check_files(make(tmp_path, routing=routing, pairs=pairs)))
+    assert states(found) == {"prompts p": "ok", "routing": "problem", "pairs two": "problem", "pairs one": "ok"}
+    assert "none.sql is not SQL: " in found[1].found
+    assert "must hold exactly one SELECT, but holds SELECT, SELECT" in found[2].found
+
+
 def test_keys_are_looked_for_and_never_shown(tmp_path, monkeypatch):
     recipe = make(tmp_path, teachers=[{"name": "a", "model": "org/a", "run": {"api_key_env": "SOME_KEY"}}])
     assert only(check_keys(recipe), "problem").found == "SOME_KEY is not set"
