@@ -39,7 +39,10 @@ class PolicySummary:
     kept: Stand
 
     def table(self) -> pl.DataFrame:
-        """Return a row per step: its games against the base, its mean reward and length, and what became of it."""
+        """Return a row per step: its games against the base, its mean reward and length, and what became of it.
+
+        The win rate is the mean of the languages; which step is kept is decided by the games with ties as half a win.
+        """
         return pl.DataFrame([_describe(stand, is_policy=stand == self.kept) for stand in self.steps])
 
 
@@ -49,6 +52,7 @@ def _describe(stand: Stand, *, is_policy: bool) -> dict[str, Any]:
     return {
         "step": stand.step,
         "win rate": show_interval(*(scores[f"win_rate{end}"] for end in ("", "_low", "_high"))) if has_played else "",
+        "ties as half": f"{won(scores):.1%}" if has_played else "",
         "won/lost/tied": "{num_wins}/{num_losses}/{num_ties}".format(**scores) if has_played else "",
         "reward": scores.get("reward"),
         "tokens": None if scores.get("num_tokens") is None else round(scores["num_tokens"], 1),

@@ -20,7 +20,7 @@ def print_summary(summary: BuildSummary) -> None:
     if summary.export_path:
         console.print(f"shards: {summary.export_path}", soft_wrap=True)
     if summary.policy:
-        title = "policy: share of held-out games won against the base, ties being half a win"
+        title = "policy: held-out games against the base"
         console.print(make_table(summary.policy.table(), title))
         console.print(f"policy: {summary.policy.kept.model}", soft_wrap=True)
 

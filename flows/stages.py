@@ -29,6 +29,7 @@ from warehouse.export import export_build
 from warehouse.lake import Lake
 from warehouse.staging import Derived, Frames, replace_rows
 from warehouse.statements import to_literal
+from warehouse.user_sql import try_sql
 
 
 @cache
@@ -38,9 +39,10 @@ def detector() -> LanguageDetector:
 
 
 def open_build(run: Run) -> None:
-    """Write down the build's models and make the views speak of it."""
+    """Write down the build's models, make the views speak of it, and try the user's SQL on them."""
     run.lake.append("build_models", run.build.models())
     use_build(run.lake, run.build.config_id)
+    try_sql(run.lake, run.build.recipe)
 
 
 def read_prompts(run: Run) -> int:

@@ -13,6 +13,10 @@ from warehouse.lake import Lake
 from warehouse.staging import stage
 from warehouse.statements import TableName, read_sql
 
+_ROUTED = ("prompt_id", "completion_id")
+_PAIRED = ("prompt_id", "chosen_id", "rejected_id")
+"""What a router and a pair strategy must return."""
+
 
 def check_sql(recipe: Recipe) -> None:
     """Check what can be checked without a row, before anything is spent on making rows.
@@ -25,6 +29,18 @@ def check_sql(recipe: Recipe) -> None:
             read_select(path)
     for pattern in recipe.gates.refusal_patterns:
         check_pattern(pattern)
+
+
+def try_sql(lake: Lake, recipe: Recipe) -> None:
+    """Check a recipe's SQL files against the views of the build in use, which need no rows for that.
+
+    Raises:
+        RecipeError: a file names what is not there, or does not return the columns that it must.
+    """
+    for path, columns in ((recipe.routing.sql, _ROUTED), *((strategy.sql, _PAIRED) for strategy in recipe.pairs)):
+        if path is not None:
+            with _open_view(lake, path, columns):
+                pass
 
 
 def check_pattern(pattern: str) -> None:
@@ -44,7 +60,7 @@ def stage_selections(lake: Lake, path: str) -> Iterator[TableName]:
     Raises:
         RecipeError: the file is not one SELECT of these columns, or a row of it is no candidate of its prompt.
     """
-    with _stage_file(lake, path, ("prompt_id", "completion_id")) as rows:
+    with _stage_file(lake, path, _ROUTED) as rows:
         _refuse(lake, path, "routes/user_faults", rows)
         yield rows
 
@@ -57,7 +73,7 @@ def stage_proposals(lake: Lake, path: str) -> Iterator[TableName]:
         RecipeError: the file is not one SELECT of ``prompt_id``, ``chosen_id`` and ``rejected_id``, or a row of it is
             no pair of candidates of its prompt, or chooses a translated completion.
     """
-    with _stage_file(lake, path, ("prompt_id", "chosen_id", "rejected_id")) as rows:
+    with _stage_file(lake, path, _PAIRED) as rows:
         _refuse(lake, path, "pairs/user_faults", rows)
         with stage(lake, read_sql("pairs/user", proposals=rows)) as proposals:
             yield proposals
@@ -85,21 +101,36 @@ def read_select(path: str) -> str:
 
 @contextlib.contextmanager
 def _stage_file(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[TableName]:
-    text, view = read_select(path), f"memory.main.user_{uuid.uuid4().hex}"
-    with contextlib.ExitStack() as stack:
+    ids = ", ".join(f"{column}::VARCHAR AS {column}" for column in columns)
+    with _open_view(lake, path, columns) as view, contextlib.ExitStack() as stack:
         try:
-            lake.query(f"CREATE VIEW {view} AS {text}")
-            stack.callback(lake.query, f"DROP VIEW {view}")
-            given = lake.query(f"DESCRIBE {view}")["column_name"].to_list()
-            if not set(columns) <= set(given):
-                raise RecipeError(
-                    f"the SELECT of {path} must return the columns {', '.join(columns)}; it returns {', '.join(given)}"
-                )
-            ids = ", ".join(f"{column}::VARCHAR AS {column}" for column in columns)
             rows = stack.enter_context(stage(lake, f"SELECT DISTINCT {ids} FROM {view}"))
         except WarehouseError as error:
-            raise RecipeError(f"the SELECT of {path} cannot be run: {error}") from None
+            raise _cannot_run(path, error) from None
         yield rows
+
+
+@contextlib.contextmanager
+def _open_view(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[str]:
+    """Make a view of a user's file, which must return some columns; yield its name."""
+    text, view = read_select(path), f"memory.main.user_{uuid.uuid4().hex}"
+    try:
+        lake.query(f"CREATE VIEW {view} AS {text}")
+        given = lake.query(f"DESCRIBE {view}")["column_name"].to_list()
+    except WarehouseError as error:
+        raise _cannot_run(path, error) from None
+    try:
+        if not set(columns) <= set(given):
+            raise RecipeError(
+                f"the SELECT of {path} must return the columns {', '.join(columns)}; it returns {', '.join(given)}"
+            )
+        yield view
+    finally:
+        lake.query(f"DROP VIEW {view}")
+
+
+def _cannot_run(path: str, error: WarehouseError) -> RecipeError:
+    return RecipeError(f"the SELECT of {path} cannot be run: {error}")
 
 
 def _refuse(lake: Lake, path: str, check: str, rows: TableName) -> None:
