@@ -28,7 +28,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
     """
-    text, data = _read_toml(path)
+    text, data = _read_toml(path, f"there is no recipe {path}; `factory init {path}` writes one")
     return _validate(path, text, Recipe, data)
 
 
@@ -38,22 +38,23 @@ def load_table(path: Path, name: str, section: type[Section]) -> Section:
     Raises:
         RecipeError: the file is missing, is not TOML, lacks the table, or the table holds a value that is not allowed.
     """
-    text, data = _read_toml(path)
+    text, data = _read_toml(path, f"there is no file {path}; a TOML file with a table [{name}] is wanted")
     if not isinstance(data.get(name), dict):
         raise RecipeError(f"{path} has no table [{name}]")
     return _validate(path, text, section, data[name], name)
 
 
-def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, Any]]:
+    """Return a file's text and what it holds; ``missing`` is what to say where there is none."""
     try:
         text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
     except FileNotFoundError as error:
-        raise RecipeError(f"there is no recipe {path}; `factory init {path}` writes one") from error
+        raise RecipeError(missing) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}") from error
+        raise RecipeError(f"{path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {path} is not TOML: {error}") from error
+        raise RecipeError(f"{path} is not TOML: {error}") from error
 
 
 def _validate(path: Path, text: str, section: type[Section], data: dict[str, Any], *table: str) -> Section:

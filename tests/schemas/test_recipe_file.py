@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import RecipeError
-from schemas.recipe_file import find_line, load_recipe
+from schemas.merging import MergeSettings
+from schemas.recipe_file import find_line, load_recipe, load_table
 
 SMALL = """\
 name = "small"
@@ -184,6 +185,19 @@ def test_a_file_that_is_no_recipe(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'name = "caf\xe9"')
     with pytest.raises(RecipeError, match=r"latin\.toml cannot be read: .*utf-8"):
         load_recipe(tmp_path / "latin.toml")
+
+
+def test_a_file_of_other_settings_is_not_called_a_recipe(tmp_path):
+    def refuse_table(path):
+        with pytest.raises(RecipeError) as refused:
+            load_table(path, "merge", MergeSettings)
+        return str(refused.value)
+
+    path = tmp_path / "merge.toml"
+    assert refuse_table(path) == f"there is no file {path}; a TOML file with a table [merge] is wanted"
+    path.write_text("name = ")
+    assert refuse_table(path).startswith(f"{path} is not TOML: ")
+    assert refuse_table(tmp_path).startswith(f"{tmp_path} cannot be read: ")
 
 
 LAYOUT = '''\
