@@ -15,6 +15,7 @@ from schemas.ids import Json, content_id, file_digest
 from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.recipe import EXECUTION_FIELDS, Recipe
 from schemas.tables import BuildModels
+from warehouse.lake import Lake
 from warehouse.user_sql import check_sql
 
 Role = Literal["teacher", "translator", "reward", "policy", "judge"]
@@ -167,3 +168,20 @@ def _file_digests(path: str) -> list[str]:
         return [file_digest(file) for file in find_files(path)[0]]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def check_limit(build: Build, lake: Lake, limit: int | None) -> None:
+    """Refuse a limit below what the build has read already, since it would bound nothing that is paid for.
+
+    Raises:
+        InputError: so it is.
+    """
+    if limit is None:
+        return
+    most = sum(min(limit, source.limit or limit) for source in build.recipe.prompts)
+    sql = "SELECT count(*) FROM build_prompts WHERE config_id = ?"
+    if (num_read := int(lake.query(sql, [build.config_id]).item())) > most:
+        raise InputError(
+            f"--limit {limit} allows {most:,} prompts, and the build has read {num_read:,} already, all of which would be "
+            "worked on; leave the limit away, or try the recipe under another name"
+        )

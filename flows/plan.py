@@ -12,7 +12,7 @@ from rich.console import Console
 from factory.engines.langid import LanguageDetector
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
-from flows.identity import Build, Lane, resolve_build
+from flows.identity import Build, Lane, check_limit, resolve_build
 from flows.report import make_table
 from schemas.models import Teacher
 from schemas.reasons import TRANSIENT_REASONS
@@ -50,6 +50,7 @@ def make_plan(recipe: Recipe, *, limit: int | None = None) -> list[PlannedLane]:
     """Read the sources and the warehouse; nothing is written and no model is started."""
     build = resolve_build(recipe)
     with _open_scratch(recipe) as lake:
+        check_limit(build, lake, limit)
         use_build(lake, build.config_id)
         return _Planner(build, lake, limit).lanes()
 

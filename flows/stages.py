@@ -16,7 +16,7 @@ from factory.stages.sampling import Sampler
 from factory.stages.scoring import Scorer
 from factory.stages.sources import identify_sources, read_source
 from factory.stages.translation import Translator
-from flows.identity import Lane, teacher_lane
+from flows.identity import Lane, check_limit, teacher_lane
 from flows.lanes import LaneJob, Run
 from flows.progress import Board
 from schemas.errors import InputError
@@ -51,6 +51,7 @@ def read_prompts(run: Run) -> int:
     Files that the build has read to their end are not read again, unless they were written to meanwhile.
     """
     recipe, config_id = run.build.recipe, run.build.config_id
+    check_limit(run.build, run.lake, run.limit)
     stamps = _stamp_sources(recipe.prompts)
     sources_id = identify_sources(recipe.prompts, [recipe.prompt_gates.model_dump(mode="json"), run.limit])
     if run.lake.query("SELECT 1 FROM reads WHERE config_id = ? AND sources_id = ?", [config_id, sources_id]).height:

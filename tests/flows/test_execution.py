@@ -71,7 +71,7 @@ def test_files_are_read_again_only_when_their_bytes_or_the_limit_changed(write_r
     file.write_bytes(file.read_bytes())
     again = build(path, engines, until="read")
     assert again.counts.equals(first.counts)
-    for changed in ({"limit": 5}, {}):
+    for changed in ({"limit": 50}, {}):
         if not changed:
             write_prompts(file, 41)
         with pytest.raises(InputError, match="the disk is gone"):
@@ -206,6 +206,9 @@ def test_stages_and_limits(write_recipe, engines):
     summary = build(path, engines, until="sample", limit=3)
     assert summary.export_path is None
     assert Counter(task for task, *_ in engines.asked()) == {"translate": 9 + 9, "generate": 24}
+    for act in (build, lambda path, _, limit: make_plan(load_recipe(path), limit=limit)):
+        with pytest.raises(InputError, match="--limit 2 allows 2 prompts, and the build has read 3 already"):
+            act(path, engines, limit=2)
     with pytest.raises(FactoryError, match=r"no stage 'polish'; allowed are read, translate, .*export"):
         build(path, engines, until="polish")
 
