@@ -54,7 +54,9 @@ AsOf = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, max=MAX_LIMIT, help="Only the first N prompts of each source.")
 ]
-BuildName = Annotated[str | None, typer.Option("--build", help="A build's name or config id; default: the latest.")]
+BuildName = Annotated[
+    str | None, typer.Option("--build", help="A build's name or config id (its beginning will do); default: latest.")
+]
 
 
 def main() -> None:

@@ -37,6 +37,9 @@ VIEWS = (
 )
 """Every view, each after those that it reads."""
 
+MIN_ID_CHARS = 6
+"""How much of a config id must be given to name a build by its beginning."""
+
 _INSTALLING = threading.Lock()
 """DuckDB refuses to replace a view that another cursor is replacing."""
 
@@ -77,12 +80,12 @@ def use_build(lake: Lake, config_id: str | None) -> None:
 
 
 def latest_build(lake: Lake, name: str | None = None) -> str | None:
-    """Return the config id of the build that was run last, of those of a name (or a config id); none when there is none.
+    """Return the config id of the build that was run last, of those of a name; none when there is none.
 
-    Builds of online rounds are meant only where they are named.
+    A config id, or its beginning, names a build too. Builds of online rounds are meant only where they are named.
 
     Raises:
-        WarehouseError: there are builds, but none of that name.
+        WarehouseError: there are builds, but none of that name; or several config ids begin with it.
     """
     builds = lake.query(
         "SELECT config_id, name, (recipe::JSON ->> '$.round')::INTEGER AS round FROM builds ORDER BY recorded_at DESC, run_id DESC"
@@ -90,8 +93,21 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
     for config_id, label, number in builds.iter_rows():
         if name in (label, config_id) or (name is None and not number):
             return str(config_id)
-    if name is None:
-        return None
+    return None if name is None else _find_beginning(builds, name)
+
+
+def _find_beginning(builds: pl.DataFrame, name: str) -> str:
+    """Return the one config id that begins with a name that is long enough to be meant as its beginning."""
+    found = {
+        str(config_id): label
+        for config_id, label, _ in builds.iter_rows()
+        if len(name) >= MIN_ID_CHARS and config_id.startswith(name)
+    }
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        several = ", ".join(sorted(f"{label} ({config_id})" for config_id, label in found.items()))
+        raise WarehouseError(f"several config ids begin with {name!r}: {several}; name one whole")
     known = ", ".join(dict.fromkeys(builds["name"])) or "none yet"
     raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}")
 

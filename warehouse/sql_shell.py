@@ -30,7 +30,7 @@ One statement that reads, over as many lines as you like, ended by a semicolon.
 def open_for_reading(settings: WarehouseSettings, *, as_of: int | None = None, build: str | None = None) -> Lake:
     """Open a warehouse for queries that other people wrote: nothing can be changed, no file outside it can be read.
 
-    The views speak of ``build`` (a name or a config id; none: the latest). From here on DuckDB itself refuses every
+    The views speak of ``build`` (see ``latest_build``; none: the latest). From here on DuckDB itself refuses every
     other file and address, and every change of its settings.
     """
     lake = Lake.open(settings, read_only=True, as_of=as_of)

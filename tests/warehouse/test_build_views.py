@@ -65,6 +65,23 @@ def test_builds_side_by_side_see_their_own_rows(tmp_path: Path) -> None:
             latest_build(lake, "other")
 
 
+def test_a_build_is_found_by_the_beginning_of_its_config_id(tmp_path: Path) -> None:
+    with open_lake(tmp_path) as lake:
+        for config_id in ("3ee15e7e01", "3ee15e7e02", "7c4a9d1200"):
+            Facts(config_id=config_id).write(lake)
+        Facts(make_recipe(name="7c4a9d"), config_id="ffffffffff").write(lake)
+        assert latest_build(lake, "7c4a9d1") == "7c4a9d1200"
+        assert latest_build(lake, "3ee15e7e02") == "3ee15e7e02"
+        assert latest_build(lake, "7c4a9d") == "ffffffffff"  # a name comes first
+        with pytest.raises(WarehouseError, match="no build is named '7c4a'; the warehouse has: "):
+            latest_build(lake, "7c4a")
+        several = (
+            r"several config ids begin with '3ee15e7e': small \(3ee15e7e01\), small \(3ee15e7e02\); name one whole"
+        )
+        with pytest.raises(WarehouseError, match=several):
+            latest_build(lake, "3ee15e7e")
+
+
 def test_views_are_empty_without_a_build(tmp_path: Path) -> None:
     with open_lake(tmp_path) as lake:
         assert latest_build(lake) is None
