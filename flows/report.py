@@ -16,7 +16,7 @@ def print_summary(summary: BuildSummary) -> None:
     console = Console()
     console.print(make_table(summary.counts, f"build {summary.name} · {summary.config_id}"))
     sent = f"{summary.num_sent:,} requests sent" if summary.num_sent else "nothing was left to send"
-    console.print(f"{sent}; {summary.seconds:,.1f} s; snapshot {summary.snapshot}")
+    console.print(f"build: {sent}; {summary.seconds:,.1f} s; snapshot {summary.snapshot}")
     if summary.export_path:
         console.print(f"shards: {summary.export_path}", soft_wrap=True)
     if summary.policy:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from factory.engines.base import Engine, Reply
 from factory.engines.open import Task
-from flows.execution import execute_build
+from flows.execution import BuildSummary, execute_build
 from flows.policy import PolicySummary, train_policy
+from flows.policy_rows import Stand
+from flows.report import print_summary
 from schemas.models import Model
 from schemas.recipe import Recipe
 from schemas.recipe_file import load_recipe
@@ -79,6 +82,14 @@ def test_a_policy_goes_on_step_by_step(write_recipe, tmp_path, monkeypatch):
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         configs = lake.query("SELECT config FROM steps WHERE step = 'online_1' ORDER BY recorded_at")["config"]
     assert [json.loads(config)["train"]["beta"] for config in configs] == [0.1, 0.3]
+
+
+def test_what_a_summary_counts_are_the_builds_own_requests(capsys):
+    """A policy's steps send requests too, which are not among them."""
+    base = Stand("base", "models/base", "c", {})
+    summary = BuildSummary("small", "id", 7, 0, pl.DataFrame({"stage": ["read"]}), None, 1.0)
+    print_summary(replace(summary, policy=PolicySummary("p", (base,), base)))
+    assert "build: nothing was left to send; 1.0 s; snapshot 7" in capsys.readouterr().out
 
 
 def check_tables(recipe: Recipe, summary: PolicySummary) -> None:
