@@ -109,6 +109,7 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Fra
     for part in rows.gather(landed):
         run.check_stop()
         run.lake.append("prompts", part.rows)
+        _refuse_moved(run, part.rows)
         own = part.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
         num_new += run.lake.append("build_prompts", own)
         members.add(own)
@@ -117,6 +118,34 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Fra
         num_rejected += part.rejections.height
     run.board.say(f"  read · {source.name}: {num_read:,} rows, {num_new:,} new prompts, {num_rejected:,} rejected")
     return num_new
+
+
+def _refuse_moved(run: Run, prompts: pl.DataFrame) -> None:
+    """Refuse prompts that the warehouse knows as other rows, where recorded answers go by the row.
+
+    Raises:
+        InputError: it does; says which.
+    """
+    teachers = [lane.model for lane in recorded_lanes(run)]
+    if not any(
+        isinstance(model, Teacher) and model.recorded and model.recorded.join == "source_row" for model in teachers
+    ):
+        return
+    known = run.lake.query(
+        "SELECT prompt_id, source AS old_source, source_row AS old_row "
+        "FROM prompts JOIN (SELECT unnest(?) AS prompt_id) USING (prompt_id)",
+        [prompts["prompt_id"].to_list()],
+    )
+    moved = prompts.join(known, on="prompt_id").filter(
+        (pl.col("source") != pl.col("old_source")) | pl.col("source_row").ne_missing(pl.col("old_row"))
+    )
+    if not moved.is_empty():
+        source, row, old_source, old_row = moved.select("source", "source_row", "old_source", "old_row").row(0)
+        raise InputError(
+            f"the prompt of row {row!r} of source {source!r} came into this warehouse as row {old_row!r} of {old_source!r}; "
+            "recorded answers that are joined by source_row would be another prompt's: join them by prompt_text, or use "
+            "another warehouse"
+        )
 
 
 def _report_gone(run: Run, members: Frames) -> None:
