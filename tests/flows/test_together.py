@@ -18,7 +18,7 @@ from flows import stages
 from flows.execution import execute_build
 from flows.identity import resolve_build
 from flows.lanes import BuildStoppedError, hold_when_free
-from schemas.errors import HeldError, WarehouseError
+from schemas.errors import HeldError, InputError, WarehouseError
 from schemas.recipe_file import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.direct import DirectEngines
@@ -321,3 +321,9 @@ model = "{tmp_path}/models/north"
         assert (rows[chosen]["origin"], rows[chosen]["prompt_id"]) == ("recorded", prompt_id)
         assert rows[rejected_id]["teacher"] == "north"
         assert margin == rows[chosen]["reward"] - rows[rejected_id]["reward"]
+
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(file.read_text().replace('"row-4"', '"moved"'))
+    moved = "the prompt of row 'moved' of source 'questions' came into this warehouse as row 'row-4' of 'questions'; "
+    with pytest.raises(InputError, match=re.escape(moved)):
+        build(path)
