@@ -26,6 +26,10 @@ MAX_SNAPSHOT = 2**63 - 1
 """DuckLake numbers its snapshots with 64 bits."""
 
 
+STOPPED = 130
+"""The exit code of a command that the user has stopped, as shells give it for Ctrl-C."""
+
+
 class DefaultGroup(TyperGroup):
     """Commands of which `run` is meant where none is named."""
 
@@ -65,10 +69,10 @@ def main() -> None:
         app(standalone_mode=False)
     except FactoryError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(STOPPED if _is_stop(error) else 1)
     except KeyboardInterrupt:
         print("stopped; what was answered is committed, and the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(STOPPED)
     except BrokenPipeError:  # whoever read our output has seen enough, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except typer.Exit as error:
@@ -353,6 +357,11 @@ def evaluate_confusion(
     from flows.confusion import measure_confusion
 
     measure_confusion(file, text=text, language=language, group=group, output=output)
+
+
+def _is_stop(error: FactoryError) -> bool:
+    lanes = sys.modules.get("flows.lanes")  # which is there wherever a build can have been stopped
+    return lanes is not None and isinstance(error, lanes.BuildStoppedError)
 
 
 def _load(path: Path) -> "Recipe":

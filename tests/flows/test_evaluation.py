@@ -1,6 +1,9 @@
 """Whole evaluations over a real lake, with engines in this process that answer by rule."""
 
 import json
+import os
+import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,6 +28,7 @@ from schemas.reasons import Reason
 from schemas.recipe_file import load_recipe, load_table
 from schemas.settings import WarehouseSettings
 from schemas.tables import TABLES
+from tests.factory.engines.scripted_server import ScriptedServer, completion
 from tests.flows.direct import DirectEngines
 from warehouse.lake import Lake
 
@@ -357,6 +361,22 @@ def test_a_stopped_evaluation_goes_on(settings, warehouse):
     result = evaluate(settings, warehouse, quiet=True, open_engine=second)
     assert first.asked + second.asked == {"long": 24, "short": 24, "judge": 48}
     assert rows_of(result)["all"]["num_wins"] == 48
+
+
+def test_a_command_that_was_interrupted_exits_as_by_ctrl_c(settings, tmp_path, monkeypatch, capsys):
+    async def interrupt(call):
+        os.kill(os.getpid(), signal.SIGINT)
+        return completion("fine")
+
+    with ScriptedServer(interrupt) as server:
+        file, run = tmp_path / "evaluation.toml", f'engine = "openai", run = {{ urls = ["{server.url}"] }}'
+        file.write_text(file.read_text().replace('model = "./long"', f'model = "long", {run}'))
+        words = ["evaluate", "winrate", "--settings", str(file), "--warehouse", str(tmp_path / "lake")]
+        monkeypatch.setattr(sys, "argv", ["factory", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.endswith("error: the build was stopped; the same command goes on from there\n")
 
 
 def test_recorded_answers_are_judged_like_any(settings, warehouse, tmp_path):
