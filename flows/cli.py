@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     from schemas.recipe import Recipe
     from schemas.settings import WarehouseSettings
 
-
 MAX_LIMIT = 1_000_000_000
 """More prompts than any source has; a limit above it is a slip."""
 
 MAX_SNAPSHOT = 2**63 - 1
 """DuckLake numbers its snapshots with 64 bits."""
-
 
 STOPPED = 130
 """The exit code of a command that the user has stopped, as shells give it for Ctrl-C."""
@@ -66,22 +64,22 @@ BuildName = Annotated[
 def main() -> None:
     """Run the command line; a mistake that the user can mend is one sentence, not a traceback."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except FactoryError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(STOPPED if _is_stop(error) else 1)
-    except KeyboardInterrupt:
-        print("stopped; what was answered is committed, and the same command goes on from there", file=sys.stderr)
-        sys.exit(STOPPED)
     except BrokenPipeError:  # whoever read our output has seen enough, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors know how to show themselves
             error.show()
             sys.exit(error.exit_code)
         raise
+    else:
+        if code == STOPPED:  # what typer makes of Ctrl-C
+            print("stopped; what was answered is committed, and the same command goes on from there", file=sys.stderr)
+        if code:
+            sys.exit(code)
 
 
 @app.command()

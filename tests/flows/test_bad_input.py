@@ -1,6 +1,7 @@
 """Bad input of every kind through a whole build: one clear sentence, or a rejection with its reason."""
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -134,6 +135,20 @@ def reasons(path: Path, stage: str) -> dict[str, int]:
 def texts_of(path: Path, table: str = "completions") -> list[str]:
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
         return lake.query(f"SELECT text FROM {table} ORDER BY text")["text"].to_list()
+
+
+class Interrupted(io.StringIO):
+    def read(self, size: int | None = -1) -> str:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_at_any_place_is_a_sentence_and_130(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Interrupted())
+    monkeypatch.setattr(sys, "argv", ["factory", "sql", "-"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.startswith("stopped; what was answered is committed")
 
 
 # Recipes

@@ -16,6 +16,7 @@ import pytest
 
 from factory.engines.base import Failure, Reply, Request
 from flows import cli, evaluation_report
+from flows import evaluation as evaluation_flow
 from flows.evaluation import EvaluationResult, evaluate
 from flows.evaluation_report import find_settings
 from flows.execution import execute_build
@@ -293,6 +294,18 @@ def test_a_limit_takes_the_same_prompts_every_time(played):
     assert result.evaluation.evaluation_id != played.result.evaluation.evaluation_id
 
 
+def test_of_a_build_that_has_grown_a_limit_takes_no_more_prompts(settings, warehouse, monkeypatch):
+    """Of another build's held-out prompts, as many: those that are first now, and no longer those that were."""
+    monkeypatch.setattr(evaluation_flow, "_identify_prompts", lambda _: "the same build")
+    few = change(settings, limit=2)
+    first = evaluate(few, warehouse, quiet=True, open_engine=Engines(prefer_long))
+    file = Path(settings.prompts.path)
+    file.write_text("".join(line.replace('"q": "', '"q": "and ') + "\n" for line in file.read_text().splitlines()))
+    second = evaluate(few, warehouse, quiet=True, open_engine=Engines(prefer_long))
+    assert second.evaluation.evaluation_id == first.evaluation.evaluation_id
+    assert {row["num_prompts"] for row in second.rates.to_dicts()} == {2, 8}
+
+
 def test_a_changed_file_is_another_evaluation_and_asks_only_what_is_new(settings, warehouse):
     first = evaluate(settings, warehouse, quiet=True, open_engine=Engines(prefer_long))
     file = Path(settings.prompts.path)
@@ -365,7 +378,8 @@ def test_a_stopped_evaluation_goes_on(settings, warehouse):
 
 def test_a_command_that_was_interrupted_exits_as_by_ctrl_c(settings, tmp_path, monkeypatch, capsys):
     async def interrupt(call):
-        os.kill(os.getpid(), signal.SIGINT)
+        if call.number == 0:
+            os.kill(os.getpid(), signal.SIGINT)
         return completion("fine")
 
     with ScriptedServer(interrupt) as server:
