@@ -21,7 +21,7 @@ from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import identify_sources, read_source
 from flows.execution import stop_on_signal
 from flows.identity import Lane, make_model_rows, reward_lane, teacher_lane
-from flows.lanes import LaneJob, OpenEngine, check_stop, run_lane
+from flows.lanes import LaneJob, OpenEngine, check_stop, hold_when_free, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
 from flows.stages import detector, land_recorded, sampling_job, scoring_job, signature
@@ -34,6 +34,8 @@ from schemas.settings import RunSettings, WarehouseSettings
 from warehouse.build_views import latest_build, use_build
 from warehouse.games import games_with_verdicts, pending_games, pending_scored_games, use_games
 from warehouse.lake import Lake
+from warehouse.staging import Derived, Frames, replace_rows
+from warehouse.statements import to_literal
 
 OPEN_GATES = PromptGates(language=False, near_duplicate_similarity=0, max_chars=1_000_000)
 """Prompts of an evaluation are taken as they are; only what is no text, or there twice, is left out."""
@@ -117,7 +119,8 @@ def evaluate(
         board.say(
             f"evaluation {settings.name} ({evaluation.evaluation_id[:8]}) · {settings.a.name} and {settings.b.name}"
         )
-        with lake.lease(f"evaluation {evaluation.evaluation_id}", wait=settings.run.overlap == "wait"):
+        name = f"evaluation {evaluation.evaluation_id}"
+        with hold_when_free(lake, name, stop) if settings.run.overlap == "wait" else lake.lease(name):
             num_prompts = _choose_prompts(run, build_id)
             num_sent = _answer(run) + _judge(run) + _score(run)
             return _summarize(run, num_prompts, num_sent)
@@ -195,7 +198,9 @@ def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
     if num_seen:
         run.board.say(f"  warning: {num_seen:,} of {chosen.height:,} prompts are training prompts of this warehouse")
     members = chosen.select(pl.lit(evaluation_id).alias("config_id"), "prompt_id").unique()
-    lake.append("build_prompts", members)
+    with Frames("build_prompts") as frames:  # in place of those of a build that has grown since
+        frames.add(members)
+        replace_rows(lake, {"build_prompts": Derived(f"config_id = {to_literal(evaluation_id)}", frames.select)})
     others = {lane.settings_id: lane for lane in (evaluation.judge, evaluation.reward) if lane is not None}
     lake.append("build_models", make_model_rows(evaluation_id, (*evaluation.models, *others.values())))
     use_build(lake, evaluation_id)

@@ -281,13 +281,13 @@ class Lake:
             return sorted(path for (path,) in cursor.execute(sql).fetchall())
 
     @contextlib.contextmanager
-    def lease(self, name: str, *, wait: bool = False) -> Iterator[None]:
+    def lease(self, name: str) -> Iterator[None]:
         """Hold a name, alone among all processes that use this warehouse, for the length of a ``with`` block.
 
         Raises:
-            HeldError: somebody else holds it and ``wait`` is false; says which process on which machine.
+            HeldError: somebody else holds it; says which process on which machine.
         """
-        with self._locks.hold(name, wait=wait):
+        with self._locks.hold(name, wait=False):
             yield
 
     @contextlib.contextmanager

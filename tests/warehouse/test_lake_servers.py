@@ -1,12 +1,14 @@
 """The lake on Postgres and on object storage."""
 
 import os
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from flows.lanes import hold_when_free
 from schemas.errors import WarehouseError
 from schemas.settings import WarehouseSettings
 from tests.services import POSTGRES_PASSWORD
@@ -91,6 +93,7 @@ with Lake.open(settings) as lake, lake.lease("sample/تجربة"):
     print("held", flush=True)
     sys.stdin.readline()
 """
+    imports = "import threading\nfrom flows.lanes import hold_when_free"
     holder = start(settings, body)
     assert read_line(holder) == "held"
     with Lake.open(settings) as lake:
@@ -100,10 +103,9 @@ with Lake.open(settings) as lake, lake.lease("sample/تجربة"):
         with lake.lease("another"):
             assert lake.append("selections", make_selections(["p"])) == 1
         kill(holder)
-        with lake.lease("sample/تجربة", wait=True):
-            waiter = start(
-                settings, body.replace('")', '", wait=True)').replace("with", "print('up', flush=True)\nwith")
-            )
+        with hold_when_free(lake, "sample/تجربة", threading.Event()):
+            waits = body.replace("lake.lease(", "hold_when_free(lake, ").replace('")', '", threading.Event())', 1)
+            waiter = start(settings, waits.replace("with", f"{imports}\nprint('up', flush=True)\nwith", 1))
             assert read_line(waiter) == "up"
         assert read_line(waiter) == "held"
         kill(waiter)
