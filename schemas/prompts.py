@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from schemas.section import Section, check_languages, resolve_path
+from schemas.section import Section, check_languages, resolve_name, resolve_path
 
 
 class PromptColumns(Section):
@@ -45,6 +45,11 @@ class PromptSource(Section):
     @classmethod
     def _resolve_path(cls, value: str | None, info: ValidationInfo) -> str | None:
         return None if value is None else resolve_path(value, info)
+
+    @field_validator("dataset")
+    @classmethod
+    def _resolve_dataset(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else resolve_name(value, info)
 
     @field_validator("language")
     @classmethod

@@ -23,7 +23,7 @@ from schemas.section import Section, check_languages
 from schemas.settings import RunSettings, WarehouseSettings
 from schemas.training import TrainSettings
 
-_PATH_FIELDS = frozenset({"path", "model", "adapter", "chat_template", "sql"})
+_PATH_FIELDS = frozenset({"path", "dataset", "model", "adapter", "chat_template", "sql"})
 
 
 EXECUTION_FIELDS = frozenset({"run", "warehouse"})

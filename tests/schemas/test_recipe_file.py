@@ -58,6 +58,16 @@ def test_paths_are_meant_from_the_recipes_folder(tmp_path):
     assert recipe.warehouse.catalog == "lake/catalog.sqlite"
 
 
+def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "recipe.toml"
+    for given, meant in (("./data", "data"), ("data", "data"), ("org/name", None)):
+        path.write_text(SMALL.replace('path = "p.jsonl"', f'dataset = "{given}"'), encoding="utf-8")
+        recipe = load_recipe(path)
+        assert recipe.prompts[0].dataset == (str(tmp_path / meant) if meant else given)
+        assert recipe.identity()["prompts"][0]["dataset"] == (meant or given)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "sentence"),
     [
