@@ -125,7 +125,7 @@ def retry(
     """Forget final failures with these reasons, so that the next run sends their requests again."""
     from flows.commands import forget_failures
 
-    print(f"{forget_failures(_load(recipe), reason):,} requests will be sent again by the next run")
+    print(forget_failures(_load(recipe), reason))
 
 
 @app.command()

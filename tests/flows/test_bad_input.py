@@ -359,7 +359,17 @@ def test_transient_failures_are_tried_again_and_poison_waits_for_a_retry(write, 
     assert (reasons(path, "sample"), reasons(path, "score")) == ({"server_error": 1}, {"poison": 1})
     assert build(path).num_sent == 1 + 1
     assert (reasons(path, "sample"), reasons(path, "score")) == ({}, {"poison": 1})
-    assert refused("retry", path, "--reason", "bad luck").startswith("there is no reason 'bad luck'; allowed are empty")
+    retried = "reasons that can be retried are prompt_too_long, refused_by_engine, poison, invalid_reply, lost_content"
+    assert refused("retry", path, "--reason", "bad luck").startswith(f"there is no reason 'bad luck'; {retried}")
+    said = refused("retry", path, "--reason", "poison", "--reason", "wrong_language")
+    assert said.startswith("'wrong_language' cannot be retried: that is a verdict of the recipe's gates, sources or ")
+    assert retried in said
+    monkeypatch.setattr(sys, "argv", ["factory", "retry", str(path), "--reason", "truncated"])
+    main()
+    assert capsys.readouterr().out == (
+        "0 requests will be sent again by the next run; "
+        "what gates or sources have rejected as truncated cannot be retried, and changes with the recipe\n"
+    )
     monkeypatch.setattr(sys, "argv", ["factory", "retry", str(path), "--reason", "poison"])
     main()
     assert capsys.readouterr().out == "1 requests will be sent again by the next run\n"
