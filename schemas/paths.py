@@ -22,3 +22,14 @@ def complete_name(name: str, folder: Path | None) -> str:
     """
     is_there = folder is not None and name != "" and (glob.has_magic(name) or (folder / name).exists())
     return complete_path(name, folder) if is_there or is_path(name) else name
+
+
+def split_glob(pattern: str) -> tuple[Path, str]:
+    """Return the folder above all that a glob names, and the glob below it; a path's last name is its glob.
+
+    A folder of that very name comes before what its brackets would stand for.
+    """
+    parts = Path(pattern).parts
+    magic = (at for at, part in enumerate(parts) if glob.has_magic(part) and not Path(*parts[: at + 1]).is_dir())
+    plain = next(magic, len(parts) - 1)
+    return Path(*parts[:plain]), str(Path(*parts[plain:]))

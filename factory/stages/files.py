@@ -1,7 +1,6 @@
 """Rows of Parquet, JSONL and CSV files and of Hugging Face datasets as plain dictionaries, one at a time."""
 
 import csv
-import glob
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from factory.engines.base import Failure
 from schemas.errors import InputError
+from schemas.paths import split_glob
 from schemas.reasons import Reason
 
 if TYPE_CHECKING:
@@ -142,11 +142,8 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
     if Path(pattern).is_file():
         paths, base = [Path(pattern)], None
     else:
-        parts = Path(pattern).parts
-        magic = (at for at, part in enumerate(parts) if glob.has_magic(part) and not Path(*parts[: at + 1]).is_dir())
-        plain = next(magic, len(parts) - 1)
-        base = Path(*parts[:plain])
-        paths = sorted(path for path in base.glob(str(Path(*parts[plain:]))) if path.is_file())
+        base, below = split_glob(pattern)
+        paths = sorted(path for path in base.glob(below) if path.is_file())
     if not paths:
         raise InputError(f"no file at {pattern}")
     for path in paths:

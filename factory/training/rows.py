@@ -10,6 +10,7 @@ from typing import Any
 
 from factory.stages.files import SUFFIXES, RawRow, read_dataset_columns, read_dataset_rows, read_file_rows
 from schemas.errors import InputError
+from schemas.paths import split_glob
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
 
@@ -91,11 +92,10 @@ def has_eval_split(settings: TrainSettings) -> bool:
 
 def find_files(pattern: str) -> list[Path]:
     """Return the files that a path or a glob names, in the order of their names."""
-    path = Path(pattern)
-    if path.is_file():
-        return [path]
-    base = Path(path.anchor or ".")
-    return sorted(found for found in base.glob(str(path.relative_to(path.anchor))) if found.is_file())
+    if Path(pattern).is_file():
+        return [Path(pattern)]
+    base, below = split_glob(pattern)
+    return sorted(found for found in base.glob(below) if found.is_file())
 
 
 def _find_shards(folder: Path, config: str, split: str) -> str:

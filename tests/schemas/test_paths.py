@@ -6,7 +6,7 @@ import pytest
 
 from schemas.merging import MergeSettings
 from schemas.models import Model
-from schemas.paths import complete_name
+from schemas.paths import complete_name, split_glob
 from schemas.recipe_file import load_table
 from schemas.training import TrainSettings, load_train_settings
 
@@ -74,3 +74,11 @@ def test_a_servers_model_is_what_the_server_calls_it(folder):
 
 def test_a_glob_is_a_path(folder):
     assert complete_name("rows/*.jsonl", folder) == str(folder / "rows" / "*.jsonl")
+
+
+def test_a_glob_begins_where_no_folder_is_called_so(tmp_path):
+    (tmp_path / "exp[1]" / "a").mkdir(parents=True)
+    assert split_glob(f"{tmp_path}/exp[1]/*.jsonl") == (tmp_path / "exp[1]", "*.jsonl")
+    assert split_glob(f"{tmp_path}/exp[1]/*/x.jsonl") == (tmp_path / "exp[1]", "*/x.jsonl")
+    assert split_glob(f"{tmp_path}/exp[2]/x.jsonl") == (tmp_path, "exp[2]/x.jsonl")
+    assert split_glob("x.jsonl") == (Path(), "x.jsonl")
