@@ -1,6 +1,7 @@
 """Reading prompt sources: rows of many shapes in, conversations with a language and a row id out."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -32,7 +33,13 @@ without one, the place again. A row with a ``reason`` (null = none) could not be
 ROLES = ("system", "user", "assistant")
 
 HOPELESS_ROWS = 1000
-"""A source whose first rows, as many as this, are all of the wrong shape is refused as a whole."""
+"""A source whose first rows, as many as this, are all of the wrong shape or no UTF-8 is refused as a whole."""
+
+NO_UTF8 = "no UTF-8"
+"""How the detail of a row begins, after its place, whose bytes are no text."""
+
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""What stands for a byte in the text of a CSV or TSV file that is no UTF-8."""
 
 
 def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
@@ -92,7 +99,7 @@ def open_rows(source: PromptSource, labels: Sequence[str] = ()) -> Iterator[RawR
 
 
 def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
-    """Pass rows on, unless all of the first have the reason ``INVALID_ROW``: then the mapping is wrong, not a row.
+    """Pass rows on, unless all of the first are of the wrong shape or no UTF-8: then mapping or file is wrong, not a row.
 
     Raises:
         InputError: with the detail of the first row.
@@ -100,7 +107,8 @@ def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
     bad: list[Row] = []
     for row in rows:
         bad.append(row)
-        if row["reason"] != Reason.INVALID_ROW:
+        is_no_utf8 = row["reason"] == Reason.INVALID_TEXT and f": {NO_UTF8}: " in row["detail"]
+        if row["reason"] != Reason.INVALID_ROW and not is_no_utf8:
             break
         if len(bad) == HOPELESS_ROWS:
             raise InputError(f"no row of '{name}' can be read; the first: {bad[0]['detail']}")
@@ -128,7 +136,7 @@ def _read_row(raw: RawRow, source: PromptSource) -> Row:
     if raw.value is not None:
         try:
             row |= _map_columns(raw, source)
-            fault = _find_fault(row)
+            fault = _find_fault(row, raw.where)
         except LookupError as error:
             fault = Failure(Reason.INVALID_ROW, str(error.args[0]))
         except TypeError as error:
@@ -197,6 +205,8 @@ def _text(value: object, column: str) -> str:
     return value
 
 
-def _find_fault(row: Row) -> Failure | None:
+def _find_fault(row: Row, where: str) -> Failure | None:
     texts = [row["source_row"], row["language"], *(message["content"] for message in row["messages"])]
+    if where.rpartition(":")[0].endswith((".csv", ".tsv")) and (escaped := _ESCAPED.search("".join(texts))):
+        return Failure(Reason.INVALID_TEXT, f"{NO_UTF8}: byte 0x{ord(escaped[0]) - 0xDC00:02x}")
     return next((fault for text in texts if (fault := find_text_fault(text))), None)

@@ -156,6 +156,22 @@ def test_a_csv_row_of_another_width_and_bytes_that_are_no_utf8_are_rejected(tmp_
     assert [row["reason"] for row in read(make_source(path, prompt="q"))] == [None, "invalid_row", "invalid_text"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_a_file_whose_every_row_is_no_utf8_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    lines = ['{"q": "café"}', '{"q": "où"}'] if kind == "jsonl" else ["q", "café", "où"]
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+    with pytest.raises(InputError, match=rf"no row of 'mine' can be read; the first: a\.{kind}:\d: no UTF-8: .*0xe9"):
+        read(make_source(path, prompt="q"))
+    path.write_bytes("\n".join([*lines, lines[-1].replace("où", "fine")]).encode("latin-1"))
+    assert [row["reason"] for row in read(make_source(path, prompt="q"))] == ["invalid_text", "invalid_text", None]
+
+
+def test_half_of_a_surrogate_pair_in_json_is_no_byte(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"q": "caf\udce9"}])
+    assert "half of a surrogate pair, U+DCE9" in read(make_source(path, prompt="q"))[0]["detail"]
+
+
 def test_quotes_that_are_not_well_formed_are_ordinary_characters_in_a_tsv(tmp_path: Path) -> None:
     texts = ["Plain", '"Quoted" word', '"To be, or not to be?', "Four", '"Whole"', 'a 19" screen']
     path = tmp_path / "a.tsv"
