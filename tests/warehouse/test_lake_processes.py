@@ -167,9 +167,9 @@ with Lake.open(settings) as lake, lake.lease("sample/تجربة"):
         kill(holder)
         with lake.lease("sample/تجربة"), pytest.raises(WarehouseError, match="is held by"), lake.lease("sample/تجربة"):
             pass
-        waiter = start(
-            settings, body.replace('")', '", wait=True)').replace("with Lake", "print('up', flush=True)\nwith Lake")
-        )
+        imports = "import threading\nfrom flows.lanes import hold_when_free\nprint('up', flush=True)\n"
+        waits = body.replace("lake.lease(", "hold_when_free(lake, ").replace('")', '", threading.Event())', 1)
+        waiter = start(settings, waits.replace("with Lake", f"{imports}with Lake"))
         with lake.lease("sample/تجربة"):
             assert read_line(waiter) == "up"
             assert waiter.poll() is None
