@@ -109,7 +109,7 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Fra
     for part in rows.gather(landed):
         run.check_stop()
         run.lake.append("prompts", part.rows)
-        _refuse_moved(run, part.rows)
+        _follow_moved(run, part.rows)
         own = part.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
         num_new += run.lake.append("build_prompts", own)
         members.add(own)
@@ -120,16 +120,14 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Fra
     return num_new
 
 
-def _refuse_moved(run: Run, prompts: pl.DataFrame) -> None:
-    """Refuse prompts that the warehouse knows as other rows, where recorded answers go by the row.
+def _follow_moved(run: Run, prompts: pl.DataFrame) -> None:
+    """Where recorded answers go by the row: have prompts that the warehouse knows as other rows be those of now.
 
     Raises:
-        InputError: it does; says which.
+        InputError: recorded answers were joined by the other rows already.
     """
-    teachers = [lane.model for lane in recorded_lanes(run)]
-    if not any(
-        isinstance(model, Teacher) and model.recorded and model.recorded.join == "source_row" for model in teachers
-    ):
+    lanes = [lane for lane in recorded_lanes(run) if _joins_by_row(lane)]
+    if not lanes:
         return
     known = run.lake.query(
         "SELECT prompt_id, source AS old_source, source_row AS old_row "
@@ -139,13 +137,24 @@ def _refuse_moved(run: Run, prompts: pl.DataFrame) -> None:
     moved = prompts.join(known, on="prompt_id").filter(
         (pl.col("source") != pl.col("old_source")) | pl.col("source_row").ne_missing(pl.col("old_row"))
     )
-    if not moved.is_empty():
+    if moved.is_empty():
+        return
+    has_joined = "SELECT 1 FROM completions WHERE list_contains(?, settings_id) LIMIT 1"
+    if run.lake.query(has_joined, [[lane.settings_id for lane in lanes]]).height:
         source, row, old_source, old_row = moved.select("source", "source_row", "old_source", "old_row").row(0)
         raise InputError(
-            f"the prompt of row {row!r} of source {source!r} came into this warehouse as row {old_row!r} of {old_source!r}; "
-            "recorded answers that are joined by source_row would be another prompt's: join them by prompt_text, or use "
-            "another warehouse"
+            f"the prompt of row {row!r} of source {source!r} was row {old_row!r} of {old_source!r} when recorded answers "
+            "were joined to it, so they may be another prompt's: join them by prompt_text, or use another warehouse"
         )
+    with Frames("prompts") as frames:
+        frames.add(moved.drop("old_source", "old_row"))
+        own = f"prompt_id IN (SELECT prompt_id FROM ({frames.select}))"
+        replace_rows(run.lake, {"prompts": Derived(own, frames.select)})
+
+
+def _joins_by_row(lane: Lane) -> bool:
+    assert isinstance(lane.model, Teacher)
+    return lane.model.recorded is not None and lane.model.recorded.join == "source_row"
 
 
 def _report_gone(run: Run, members: Frames) -> None:

@@ -324,6 +324,30 @@ model = "{tmp_path}/models/north"
 
     file = tmp_path / "prompts.jsonl"
     file.write_text(file.read_text().replace('"row-4"', '"moved"'))
-    moved = "the prompt of row 'moved' of source 'questions' came into this warehouse as row 'row-4' of 'questions'; "
+    moved = "the prompt of row 'moved' of source 'questions' was row 'row-4' of 'questions' when recorded answers "
     with pytest.raises(InputError, match=re.escape(moved)):
         build(path)
+
+
+def test_recorded_answers_are_joined_by_the_rows_of_now(write_recipe, tmp_path):
+    """A build without ids has read the prompts first; then they get ids, in another order, and recorded answers."""
+    write_prompts(tmp_path / "prompts.jsonl", 6)
+    lines = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()[:6]]
+    rows = [line | {"id": str(6 - number)} for number, line in enumerate(lines)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = [{"id": row["id"], "text": f"the answer to: {row['q']}"} for row in rows]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    path = write_recipe(teachers=("north",), **SMALL)
+    text = path.read_text()
+    path.write_text(text.replace(', id = "id"', ""))
+    build(path, until="read")
+    table = '[[teachers]]\nname = "archive"\nengine = "recorded"\n[teachers.recorded]\npath = "answers.jsonl"\n'
+    path.write_text(text.replace("[gates]", f'{table}columns = {{ text = "text", key = "id" }}\n[gates]'))
+    build(path, until="sample")
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        sql = (
+            "SELECT text, messages[1].content FROM completions JOIN prompts USING (prompt_id) WHERE origin = 'recorded'"
+        )
+        found = lake.query(sql).rows()
+    assert len(found) == 6
+    assert all(answer == f"the answer to: {question}" for answer, question in found)
