@@ -21,7 +21,7 @@ from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import identify_sources, read_source
 from flows.execution import stop_on_signal
 from flows.identity import Lane, make_model_rows, reward_lane, teacher_lane
-from flows.lanes import LaneJob, OpenEngine, check_stop, hold_when_free, run_lane
+from flows.lanes import LaneJob, OpenEngine, check_stop, hold_run, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
 from flows.stages import detector, land_recorded, sampling_job, scoring_job, signature
@@ -119,8 +119,7 @@ def evaluate(
         board.say(
             f"evaluation {settings.name} ({evaluation.evaluation_id[:8]}) · {settings.a.name} and {settings.b.name}"
         )
-        name = f"evaluation {evaluation.evaluation_id}"
-        with hold_when_free(lake, name, stop) if settings.run.overlap == "wait" else lake.lease(name):
+        with hold_run(lake, f"evaluation {evaluation.evaluation_id}", settings.run, stop):
             num_prompts = _choose_prompts(run, build_id)
             num_sent = _answer(run) + _judge(run) + _score(run)
             return _summarize(run, num_prompts, num_sent)

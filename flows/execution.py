@@ -15,7 +15,7 @@ import polars as pl
 
 from flows import stages
 from flows.identity import resolve_build
-from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, hold_when_free, run_lane
+from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, hold_run, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
 from schemas.errors import FactoryError
@@ -73,8 +73,7 @@ def execute_build(
             run = replace(run, open_engine=open_engine)
         board.say(f"build {recipe.name} ({build.config_id[:8]}) · {len(recipe.languages)} languages")
         name = f"build {recipe.name} ({build.config_id})"
-        is_alone = hold_when_free(lake, name, stop) if recipe.run.overlap == "wait" else lake.lease(name)
-        with is_alone, _recorded(run):
+        with hold_run(lake, name, recipe.run, stop), _recorded(run):
             num_sent, export_path = _run_stages(run, until)
             counts = stages.count_stages(run)
             snapshot = lake.snapshot()

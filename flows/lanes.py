@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -141,6 +142,11 @@ def hold_when_free(lake: Lake, name: str, stop: threading.Event) -> Iterator[Non
                 break
             stop.wait(_WAIT_SECONDS)
         yield
+
+
+def hold_run(lake: Lake, name: str, settings: RunSettings, stop: threading.Event) -> AbstractContextManager[None]:
+    """Hold the name of a run; while another process does, wait or refuse, as ``overlap`` says."""
+    return hold_when_free(lake, name, stop) if settings.overlap == "wait" else lake.lease(name)
 
 
 def run_lane(run: LaneRun, job: LaneJob) -> int:

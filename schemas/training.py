@@ -57,8 +57,9 @@ class TrainSettings(Section):
     ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all).
     A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
     tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
-    SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times what it was at the start
-    (held out, or in the first step, whichever is higher) stops the run. ``final`` says which weights become the model: those of the last step, or of the best evaluation.
+    SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times what it was at
+    the start (held out, or in the first step, whichever is higher) stops the run. ``final`` says which weights become
+    the model: those of the last step, or of the best evaluation.
     """
 
     model: str = Field(min_length=1)
