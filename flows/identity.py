@@ -178,7 +178,7 @@ def check_limit(build: Build, lake: Lake, limit: int | None) -> None:
     """
     if limit is None:
         return
-    most = sum(min(limit, source.limit or limit) for source in build.recipe.prompts)
+    most = sum(source.limited_to(limit).limit or 0 for source in build.recipe.prompts)
     sql = "SELECT count(*) FROM build_prompts WHERE config_id = ?"
     if (num_read := int(lake.query(sql, [build.config_id]).item())) > most:
         raise InputError(

@@ -218,8 +218,7 @@ class _Planner:
         seen.remember(known)
         self._count(known)
         for source in recipe.prompts:
-            limit = source.limit if self._limit is None else min(self._limit, source.limit or self._limit)
-            for raw in read_source(source.model_copy(update={"limit": limit})):
+            for raw in read_source(source.limited_to(self._limit)):
                 gates = recipe.prompt_gates
                 self._count(build_prompts(raw, source=source, gates=gates, config_id="", seen=seen, detect=detect).rows)
 

@@ -92,8 +92,7 @@ def _read_sources(run: Run) -> int:
 
 def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Frames, rejections: Frames) -> int:
     config_id = run.build.config_id
-    if run.limit is not None:
-        source = source.model_copy(update={"limit": min(run.limit, source.limit or run.limit)})
+    source = source.limited_to(run.limit)
     num_read = num_new = num_rejected = 0
     landed = (
         build_prompts(

@@ -41,6 +41,10 @@ class PromptSource(Section):
     eval_percent: float = Field(default=5.0, ge=0, le=100)
     licence: str | None = None
 
+    def limited_to(self, limit: int | None) -> Self:
+        """Return the source with the smaller of its own limit and another one."""
+        return self if limit is None else self.model_copy(update={"limit": min(limit, self.limit or limit)})
+
     @field_validator("path")
     @classmethod
     def _resolve_path(cls, value: str | None, info: ValidationInfo) -> str | None:
