@@ -14,7 +14,10 @@ from schemas.paths import split_glob
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
+"""A conversation. Each message has ``role`` (system, user, assistant, tool) and ``content`` (text; "" where an assistant
+only calls tools) and, where the row has them, ``reasoning_content``, ``tool_calls`` (OpenAI's form, ``arguments`` as a
+dictionary), ``tool_call_id``, ``name`` and ``weight`` (0: not trained)."""
 
 _IDS = ("pair_id", "completion_id", "id", "row_id")
 _FORMS = {
@@ -28,13 +31,15 @@ _FORMS = {
 class TextRow:
     """One row: what is asked, and one answer (SFT) or two (chosen, rejected).
 
-    ``prompt`` and ``answers`` are texts, or conversations. A conversation of SFT is in ``prompt`` as a whole.
+    ``prompt`` and ``answers`` are texts, or conversations. A conversation of SFT is in ``prompt`` as a whole. ``tools``
+    are the definitions of the functions that it may call.
     """
 
     row: str
     language: str
     prompt: str | Messages
     answers: tuple[str | Messages, ...]
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
