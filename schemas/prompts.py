@@ -27,7 +27,10 @@ class PromptColumns(Section):
 
 
 class PromptSource(Section):
-    """``[[prompts]]``: a file (Parquet, JSONL, CSV; globs allowed) or a Hugging Face dataset (hub id or local)."""
+    """``[[prompts]]``: a file (Parquet, JSONL, CSV; globs allowed) or a Hugging Face dataset (hub id or local).
+
+    A ``split`` may be cut and added up: ``train[:10%]+test``.
+    """
 
     name: str = Field(min_length=1)
     path: str | None = None
@@ -64,6 +67,8 @@ class PromptSource(Section):
     def _one_place(self) -> Self:
         if (self.path is None) == (self.dataset is None):
             raise ValueError("exactly one of 'path' (a file) and 'dataset' (a Hugging Face dataset) is needed")
+        if self.path is not None and (self.config or self.revision or self.split != "train"):
+            raise ValueError("'config', 'split' and 'revision' choose from a 'dataset'; of a file all rows are read")
         if (self.language is None) == (self.columns.language is None):
             raise ValueError("exactly one of 'language' (one for all rows) and 'columns.language' is needed")
         return self

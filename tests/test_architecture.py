@@ -20,7 +20,7 @@ OWNERS = {
     "vllm": {"factory/engines/vllm.py"},
     "fasttext": {"factory/engines/langid.py"},
     "prefect": {"flows/build.py", "flows/deployments.py", "flows/progress.py", "flows/temporary_server.py"},
-    "datasets": {"factory/stages/files.py"},
+    "datasets": {"factory/stages/hf_datasets.py"},
     "torch": {"factory/engines/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
     "transformers": {
         "factory/engines/translator.py",

@@ -4,13 +4,14 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from factory.engines.base import Failure
+from factory.stages.hf_datasets import find_labels, name_labels, open_dataset
 from schemas.errors import InputError
 from schemas.paths import split_glob
 from schemas.reasons import Reason
@@ -44,12 +45,12 @@ def read_file_rows(pattern: str, columns: Sequence[str]) -> Iterator[RawRow]:
     """Yield the rows of every file that a path or glob names, in the order of the files' names.
 
     Of Parquet only the ``columns`` are read. A CSV or TSV file whose columns are all asked for by number, from 0, has
-    no header line. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well
+    no header line; else the header may have a column that is asked for but once. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well
     formed, every quote is an ordinary character.
 
     Raises:
-        InputError: a file is missing, is of no known kind, cannot be read, or lacks a column, or a quoted field of a
-            CSV file is not well formed.
+        InputError: a file is missing, is of no known kind, cannot be read, or lacks a column or has it twice, or a
+            quoted field of a CSV file is not well formed.
     """
     paths, base = find_files(pattern)
     for path in paths:
@@ -66,16 +67,19 @@ def read_dataset_rows(
 ) -> Iterator[RawRow]:
     """Yield the rows of a Hugging Face dataset: a hub id, a folder of data files, or one made by ``save_to_disk``.
 
+    ``split`` may be cut and added up (``train[:10%]+test``). Class labels come as their names.
+
     Raises:
         InputError: the dataset, its configuration or its split is missing, or it lacks a column.
     """
-    dataset = _open_dataset(name, config=config, split=split, revision=revision)
+    dataset = open_dataset(name, config=config, split=split, revision=revision)
     tops = find_top_columns(columns, dataset.column_names, f"dataset '{name}'")
+    labels = find_labels(dataset.features.to_dict())
     numbers = count(1)
     for batch in dataset.select_columns(tops).iter(batch_size=_BATCH_ROWS):
         for values in zip(*(batch[top] for top in tops), strict=True):
             number = next(numbers)
-            yield RawRow(str(number), f"{name}:{number}", dict(zip(tops, values, strict=True)))
+            yield RawRow(str(number), f"{name}:{number}", _with_names(dict(zip(tops, values, strict=True)), labels))
 
 
 def read_dataset_columns(name: str, *, config: str | None, split: str) -> list[str]:
@@ -84,7 +88,7 @@ def read_dataset_columns(name: str, *, config: str | None, split: str) -> list[s
     Raises:
         InputError: the dataset, its configuration or its split is missing.
     """
-    return list(_open_dataset(name, config=config, split=split, revision=None).column_names)
+    return list(open_dataset(name, config=config, split=split, revision=None).column_names)
 
 
 def find_value(row: "Row", column: str) -> Any:
@@ -177,13 +181,20 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Place]:
 
     try:
         tops = find_top_columns(columns, list(pl.read_parquet_schema(path)), str(path))
+        described = json.loads(pl.read_parquet_metadata(path).get("huggingface", "{}"))
+        labels = find_labels(described.get("info", {}).get("features") or {})
         numbers = count(1)
         for batch in pl.scan_parquet(path, glob=False).select(tops).collect_batches(chunk_size=_BATCH_ROWS, lazy=True):
             for row in batch.iter_rows(named=True):
                 number = next(numbers)
-                yield number, str(number), row, None
+                yield number, str(number), _with_names(row, labels), None
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _with_names(row: "Row", labels: Mapping[str, Any]) -> "Row":
+    """Return a row with its class labels by name; ``labels`` are the features of the columns that have some."""
+    return row | {column: name_labels(row[column], labels[column]) for column in labels if column in row}
 
 
 def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Place]:  # noqa: ARG001 (rows may differ in their fields)
@@ -194,7 +205,7 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Place]:  # noqa:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line.decode())
+                value = json.loads(line.decode(), object_pairs_hook=_make_object)
             except UnicodeDecodeError as error:
                 yield number, str(number), None, Failure(Reason.INVALID_TEXT, f"no UTF-8: {error}")
                 continue
@@ -208,6 +219,15 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Place]:  # noqa:
             yield number, str(number), value, None
 
 
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; one that has a field twice says two things, of which none is to be taken."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
+        raise ValueError(f"the field {twice!r} is there twice")
+    return found
+
+
 def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Place]:
     csv.field_size_limit(sys.maxsize)
     # Bytes that are no UTF-8 become lone surrogates, which are refused row by row, as those in JSON are.
@@ -216,7 +236,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Place]:
         has_header = not columns or not all(column.isdecimal() for column in columns)
         header = next((fields for _, fields in records), None) if has_header else None
         if header is not None:
-            find_top_columns(columns, header, str(path))
+            _refuse_twice(find_top_columns(columns, header, str(path)), header, path)
         for number, (place, fields) in enumerate(records, start=1):
             names = header if header is not None else [str(at) for at in range(len(fields))]
             if len(fields) == len(names):
@@ -224,6 +244,15 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Place]:
             else:
                 detail = f"the header has {len(names)} columns, this row {len(fields)}"
                 yield number, place, None, Failure(Reason.INVALID_ROW, detail)
+
+
+def _refuse_twice(columns: Sequence[str], header: Sequence[str], path: Path) -> None:
+    """Refuse a header that has one of the asked columns more than once: nobody can say which of them is meant."""
+    twice = next((column for column in columns if header.count(column) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{path} has the column '{twice}' {header.count(twice)} times; a column's name must be its own"
+        )
 
 
 def _tsv_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
@@ -259,19 +288,6 @@ def _records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, list
             ) from error
         if fields:
             yield f"{begin}", fields
-
-
-def _open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> Any:
-    import datasets  # takes half a second, and only this kind of source needs it
-
-    folder = Path(name)
-    try:
-        if not (folder / "state.json").is_file() and not (folder / "dataset_dict.json").is_file():
-            return datasets.load_dataset(name, config, split=split, revision=revision)
-        saved = datasets.load_from_disk(name)
-        return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
 
 
 _READERS = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_csv}

@@ -63,6 +63,8 @@ def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRo
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
         data = _find_shards(Path(data), config, split)
     if Path(data).suffix in SUFFIXES or glob.has_magic(data):
+        if split != "train" and data == settings.data:
+            raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
         form, columns = _choose_columns(_columns_of_file(data), data, settings)
         raw = read_file_rows(data, columns)
     else:

@@ -109,6 +109,14 @@ def test_a_key_that_is_no_utf8_is_rejected(tmp_path: Path, lane: Lane, join: str
     assert "invalid_text" in landed.rejections["reason"].to_list()
 
 
+def test_a_key_column_that_a_header_has_twice_is_refused(tmp_path: Path, lane: Lane) -> None:
+    path = tmp_path / "answers.csv"
+    path.write_text("key,text,key\n1,good,2\n", encoding="utf-8")
+    how = Recorded.model_validate({"path": str(path), "columns": {"text": "text", "key": "key"}})
+    with pytest.raises(InputError, match=r"answers\.csv has the column 'key' 2 times"):
+        list(read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32))
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_several_columns_join_with_as_many_of_the_source(tmp_path: Path, lane: Lane, suffix: str) -> None:
     """Nested fields, numbers against text, and values that would be the same when only strung together."""

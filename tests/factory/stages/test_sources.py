@@ -167,6 +167,26 @@ def test_a_file_whose_every_row_is_no_utf8_is_refused(tmp_path: Path, kind: str)
     assert [row["reason"] for row in read(make_source(path, prompt="q"))] == ["invalid_text", "invalid_text", None]
 
 
+@pytest.mark.parametrize(("kind", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_a_column_that_a_header_has_twice_is_refused_where_it_is_asked_for(
+    tmp_path: Path, kind: str, separator: str
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    path.write_text("\n".join(map(separator.join, ["iqni", "1a12"])), encoding="utf-8")
+    for columns in ({"prompt": "q", "id": "i"}, {"prompt": "i"}):
+        with pytest.raises(InputError, match=rf"a\.{kind} has the column 'i' 2 times; a column's name must be its own"):
+            read(make_source(path, **columns))
+    assert first_texts(read(make_source(path, prompt="q", id="n"))) == ["a"]
+
+
+def test_a_field_that_a_json_object_has_twice_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"q": "a", "id": 1}\n{"id": 1, "q": "b", "id": 2}\n{"q": {"x": 1, "x": 2}}\n', encoding="utf-8")
+    rows = read(make_source(path, prompt="q", id="id"))
+    assert [row["reason"] for row in rows] == [None, "invalid_row", "invalid_row"]
+    assert "a.jsonl:2: no JSON: the field 'id' is there twice" in rows[1]["detail"]
+
+
 def test_half_of_a_surrogate_pair_in_json_is_no_byte(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"q": "caf\udce9"}])
     assert "half of a surrogate pair, U+DCE9" in read(make_source(path, prompt="q"))[0]["detail"]
