@@ -348,13 +348,18 @@ def evaluate_confusion(
     file: Annotated[str, typer.Argument(help="Parquet, JSONL or CSV with responses.", show_default=False)],
     text: Annotated[str, typer.Option("--text-column", help="The responses; dots reach into fields.")] = "completion",
     language: Annotated[str, typer.Option("--language-column", help="The language asked for.")] = "language",
-    group: Annotated[str | None, typer.Option("--by", help="A column to report apart, such as the task.")] = None,
+    groups: Annotated[
+        list[str] | None, typer.Option("--by", help="A column to report apart, such as the task; may be repeated.")
+    ] = None,
+    words: Annotated[
+        Path | None, typer.Option("--words", help="English words, one a line, in place of the bundled ones.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Measure how often recorded responses are in the wrong language, by lines (LPR) and by words (WPR)."""
     from flows.confusion import measure_confusion
 
-    measure_confusion(file, text=text, language=language, group=group, output=output)
+    measure_confusion(file, text=text, language=language, groups=groups or (), words=words, output=output)
 
 
 def _is_stop(error: FactoryError) -> bool:

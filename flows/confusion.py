@@ -2,32 +2,35 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
 
 from factory.engines.langid import LanguageDetector
-from factory.evaluation.confusion import average_confusion, check_responses, rate_confusion
+from factory.evaluation.confusion import average_confusion, check_responses, rate_confusion, read_words
 from factory.evaluation.responses import read_responses
 from flows.report import make_table
 
 
-def measure_confusion(path: str, *, text: str, language: str, group: str | None, output: Path | None) -> pl.DataFrame:
+def measure_confusion(
+    path: str, *, text: str, language: str, groups: Sequence[str], words: Path | None, output: Path | None
+) -> pl.DataFrame:
     """Print LPR and WPR of the responses in a file by language, and write them as JSON where asked; return the rates.
 
     Raises:
-        InputError: the file cannot be read, or holds no responses.
+        InputError: a file cannot be read, or holds no responses or no words.
     """
     rejected: Counter[str] = Counter()
-    responses = read_responses(path, text=text, language=language, group=group, rejected=rejected)
-    rates = rate_confusion(pl.concat(check_responses(responses, LanguageDetector().detect)))
+    english = None if words is None else read_words(words)
+    responses = read_responses(path, text=text, language=language, groups=groups, rejected=rejected)
+    rates = rate_confusion(pl.concat(check_responses(responses, LanguageDetector().label_lines, english)))
     averages = average_confusion(rates)
+    rates, averages = (frame.with_columns(pl.col("group").list.join("/")) for frame in (rates, averages))
     console = Console()
-    for name in averages["group"]:
-        table = rates.filter(pl.col("group") == name).drop("group")
-        console.print(make_table(table, f"language confusion {name}".rstrip()))
-    console.print(make_table(averages if group else averages.drop("group"), "average over languages"))
+    for (name,), table in pl.concat([rates, averages.select(rates.columns)]).group_by("group", maintain_order=True):
+        console.print(make_table(table.drop("group"), f"language confusion {name}".rstrip()))
     if rejected:
         console.print("rows left out: " + ", ".join(f"{count:,} {reason}" for reason, count in rejected.items()))
     if output is not None:

@@ -335,11 +335,12 @@ def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
         """,
         [None if reward is None else reward.settings_id, lane.settings_id],
     )
-    responses = ((lane.name, language, text) for language, text in rows.select("language", "text").iter_rows())
-    checked = list(check_responses(responses, detector().detect))
+    responses = (((lane.name,), language, text) for language, text in rows.select("language", "text").iter_rows())
+    checked = list(check_responses(responses, detector().label_lines))
     if not checked:
         raise InputError(f"{lane.name} has answered none of the prompts")
     confusion = rate_confusion(pl.concat(checked)).rename({"group": "model", "num_responses": "num_answers"})
+    confusion = confusion.with_columns(pl.col("model").list.first())
     lengths = rows.group_by("language").agg(
         # Of recorded answers nobody has counted the tokens.
         pl.col("num_completion_tokens").replace(0, None).mean().alias("mean_tokens"),

@@ -19,6 +19,8 @@ ALLOWED = {
 OWNERS = {
     "vllm": {"factory/engines/vllm.py"},
     "fasttext": {"factory/engines/langid.py"},
+    "jieba": {"factory/evaluation/segmenters.py"},
+    "fugashi": {"factory/evaluation/segmenters.py"},
     "prefect": {"flows/build.py", "flows/deployments.py", "flows/progress.py", "flows/temporary_server.py"},
     "datasets": {"factory/stages/hf_datasets.py"},
     "torch": {"factory/engines/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},

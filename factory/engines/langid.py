@@ -69,15 +69,19 @@ class LanguageDetector:
         pieces in another language count as 0. A text with too few letters gets ``(None, 0.0)``.
         """
         pieces = [_split(text) for text in texts]
-        labels, scores = self._model.predict([piece for split in pieces for piece in split])
-        # A piece without any word that the model knows may come back without a label.
-        guesses = iter(
-            [
-                (label[0].removeprefix("__label__"), float(score[0])) if label else (None, 0.0)
-                for label, score in zip(labels, scores, strict=True)
-            ]
-        )
+        guesses = iter(self.label_lines([piece for split in pieces for piece in split]))
         return [_combine([(len(piece), *next(guesses)) for piece in split]) for split in pieces]
+
+    def label_lines(self, lines: Sequence[str]) -> list[tuple[str | None, float]]:
+        """Return the model's own label of each line, as the line stands, and its probability, in the order of ``lines``.
+
+        A line without any word that the model knows may get ``(None, 0.0)``.
+        """
+        labels, scores = self._model.predict([line.encode(errors="ignore").decode() for line in lines])
+        return [
+            (label[0].removeprefix("__label__"), float(score[0])) if label else (None, 0.0)
+            for label, score in zip(labels, scores, strict=True)
+        ]
 
 
 def _bundled_model() -> Path:

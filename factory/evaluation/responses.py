@@ -1,31 +1,29 @@
 """Recorded responses of a model, read from a file for measuring: each with the language that it should be in."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from factory.engines.base import Failure
+from factory.evaluation.confusion import Response
 from factory.stages.files import RawRow, find_value, read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.rows import Row
 from schemas.errors import InputError
 from schemas.reasons import Reason
 
-Response = tuple[str, str, str]
-"""A group, such as the task; the code of the language that was asked for; the text."""
-
 
 def read_responses(
-    path: str, *, text: str, language: str, group: str | None, rejected: Counter[str]
+    path: str, *, text: str, language: str, groups: Sequence[str] = (), rejected: Counter[str]
 ) -> Iterator[Response]:
     """Yield the responses in a file (Parquet, JSONL, CSV; globs allowed), in its order, and count the other rows.
 
-    ``text``, ``language`` and ``group`` name columns; dots reach into nested fields. A missing text is an empty
+    ``text``, ``language`` and ``groups`` name columns; dots reach into nested fields. A missing text is an empty
     response. ``rejected`` counts, by reason, the rows that are none.
 
     Raises:
         InputError: the file is missing or cannot be read, lacks a column, or none of its rows is a response.
     """
-    columns = [text, language, *([] if group is None else [group])]
+    columns = [text, language, *groups]
     num_read, first = 0, None
     for raw in read_file_rows(path, columns):
         found = _read_response(raw, columns)
@@ -44,7 +42,7 @@ def _read_response(raw: RawRow, columns: list[str]) -> Response | Failure:
         assert raw.fault is not None
         return raw.fault
     try:
-        text, language, *group = _find_values(raw.value, columns)
+        text, language, *values = _find_values(raw.value, columns)
     except LookupError as error:
         return Failure(Reason.INVALID_ROW, str(error.args[0]))
     code = find_language(str(language))
@@ -52,7 +50,7 @@ def _read_response(raw: RawRow, columns: list[str]) -> Response | Failure:
         return Failure(Reason.UNKNOWN_LANGUAGE, f"unknown language {language!r}")
     if not isinstance(text, str | None):
         return Failure(Reason.INVALID_ROW, f"'{columns[0]}' must be text, got {type(text).__name__} {str(text)[:40]!r}")
-    return (str(group[0]) if group else "", code, text or "")
+    return (tuple(map(str, values)), code, text or "")
 
 
 def _find_values(row: Row, columns: list[str]) -> list[object]:

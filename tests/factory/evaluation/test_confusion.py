@@ -1,7 +1,10 @@
 """Line and word pass rates, on sentences in the languages' own scripts and with the real detector."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -10,13 +13,14 @@ from polars.testing import assert_frame_equal
 from factory.engines.langid import LanguageDetector
 from factory.evaluation.confusion import (
     average_confusion,
+    bundled_words,
     check_responses,
-    count_words,
-    is_english_word,
     rate_confusion,
+    read_words,
     split_lines,
 )
 from factory.evaluation.responses import read_responses
+from factory.evaluation.segmenters import split_words
 from schemas.errors import InputError
 
 ARABIC = "الطقس جميل اليوم وسنذهب إلى الحديقة بعد الظهر"
@@ -31,8 +35,13 @@ FRENCH = "Il fait beau aujourd'hui et nous irons au jardin cet après-midi."
 
 
 @pytest.fixture(scope="module")
-def detect():
-    return LanguageDetector().detect
+def label_lines():
+    return LanguageDetector().label_lines
+
+
+def check(language, text, label_lines, words=None):
+    (row,) = pl.concat(check_responses([((), language, text)], label_lines, words)).to_dicts()
+    return row
 
 
 @pytest.mark.parametrize(
@@ -44,7 +53,7 @@ def detect():
         ("ar", f"{ARABIC} weather", True, False),
         ("ar", f"{ARABIC} Weather NASA", True, True),  # names begin with a capital
         ("ar", f"{ARABIC} the sun", True, True),  # shorter words say nothing
-        ("he", f"{HEBREW} flowers", True, False),
+        ("he", f"{HEBREW} flowers", True, None),  # the benchmark looks at words in six languages only
         ("hi", HINDI, True, True),
         ("ja", JAPANESE, True, True),
         ("ja", f"{JAPANESE}important", True, False),
@@ -59,63 +68,143 @@ def detect():
         ("fr", ENGLISH, False, None),
         ("en", ENGLISH, True, None),
         ("ko", f"```\n{KOREAN}\n```", True, True),  # prose between fences counts
+        ("ru", f"{RUSSIAN}\nQ: {ENGLISH}", True, True),  # a next question that a base model asked itself
+        ("ru", f"Q: {RUSSIAN}", True, True),
         ("fr", "", None, None),
         ("fr", "Oui.", None, None),
     ],
 )
-def test_a_response_passes_by_lines_and_by_words(language, text, line, word, detect):
-    (row,) = pl.concat(check_responses([("", language, text)], detect)).to_dicts()
+def test_a_response_passes_by_lines_and_by_words(language, text, line, word, label_lines):
+    row = check(language, text, label_lines)
     assert (row["is_line_pass"], row["is_word_pass"]) == (line, word)
 
 
-def test_a_label_without_certainty_is_no_fault():
-    for score, passes in ((0.3, True), (0.31, False)):
-        checked = pl.concat(check_responses([("", "fr", FRENCH)], lambda lines, score=score: [("de", score)]))
-        assert checked["is_line_pass"].to_list() == [passes]
+@pytest.mark.parametrize(
+    ("label", "score", "passes"),
+    [
+        ("fr", 0.31, True),
+        ("fr", 0.3, False),
+        ("fr", 0.05, False),
+        ("de", 0.05, False),
+        ("de", 0.9, False),
+        (None, 0.0, False),
+    ],
+)
+def test_a_line_of_an_unknown_language_is_an_error(label, score, passes):
+    assert check("fr", FRENCH, lambda lines: [(label, score)])["is_line_pass"] is passes
 
 
-def test_rates_leave_out_what_cannot_be_judged(detect):
+def test_lines_are_labelled_as_they_stand():
+    """Without ASCII punctuation and the Arabic comma, a dash being a space; but with code, links and capitals."""
+    shown = []
+
+    def label_lines(lines):
+        shown.extend(lines)
+        return [("fr", 1.0)] * len(lines)
+
+    text = "  \n# `Un` (deux), trois—quatre: cinq!\nUN DEUX TROIS QUATRE\nwww.a.fr/b est 1، un «lien»\n\nQ: non\nnon non non non non"
+    assert check("fr", text, label_lines)["num_lines"] == 2
+    assert shown == [" Un deux trois quatre cinq", "wwwafrb est 1 un «lien»"]
+
+
+def test_five_words_are_enough_by_a_dictionary_where_there_are_no_spaces():
+    assert split_words("今天天气很好", "zh") == ["今天天气", "很", "好"]
+    assert split_words("我们 去", "zh") == ["我们", " ", "去"]
+    assert split_words("コンピュータを買いました", "ja") == ["コンピュータ", "を", "買い", "まし", "た"]
+    assert split_words("one  two", "en") == ["one", "two"]
+    assert split_lines("今天天气很好", "zh") == []
+    assert [line.text for line in split_lines(f"好的\n{CHINESE}", "zh")] == [CHINESE]
+    assert [line.text for line in split_lines("コンピュータを買いました", "ja")] == ["コンピュータを買いました"]
+    assert split_lines("コンピュータを買う", "ja") == []
+
+
+def test_the_segmenters_write_and_say_nothing(tmp_path):
+    code = (
+        "from factory.evaluation.segmenters import split_words as split\n"
+        "print(split('今天天气很好', 'zh'), split('東京に行く', 'ja'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={"PYTHONPATH": str(Path(__file__).parents[3]), "PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("['今天天气', '很', '好'] ['東京', 'に', '行く']\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rates_and_their_means_are_the_benchmarks(label_lines):
+    """By hand: rates of a source and language, the mean over sources, then the mean over languages."""
     responses = [
-        ("mono", "ar", ARABIC),
-        ("mono", "ar", f"{ARABIC} weather"),
-        ("mono", "ar", ENGLISH),
-        ("mono", "ar", "نعم"),
-        ("mono", "fr", FRENCH),
-        ("cross", "ar", ENGLISH),
+        (("mono", "a"), "ar", ARABIC),
+        (("mono", "a"), "ar", f"{ARABIC} weather"),
+        (("mono", "a"), "ar", ENGLISH),
+        (("mono", "a"), "ar", "نعم"),
+        (("mono", "a"), "fr", FRENCH),
+        (("mono", "b"), "ar", ENGLISH),
+        (("cross", "a"), "ar", ARABIC),
     ]
-    rates = rate_confusion(pl.concat(check_responses(responses, detect)))
+    rates = rate_confusion(pl.concat(check_responses(responses, label_lines)))
     expected = pl.DataFrame(
         {
-            "group": ["cross", "mono", "mono"],
-            "language": ["ar", "ar", "fr"],
-            "num_responses": [1, 4, 1],
-            "num_skipped": [0, 1, 0],
-            "lpr": [0.0, 2 / 3, 1.0],
-            "wpr": [None, 0.5, None],
-            "mean_chars": [float(len(ENGLISH)), (2 * len(ARABIC) + 8 + len(ENGLISH) + 3) / 4, float(len(FRENCH))],
+            "group": [["cross", "a"], ["mono", "a"], ["mono", "a"], ["mono", "b"]],
+            "language": ["ar", "ar", "fr", "ar"],
+            "num_responses": [1, 4, 1, 1],
+            "num_skipped": [0, 1, 0, 0],
+            "lpr": [1.0, 2 / 3, 1.0, 0.0],
+            "wpr": [1.0, 0.5, None, 1.0],  # where no response passes by lines, none fails by words
+            "mean_chars": [
+                float(len(ARABIC)),
+                (2 * len(ARABIC) + 8 + len(ENGLISH) + 3) / 4,
+                float(len(FRENCH)),
+                float(len(ENGLISH)),
+            ],
         }
     )
     assert_frame_equal(rates, expected)
-    (mono,) = average_confusion(rates).filter(pl.col("group") == "mono").to_dicts()
-    assert (mono["lpr"], mono["wpr"]) == (pytest.approx(5 / 6), 0.5)
+    means = {("/".join(row["group"]), row["language"]): row for row in average_confusion(rates).to_dicts()}
+    assert {key: (row["lpr"], row["wpr"], row["num_responses"]) for key, row in means.items()} == {
+        ("cross/a", "all"): (1.0, 1.0, 1),
+        ("mono/a", "all"): (pytest.approx((2 / 3 + 1) / 2), 0.5, 5),
+        ("mono/b", "all"): (0.0, 1.0, 1),
+        ("cross/all", "ar"): (1.0, 1.0, 1),
+        ("mono/all", "ar"): (pytest.approx((2 / 3 + 0) / 2), (0.5 + 1) / 2, 5),
+        ("mono/all", "fr"): (1.0, None, 1),
+        ("cross/all", "all"): (1.0, 1.0, 1),
+        ("mono/all", "all"): (pytest.approx((1 / 3 + 1) / 2), 0.75, 6),
+    }
 
 
-def test_batches_keep_every_response(detect):
-    responses = [("", "ru", RUSSIAN if number % 2 else ENGLISH) for number in range(2500)]
-    checked = pl.concat(check_responses(iter(responses), detect))
+def test_batches_keep_every_response(label_lines):
+    responses = [((), "ru", RUSSIAN if number % 2 else ENGLISH) for number in range(2500)]
+    checked = pl.concat(check_responses(iter(responses), label_lines))
     assert checked["is_line_pass"].to_list() == [bool(number % 2) for number in range(2500)]
 
 
-def test_words_are_counted_without_spaces_too():
-    assert count_words("今天天气很好", "zh") == 3
-    assert count_words("コンピュータを買いました", "ja") == 1 + 1 + 1 + 2
-    assert count_words("one two", "en") == 2
-    assert split_lines("好的\n" + CHINESE, "zh") == [CHINESE]
+def test_english_words(tmp_path):
+    words = bundled_words()
+    assert words >= {"weather", "flowers", "beautiful", "grandmother", "however"}
+    assert words.isdisjoint(["the", "Weather", "numpy", "kwargs", "jardin", "garten", "weath", "wétter"])
+    path = tmp_path / "words"
+    path.write_text("Paris\r\ncat\r\nquux\r\nNATO\r\n")
+    assert read_words(path) == {"quux"}
 
 
-def test_english_words():
-    assert all(map(is_english_word, ["weather", "flowers", "beautiful", "grandmother", "however"]))
-    assert not any(map(is_english_word, ["the", "Weather", "numpy", "kwargs", "jardin", "garten", "weath", "wétter"]))
+def test_words_of_ones_own_replace_the_bundled_ones(label_lines):
+    text = f"{ARABIC} weather"
+    assert check("ar", text, label_lines, frozenset({"rain"}))["is_word_pass"]
+    assert not check("ar", text, label_lines, frozenset({"weather"}))["is_word_pass"]
+
+
+@pytest.mark.parametrize("content", [None, b"Paris\ncat\n", b"\xff\xfe\x00"])
+def test_a_list_without_words_is_refused(content, tmp_path):
+    path = tmp_path / "words"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="words'"):
+        read_words(path)
 
 
 def test_responses_are_read_from_nested_fields(tmp_path):
@@ -129,8 +218,8 @@ def test_responses_are_read_from_nested_fields(tmp_path):
     ]
     path.write_text("\n".join([*map(json.dumps, lines), "no JSON"]))
     rejected: Counter[str] = Counter()
-    found = list(read_responses(str(path), text="out.turns.0", language="lang", group="task", rejected=rejected))
-    assert found == [("mono", "ar", ARABIC), ("mono", "pt", "")]
+    found = list(read_responses(str(path), text="out.turns.0", language="lang", groups=["task"], rejected=rejected))
+    assert found == [(("mono",), "ar", ARABIC), (("mono",), "pt", "")]
     assert rejected == {"unknown_language": 1, "invalid_row": 3}
 
 
@@ -138,4 +227,4 @@ def test_a_file_without_responses_is_refused(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text('{"text": "x", "language": "Klingon"}\n')
     with pytest.raises(InputError, match=r"answers.jsonl:1: unknown language 'Klingon'"):
-        list(read_responses(str(path), text="text", language="language", group=None, rejected=Counter()))
+        list(read_responses(str(path), text="text", language="language", rejected=Counter()))
