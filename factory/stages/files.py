@@ -1,17 +1,20 @@
-"""Rows of Parquet, JSONL and CSV files and of Hugging Face datasets as plain dictionaries, one at a time."""
+"""Rows of Parquet, JSON and CSV files and of Hugging Face datasets as plain dictionaries, one at a time."""
 
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from factory.engines.base import Failure
-from factory.stages.hf_datasets import find_labels, name_labels, open_dataset
+from factory.inputs.json_lists import LIST_KEYS, JsonStream, find_form
+from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
+from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels, open_dataset
 from schemas.errors import InputError
 from schemas.paths import split_glob
 from schemas.reasons import Reason
@@ -19,12 +22,24 @@ from schemas.reasons import Reason
 if TYPE_CHECKING:
     from factory.stages.rows import Row
 
-SUFFIXES = (".parquet", ".jsonl", ".csv", ".tsv")
-
 Stamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, number on its disk, bytes, and time of its last change in nanoseconds."""
 
+NO_UTF8 = "no UTF-8"
+"""How the detail of a row begins, after its place, whose bytes are no text."""
+
 _BATCH_ROWS = 1000
+
+_LOOKED_AT_ROWS = 100
+"""So many rows say which columns a file of JSON objects has."""
+
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""What stands for a byte in a text that is no UTF-8."""
+
+_SPLIT = re.compile(r"(?:^|[^a-z])(train|test|eval|validation|valid|val|dev)(?![a-z])")
+
+_NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json"}
+"""Files that lie beside data and are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +56,13 @@ class RawRow:
     fault: Failure | None = None
 
 
-def read_file_rows(pattern: str, columns: Sequence[str]) -> Iterator[RawRow]:
-    """Yield the rows of every file that a path or glob names, in the order of the files' names.
+def read_file_rows(pattern: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[RawRow]:
+    """Yield the rows of every file that a path, folder or glob names, in the order of the files' names.
 
-    Of Parquet only the ``columns`` are read. A CSV or TSV file whose columns are all asked for by number, from 0, has
-    no header line; else the header may have a column that is asked for but once. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well
-    formed, every quote is an ordinary character.
+    Of Parquet only the ``columns`` are read, and the ``optional`` ones that a file has. A CSV or TSV file whose columns
+    are all asked for by number, from 0, has no header line; else the header may have a column that is asked for but
+    once. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well formed,
+    every quote is an ordinary character.
 
     Raises:
         InputError: a file is missing, is of no known kind, cannot be read, or lacks a column or has it twice, or a
@@ -55,11 +71,25 @@ def read_file_rows(pattern: str, columns: Sequence[str]) -> Iterator[RawRow]:
     paths, base = find_files(pattern)
     for path in paths:
         prefix = "" if base is None else f"{path.relative_to(base).as_posix()}:"
-        try:
-            for number, place, value, fault in _READERS[path.suffix](path, columns):
-                yield RawRow(f"{prefix}{number}", f"{path.name}:{place}", value, fault)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error}") from error
+        for number, place, value, fault in _read_file(path, columns, optional):
+            yield RawRow(f"{prefix}{number}", f"{path.name}:{place}", value, fault)
+
+
+def read_file_columns(pattern: str) -> list[str]:
+    """Return the columns of the first file that a path, folder or glob names; of JSON those of its first objects.
+
+    Raises:
+        InputError: a file is missing, is of no known kind, or cannot be read.
+    """
+    path = find_files(pattern)[0][0]
+    match find_kind(path):
+        case "parquet":
+            return _columns_of_parquet(path)
+        case "csv" | "tsv":
+            return next((fields for fields in _read_headers(path)), [])
+        case _:
+            rows = (value for _, _, value, _ in _read_file(path, (), ()) if value is not None)
+            return list(dict.fromkeys(name for row in islice(rows, _LOOKED_AT_ROWS) for name in row))
 
 
 def read_dataset_rows(
@@ -136,24 +166,54 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
 
 
 def find_files(pattern: str) -> tuple[list[Path], Path | None]:
-    """Return the files that a path or glob names, by name, and, for a glob, the folder above all of them.
+    """Return the files that a path, folder or glob names, by name, and, but for a path, the folder above all of them.
 
-    A file or folder of that very name comes before what its brackets would stand for in a glob.
+    A file or folder of that very name comes before what its brackets would stand for in a glob. Of a folder those
+    files count that can be read.
 
     Raises:
-        InputError: there is none, or one is of no known kind.
+        InputError: there is none, or one is of no known kind, or a folder holds more than the shards of one table.
     """
     if Path(pattern).is_file():
         paths, base = [Path(pattern)], None
+    elif Path(pattern).is_dir():
+        return _find_shards(Path(pattern)), Path(pattern)
     else:
         base, below = split_glob(pattern)
         paths = sorted(path for path in base.glob(below) if path.is_file())
     if not paths:
         raise InputError(f"no file at {pattern}")
     for path in paths:
-        if path.suffix not in _READERS:
-            raise InputError(f"{path} is no kind of file that can be read; allowed are {', '.join(SUFFIXES)}")
+        if find_kind(path) is None:
+            raise InputError(f"{path} is no kind of file that can be read; allowed are {ALLOWED}")
     return paths, base
+
+
+def list_data_files(folder: Path) -> list[Path]:
+    """Return the files below a folder that hold rows, by name; none of those whose name begins with a dot or ``_``."""
+    found = sorted(path for path in folder.rglob("*") if find_kind(path) and path.is_file())
+    return [
+        path
+        for path in found
+        if path.name not in _NO_ROWS and not any(part[0] in "._" for part in path.relative_to(folder).parts)
+    ]
+
+
+def _find_shards(folder: Path) -> list[Path]:
+    if is_saved_dataset(folder):
+        raise InputError(f"{folder} is a data set saved to disk, not a folder of files; name it as a data set")
+    paths = list_data_files(folder)
+    if not paths:
+        raise InputError(f"no file in {folder} can be read; allowed are {ALLOWED}")
+    names = [path.relative_to(folder).as_posix().lower() for path in paths]
+    _refuse_several(folder, "files of the kinds", {str(find_kind(path)) for path in paths})
+    _refuse_several(folder, "the splits", {match[1] for name in names if (match := _SPLIT.search(name))})
+    return paths
+
+
+def _refuse_several(folder: Path, what: str, found: set[str]) -> None:
+    if len(found) > 1:
+        raise InputError(f"{folder} holds {what} {' and '.join(sorted(found))}; name the wanted files by a glob")
 
 
 def stamp_files(pattern: str) -> list[Stamp]:
@@ -176,14 +236,28 @@ def stamp_files(pattern: str) -> list[Stamp]:
 Place: TypeAlias = "tuple[int, str, Row | None, Failure | None]"
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Place]:
+def _read_file(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Place]:
+    kind = find_kind(path)
+    try:
+        if kind == "parquet":
+            yield from _read_parquet(path, columns, optional)
+        elif kind in {"csv", "tsv"}:
+            yield from _read_csv(path, columns, optional)
+        else:
+            yield from _read_json(path)
+    except DAMAGES as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Place]:
     import polars as pl  # the trainer, which reads its rows here, mostly has no use for it
 
+    names = _columns_of_parquet(path)
+    tops = list(dict.fromkeys([*find_top_columns(columns, names, str(path)), *_find_optional(optional, names)]))
+    numbers = count(1)
     try:
-        tops = find_top_columns(columns, list(pl.read_parquet_schema(path)), str(path))
         described = json.loads(pl.read_parquet_metadata(path).get("huggingface", "{}"))
         labels = find_labels(described.get("info", {}).get("features") or {})
-        numbers = count(1)
         for batch in pl.scan_parquet(path, glob=False).select(tops).collect_batches(chunk_size=_BATCH_ROWS, lazy=True):
             for row in batch.iter_rows(named=True):
                 number = next(numbers)
@@ -197,26 +271,61 @@ def _with_names(row: "Row", labels: Mapping[str, Any]) -> "Row":
     return row | {column: name_labels(row[column], labels[column]) for column in labels if column in row}
 
 
-def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Place]:  # noqa: ARG001 (rows may differ in their fields)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line.decode(), object_pairs_hook=_make_object)
-            except UnicodeDecodeError as error:
-                yield number, str(number), None, Failure(Reason.INVALID_TEXT, f"no UTF-8: {error}")
-                continue
-            except (ValueError, RecursionError) as error:
-                yield number, str(number), None, Failure(Reason.INVALID_ROW, f"no JSON: {error}")
-                continue
-            if not isinstance(value, dict):
-                detail = f"a JSON object is needed on each line, got {type(value).__name__} {str(value)[:40]!r}"
-                yield number, str(number), None, Failure(Reason.INVALID_ROW, detail)
-                continue
-            yield number, str(number), value, None
+def _columns_of_parquet(path: Path) -> list[str]:
+    import polars as pl
+
+    try:
+        return list(pl.read_parquet_schema(path))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _find_optional(columns: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """Yield the columns of a table that hold those of the asked ones that it has."""
+    for column in columns:
+        parts = column.split(".")
+        yield from (top for end in range(len(parts), 0, -1) if (top := ".".join(parts[:end])) in names)
+
+
+def _read_json(path: Path) -> Iterator[Place]:
+    form: str = "lines"
+    if find_kind(path) == "json":
+        with open_text(path) as file:
+            form = find_form(file)
+    with open_text(path) as file:
+        yield from _read_lines(file) if form == "lines" else _read_values(path, file, form)
+
+
+def _read_lines(file: TextIO) -> Iterator[Place]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            yield number, str(number), *_parse_object(line, "on each line")
+
+
+def _read_values(path: Path, file: TextIO, form: str) -> Iterator[Place]:
+    stream = JsonStream(file)
+    try:
+        if form == "list":
+            stream.enter_list(LIST_KEYS)
+        for number, text in enumerate(stream.items() if form == "list" else stream.values(), start=1):
+            yield number, str(number), *_parse_object(text, "for each row")
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f"{error.msg} at {error.doc[error.pos :][:40]!r}" if isinstance(error, json.JSONDecodeError) else error
+        raise InputError(f"{path} cannot be read: no JSON: {where}") from error
+
+
+def _parse_object(text: str, where: str) -> "tuple[Row | None, Failure | None]":
+    fault = find_byte_fault(text)
+    if fault is not None:
+        return None, fault
+    try:
+        value = json.loads(text, object_pairs_hook=_make_object)
+    except (ValueError, RecursionError) as error:
+        return None, Failure(Reason.INVALID_ROW, f"no JSON: {error}")
+    if isinstance(value, dict):
+        return value, None
+    detail = f"a JSON object is needed {where}, got {type(value).__name__} {str(value)[:40]!r}"
+    return None, Failure(Reason.INVALID_ROW, detail)
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -228,22 +337,52 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Place]:
+def find_byte_fault(text: str) -> Failure | None:
+    """Say which byte of a text was no UTF-8, which ``open_text`` has put into it."""
+    found = _ESCAPED.search(text)
+    if found is None:
+        return None
+    return Failure(
+        Reason.INVALID_TEXT,
+        f"{NO_UTF8}: byte 0x{ord(found[0]) - 0xDC00:02x}; a file in Latin-1 or Windows-1252 becomes UTF-8 by "
+        "`iconv -f CP1252 -t UTF-8`",
+    )
+
+
+def _read_headers(path: Path) -> Iterator[list[str]]:
+    with open_text(path, newline="") as file:
+        for _, fields in _open_records(path, file):
+            yield fields
+
+
+def _open_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
+    """Yield a file's records. Most programs that write TSV do not quote: their quotes are ordinary characters."""
     csv.field_size_limit(sys.maxsize)
-    # Bytes that are no UTF-8 become lone surrogates, which are refused row by row, as those in JSON are.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        records = _tsv_records(path, file) if path.suffix == ".tsv" else _records(path, csv.reader(file, strict=True))
-        has_header = not columns or not all(column.isdecimal() for column in columns)
+    if find_kind(path) == "csv":
+        return _records(path, csv.reader(file, strict=True))
+    if _is_well_quoted(path):
+        return _records(path, csv.reader(file, delimiter="\t", strict=True))
+    return _records(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _read_csv(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Place]:
+    asked = [*columns, *optional]
+    with open_text(path, newline="") as file:
+        records = _open_records(path, file)
+        has_header = not asked or not all(column.isdecimal() for column in asked)
         header = next((fields for _, fields in records), None) if has_header else None
         if header is not None:
             _refuse_twice(find_top_columns(columns, header, str(path)), header, path)
+            _refuse_twice([column for column in optional if column in header], header, path)
         for number, (place, fields) in enumerate(records, start=1):
             names = header if header is not None else [str(at) for at in range(len(fields))]
-            if len(fields) == len(names):
-                yield number, place, dict(zip(names, fields, strict=True)), None
-            else:
+            if len(fields) != len(names):
                 detail = f"the header has {len(names)} columns, this row {len(fields)}"
                 yield number, place, None, Failure(Reason.INVALID_ROW, detail)
+                continue
+            row = dict(zip(names, fields, strict=True))
+            fault = find_byte_fault("".join(row.get(column, "") for column in asked))
+            yield number, place, None if fault else row, fault
 
 
 def _refuse_twice(columns: Sequence[str], header: Sequence[str], path: Path) -> None:
@@ -255,19 +394,11 @@ def _refuse_twice(columns: Sequence[str], header: Sequence[str], path: Path) -> 
         )
 
 
-def _tsv_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
-    """Yield a file's records. Most programs that write TSV do not quote: their quotes are ordinary characters."""
-    is_quoted = _is_well_quoted(csv.reader(file, delimiter="\t", strict=True))
-    file.seek(0)
-    if is_quoted:
-        return _records(path, csv.reader(file, delimiter="\t", strict=True))
-    return _records(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def _is_well_quoted(lines: Iterable[list[str]]) -> bool:
+def _is_well_quoted(path: Path) -> bool:
     try:
-        for _ in lines:
-            pass
+        with open_text(path, newline="") as file:
+            for _ in csv.reader(file, delimiter="\t", strict=True):
+                pass
     except csv.Error:
         return False
     return True
@@ -288,6 +419,3 @@ def _records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, list
             ) from error
         if fields:
             yield f"{begin}", fields
-
-
-_READERS = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".tsv": _read_csv}

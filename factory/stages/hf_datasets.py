@@ -18,9 +18,8 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
     """
     import datasets  # takes half a second, and only this kind of source needs it
 
-    folder = Path(name)
     try:
-        if not (folder / "state.json").is_file() and not (folder / "dataset_dict.json").is_file():
+        if not is_saved_dataset(Path(name)):
             return datasets.load_dataset(name, config, split=split, revision=revision)
         if revision is not None:
             raise ValueError(f"a dataset that was saved to disk has no revision {revision!r}")
@@ -30,6 +29,11 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
         return _cut(_check_config(saved, config), split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
         raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether a folder was made by ``save_to_disk``."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
 def find_labels(features: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Reading prompt sources: rows of many shapes in, conversations with a language and a row id out."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from factory.engines.base import Failure, Message
-from factory.stages.files import RawRow, find_files, find_value, read_dataset_rows, read_file_rows
+from factory.stages.files import NO_UTF8, RawRow, find_files, find_value, read_dataset_rows, read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.rows import Row, clean_detail, find_text_fault
 from schemas.errors import InputError
@@ -34,12 +33,6 @@ ROLES = ("system", "user", "assistant")
 
 HOPELESS_ROWS = 1000
 """A source whose first rows, as many as this, are all of the wrong shape or no UTF-8 is refused as a whole."""
-
-NO_UTF8 = "no UTF-8"
-"""How the detail of a row begins, after its place, whose bytes are no text."""
-
-_ESCAPED = re.compile("[\udc80-\udcff]")
-"""What stands for a byte in the text of a CSV or TSV file that is no UTF-8."""
 
 
 def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
@@ -136,7 +129,7 @@ def _read_row(raw: RawRow, source: PromptSource) -> Row:
     if raw.value is not None:
         try:
             row |= _map_columns(raw, source)
-            fault = _find_fault(row, raw.where)
+            fault = _find_fault(row)
         except LookupError as error:
             fault = Failure(Reason.INVALID_ROW, str(error.args[0]))
         except TypeError as error:
@@ -205,8 +198,6 @@ def _text(value: object, column: str) -> str:
     return value
 
 
-def _find_fault(row: Row, where: str) -> Failure | None:
+def _find_fault(row: Row) -> Failure | None:
     texts = [row["source_row"], row["language"], *(message["content"] for message in row["messages"])]
-    if where.rpartition(":")[0].endswith((".csv", ".tsv")) and (escaped := _ESCAPED.search("".join(texts))):
-        return Failure(Reason.INVALID_TEXT, f"{NO_UTF8}: byte 0x{ord(escaped[0]) - 0xDC00:02x}")
     return next((fault for text in texts if (fault := find_text_fault(text))), None)

@@ -1,14 +1,14 @@
 """Training rows as they are read: conversations or texts, from an export, from files, or from a Hugging Face dataset."""
 
-import csv
 import glob
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.stages.files import SUFFIXES, RawRow, read_dataset_columns, read_dataset_rows, read_file_rows
+from factory.inputs.opening import find_kind
+from factory.stages.files import RawRow, read_dataset_columns, read_dataset_rows, read_file_columns, read_file_rows
 from schemas.errors import InputError
 from schemas.paths import split_glob
 from schemas.reasons import Reason
@@ -62,10 +62,10 @@ def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRo
     if manifest.is_file():
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
         data = _find_shards(Path(data), config, split)
-    if Path(data).suffix in SUFFIXES or glob.has_magic(data):
+    if find_kind(Path(data)) or glob.has_magic(data):
         if split != "train" and data == settings.data:
             raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
-        form, columns = _choose_columns(_columns_of_file(data), data, settings)
+        form, columns = _choose_columns(read_file_columns(data), data, settings)
         raw = read_file_rows(data, columns)
     else:
         config_name = settings.dataset_config
@@ -110,44 +110,6 @@ def _find_shards(folder: Path, config: str, split: str) -> str:
         if any((folder / config).glob(f"{split}-*{suffix}")):
             return str(folder / config / f"{split}-*{suffix}")
     raise InputError(f"export {folder} has no shards of split '{split}' in '{config}'")
-
-
-def _columns_of_file(pattern: str) -> list[str]:
-    """Return the columns of the first file that a pattern names."""
-    paths = find_files(pattern)
-    if not paths:
-        raise InputError(f"there is no training data at {pattern}")
-    path = paths[0]
-    if path.suffix == ".parquet":
-        return _columns_of_parquet(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            if path.suffix == ".jsonl":
-                return _columns_of_first_row(lines)
-            return next(csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ","), [])
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _columns_of_parquet(path: Path) -> list[str]:
-    import polars as pl
-
-    try:
-        return list(pl.read_parquet_schema(path))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _columns_of_first_row(lines: Iterable[str]) -> list[str]:
-    """Return the fields of the first JSON object; other lines will be listed one by one."""
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            return list(value)
-    return []
 
 
 def _choose_columns(names: list[str], where: str, settings: TrainSettings) -> tuple[tuple[str, ...], list[str]]:

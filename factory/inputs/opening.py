@@ -1,0 +1,101 @@
+"""Opening a file of rows as text: which kind it is by its name, compressed or not, in the encoding that it is in."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TextIO, TypeAlias, cast
+
+from schemas.errors import InputError
+
+Kind: TypeAlias = Literal["parquet", "jsonl", "json", "csv", "tsv"]
+
+_KINDS: dict[str, Kind] = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+}
+_COMPRESSIONS = (".gz", ".zst", ".zstd", ".bz2", ".xz")
+
+ALLOWED = f"{', '.join(_KINDS)}, and all but the first also with {', '.join(_COMPRESSIONS)}"
+"""The endings of files that can be read, in any case, for a sentence."""
+
+DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError)
+"""What reading a file raises that is gone, cut off, or not what its ending or its byte order mark says."""
+
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",  # before UTF-16, whose mark it begins with
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_SAMPLE_BYTES = 4096
+
+
+def find_kind(path: Path) -> Kind | None:
+    """Return what kind of file a name says it is; None where it is no kind that can be read."""
+    *others, last = ["", *(suffix.lower() for suffix in path.suffixes)]
+    if last not in _COMPRESSIONS:
+        return _KINDS.get(last)
+    kind = _KINDS.get(others[-1])
+    return None if kind == "parquet" else kind
+
+
+@contextmanager
+def open_text(path: Path, *, newline: str = "\n") -> Iterator[TextIO]:
+    """Open a file as text, without its byte order mark; bytes that are no UTF-8 become lone surrogates.
+
+    A file is UTF-8 unless its byte order mark says UTF-16 or UTF-32. It is decompressed as it is read.
+
+    Raises:
+        InputError: it is UTF-16 or UTF-32 without a mark.
+    """
+    with _open_bytes(path) as file:
+        encoding = _find_encoding(file.read(_SAMPLE_BYTES), path)
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
+    with _open_bytes(path) as file, io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline) as text:
+        yield text
+
+
+def _open_bytes(path: Path) -> BinaryIO:
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    suffix = path.suffix.lower()
+    if suffix in {".zst", ".zstd"}:
+        import pyarrow as pa  # 30 MB, for this compression alone
+
+        return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")))
+    opened: BinaryIO = openers.get(suffix, open)(path, "rb")
+    return opened
+
+
+def _find_encoding(sample: bytes, path: Path) -> str:
+    marked = next((encoding for mark, encoding in _MARKS.items() if sample.startswith(mark)), None)
+    if marked is not None:
+        return marked
+    unmarked = _find_unmarked(sample)
+    if unmarked is not None:
+        raise InputError(
+            f"{path} is {unmarked} without a byte order mark; save it as UTF-8, as `iconv -f {unmarked} -t UTF-8` does"
+        )
+    return "utf-8"
+
+
+def _find_unmarked(sample: bytes) -> str | None:
+    """Tell UTF-16 and UTF-32 by where null bytes are: the ASCII that every JSON and most CSV has puts them at fixed places."""
+    first, second, third, fourth = (sample[at::4].count(0) / max(len(sample[at::4]), 1) for at in range(4))
+    even, odd = (first + third) / 2, (second + fourth) / 2
+    if min(third, fourth) > 0.9:
+        return "UTF-32LE"
+    if min(first, second) > 0.9:
+        return "UTF-32BE"
+    if max(even, odd) > 0.05 and max(even, odd) > 4 * min(even, odd):
+        return "UTF-16LE" if odd > even else "UTF-16BE"
+    return None
