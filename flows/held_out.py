@@ -28,7 +28,7 @@ def make_evaluation(
     held_out = policy.held_out if policy else HeldOut()
     contestant = partial(Contestant, samples=held_out.samples, sampling=held_out.sampling)
     if policy:
-        contestant = partial(contestant, engine_args=policy.engine_args, run=policy.run)
+        contestant = partial(contestant, engine_args=policy.engine_args, reasoning=policy.reasoning, run=policy.run)
     return EvaluationSettings(
         name=name,
         a=contestant(name=a[0], model=a[1]),

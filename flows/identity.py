@@ -110,7 +110,9 @@ def teacher_lane(teacher: Teacher, languages: tuple[str, ...], role: Role = "tea
     """
     if teacher.recorded:
         fingerprint = content_id("recorded", [teacher.name, _file_digests(teacher.recorded.path)])
-        settings = content_id("settings", [fingerprint, teacher.recorded.model_dump(mode="json", exclude={"path"})])
+        how = [] if teacher.reasoning is None else [teacher.reasoning]
+        joined = teacher.recorded.model_dump(mode="json", exclude={"path"})
+        settings = content_id("settings", [fingerprint, joined, *how])
     else:
         fingerprint = fingerprint_model(teacher)
         settings = _settings_id(teacher, fingerprint)

@@ -123,7 +123,7 @@ def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int, limit: int 
         betas = step.on_policy.betas
         train = step.train.model_copy(update={"beta": betas[number]}) if betas else step.train
         name = f"{step.name}_{number + 1}"
-        recipe = _round_recipe(run, name, number + 1, step.on_policy, latest)
+        recipe = make_round_recipe(run, name, number + 1, step.on_policy, latest)
         round_step = step.model_copy(update={"name": name, "train": train})
         find_source, best = partial(_build_round, run, recipe, limit), _find_best(start, done)
         try:
@@ -144,7 +144,7 @@ def _build_round(run: PolicyRun, recipe: Recipe, limit: int | None) -> Source:
     )
 
 
-def _round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: Stand) -> Recipe:
+def make_round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: Stand) -> Recipe:
     """Return the build of one round: the same prompts, the policy in place of the teachers, pairs of its own answers."""
     recipe = run.recipe
     prompts = on_policy.prompts or recipe.prompts
@@ -156,6 +156,7 @@ def _round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, p
         samples=on_policy.samples,
         sampling=on_policy.sampling,
         engine_args=run.policy.engine_args,
+        reasoning=run.policy.reasoning,
         run=run.policy.run,
     )
     translation = recipe.translation and recipe.translation.model_copy(update={"completions_of": ()})

@@ -268,7 +268,12 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str) -> int:
     num_new = num_rejected = 0
     with Frames("rejections") as rejections:
         for landed in read_recorded_rows(
-            lane.model.recorded, prompts, signature(lane), detect=detector().detect, config_id=config_id
+            lane.model.recorded,
+            prompts,
+            signature(lane),
+            detect=detector().detect,
+            config_id=config_id,
+            reasoning=lane.model.reasoning,
         ):
             _refuse_change(path, stamp_files(path) != stamps)
             num_new += lake.append("completions", landed.rows)

@@ -13,6 +13,9 @@ class Gates(Section):
     language: bool = True
     min_language_score: float = Field(default=0.3, ge=0, le=1)
     truncated: bool = True
+    stray_reasoning: bool = Field(
+        default=True, exclude_if=lambda value: value
+    )  # unset, it leaves a build's id as it was
     min_chars: int = Field(default=1, ge=0)
     max_chars: int = Field(default=100_000, gt=0)
     max_repetition: float = Field(default=0.5, ge=0, le=1)

@@ -1,9 +1,9 @@
 """The models of a recipe: teachers, translators and reward models, each behind an engine."""
 
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.section import Section, check_languages, refuse_password, resolve_name, resolve_path
@@ -57,6 +57,19 @@ EXECUTION_ARGS = frozenset(
     ]
 )
 """vLLM's arguments that say how a model of text is executed; every other one may change its answers."""
+
+
+def _check_tags(tags: tuple[str, str]) -> tuple[str, str]:
+    if not all(tag.strip() for tag in tags) or tags[0] == tags[1]:
+        raise ValueError(f"{list(tags)} was given; what opens and what closes the thinking are two different tags")
+    return tags
+
+
+ReasoningTags = Annotated[tuple[str, str], AfterValidator(_check_tags)]
+"""What opens and what closes a model's thinking, which is kept apart from its answer."""
+
+YoungReasoning = Annotated[ReasoningTags | None, Field(default=None, exclude_if=lambda tags: tags is None)]
+"""The same for a section that had no such field when ids were first derived from it: unset, it leaves them as they were."""
 
 
 class Sampling(Section):
@@ -214,7 +227,7 @@ class Teacher(Model):
     samples: int = Field(default=1, gt=0)
     sampling: Sampling = Sampling()
     structured: Structured | None = None
-    reasoning: tuple[str, str] | None = None
+    reasoning: ReasoningTags | None = None
     recorded: Recorded | None = None
     licence: str | None = None
 
@@ -243,6 +256,7 @@ class Translation(Model):
     prompts: bool = True
     completions_of: tuple[str, ...] = ()
     sampling: Sampling = Sampling(temperature=0.0)
+    reasoning: YoungReasoning
     instruction: str | None = None
     licence: str | None = None
 
@@ -250,6 +264,8 @@ class Translation(Model):
     def _fits_engine(self) -> Self:
         if self.engine == "recorded":
             raise ValueError("a translator runs on the transformers, vllm or openai engine")
+        if self.engine == "transformers" and self.reasoning is not None:
+            raise ValueError("'reasoning' was given, and an encoder-decoder translator does not think; leave it out")
         return self
 
 

@@ -9,7 +9,7 @@ from schemas.curation import PairStrategy
 from schemas.evaluation import Judge
 from schemas.languages import LANGUAGES
 from schemas.merging import MergeSettings, Weight
-from schemas.models import ModelRun, Sampling
+from schemas.models import ModelRun, Sampling, YoungReasoning
 from schemas.prompts import PromptSource
 from schemas.section import Section, check_languages, resolve_name
 from schemas.training import TrainSettings
@@ -147,8 +147,8 @@ class Policy(Section):
     """``[policy]``: from a base model, step by step, to the policy that is kept.
 
     ``clusters`` are named lists of languages that are trained together, each with the ``shared`` ones besides. ``train``
-    is what the steps' ``[train]`` tables have in common. ``engine_args`` and ``run`` are a teacher's, for the policy when it
-    answers; like ``train.run`` and ``merge.run``, ``run`` is no part of what the policy is.
+    is what the steps' ``[train]`` tables have in common. ``engine_args``, ``reasoning``
+    and ``run`` are a teacher's, for the policy and its base when they answer; like ``train.run`` and ``merge.run``, ``run`` is no part of what the policy is.
     """
 
     base: str = Field(min_length=1)
@@ -160,6 +160,7 @@ class Policy(Section):
     held_out: HeldOut = HeldOut()
     watch: Watch = Watch()
     engine_args: dict[str, Any] = Field(default_factory=dict)
+    reasoning: YoungReasoning
     run: ModelRun = ModelRun()
 
     @model_validator(mode="before")

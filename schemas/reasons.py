@@ -19,6 +19,7 @@ class Reason(StrEnum):
     WRONG_LANGUAGE = "wrong_language"
     REPETITION = "repetition"
     REFUSAL = "refusal"
+    STRAY_REASONING = "stray_reasoning"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
     # translation

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from schemas.curation import PairStrategy, Routing
+from schemas.reasoning import QUOTED_CODE, REASONING_MARKS
 from schemas.recipe import Recipe
 from warehouse.build_views import count_slices, use_build
 from warehouse.lake import Lake
@@ -59,6 +60,9 @@ def gate(lake: Lake, config_id: str, recipe: Recipe) -> int:
         language=gates.language,
         min_language_score=gates.min_language_score,
         truncated=gates.truncated,
+        stray_reasoning=gates.stray_reasoning,
+        reasoning_marks=REASONING_MARKS,
+        quoted_code=QUOTED_CODE,
         min_chars=gates.min_chars,
         max_chars=gates.max_chars,
         max_repetition=gates.max_repetition,

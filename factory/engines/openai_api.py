@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.engines.text import mend_text, split_reasoning
 from schemas.errors import EngineError
-from schemas.models import Model, Sampling, Structured, Teacher
+from schemas.models import Model, Sampling, Structured
 from schemas.reasons import Reason
 
 ScoringTask = Literal["classify", "reward", "score"]
@@ -90,7 +90,7 @@ def read_completion(request: Request, data: Any, model: Model) -> Reply:
         raise InvalidReplyError(f"the completion is no text: {_shorten(json.dumps(message))}")
     if finish_reason == "abort":
         raise InvalidReplyError("the server aborted the completion")
-    tags = model.reasoning if isinstance(model, Teacher) else None
+    tags: tuple[str, str] | None = getattr(model, "reasoning", None)
     if tags is not None and reasoning is None:
         text, reasoning, is_whole = split_reasoning(text, tags, is_thinking=False)
         finish_reason = finish_reason if is_whole else "length"

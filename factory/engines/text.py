@@ -1,5 +1,10 @@
 """What engines do to the text of a reply."""
 
+import re
+from collections import Counter
+
+from schemas.reasoning import QUOTED_CODE, REASONING_MARKS
+
 
 def mend_text(text: str) -> str:
     """Return text that UTF-8 can hold: surrogate pairs joined, lone surrogates replaced by U+FFFD."""
@@ -20,11 +25,29 @@ def split_reasoning(text: str, tags: tuple[str, str], *, is_thinking: bool) -> t
 
     Returns:
         The answer, the thinking (None if there is none) and whether the thinking, if any, was closed. An unclosed
-        one leaves an empty answer. A tag in the middle of an answer is part of it.
+        one leaves an empty answer. A tag in the middle of an answer, or one that is quoted as code, is part of it.
     """
     opening, closing = tags
-    thinking, closed, answer = text.partition(closing)
+    end = re.search(rf"(?<!`){re.escape(closing)}(?!`)", text)
+    thinking, closed, answer = (text[: end.start()], closing, text[end.end() :]) if end else (text, "", "")
     is_opened = text.lstrip().startswith(opening) or (closed and opening not in thinking)
     if not (is_thinking or is_opened):
         return text, None, True
     return answer.strip(), thinking.strip().removeprefix(opening).strip(), bool(closed)
+
+
+def find_stray_reasoning(text: str, source: str = "") -> str | None:
+    """Return the first mark of a thinking model that stands in a text outside of quoted code, or None.
+
+    ``source`` is what the text is a translation of: marks that stand there belong here too.
+    """
+    expected = Counter(_list_marks(source))
+    for mark in _list_marks(text):
+        expected[mark] -= 1
+        if expected[mark] < 0:
+            return mark
+    return None
+
+
+def _list_marks(text: str) -> list[str]:
+    return re.findall(REASONING_MARKS, re.sub(QUOTED_CODE, "", text))

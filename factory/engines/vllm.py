@@ -8,6 +8,7 @@ import copy
 import json
 import math
 import os
+import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -35,6 +36,7 @@ from factory.engines.folders import OVERRIDES, check_architecture
 from factory.engines.text import mend_text, split_reasoning
 from schemas.errors import EngineError
 from schemas.models import Model, Sampling, Structured
+from schemas.reasoning import REASONING_MARKS
 from schemas.reasons import Reason
 
 ScoringTask = Literal["classify", "reward", "score"]
@@ -71,6 +73,7 @@ class VllmCore:
         self._model = Model.model_validate({name: settings[name] for name in Model.model_fields if name in settings})
         self._is_scoring = settings["task"] == "score"
         self._reasoning: tuple[str, str] | None = settings.get("reasoning")
+        self._is_structured = settings.get("structured") is not None
         self._engine, self._scoring_task = _load_engine(self._model, is_scoring=self._is_scoring)
         self._max_prompt_tokens = self._engine.model_config.max_model_len - (not self._is_scoring)
         self._tokenizer = copy.deepcopy(self._engine.get_tokenizer())  # one for the thread, one for the engine
@@ -97,7 +100,6 @@ class VllmCore:
     def _sampling_params(self, settings: dict[str, Any]) -> SamplingParams:
         sampling = Sampling.model_validate(settings.get("sampling") or {})
         structured = settings.get("structured") and Structured.model_validate(settings["structured"])
-        special = set(self._tokenizer.all_special_tokens)
         return SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -107,9 +109,16 @@ class VllmCore:
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop),
             structured_outputs=_structured_params(structured) if structured else None,
-            skip_special_tokens=not (self._reasoning and special.intersection(self._reasoning)),
+            skip_special_tokens=not self._marks_thinking(),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    def _marks_thinking(self) -> bool:
+        """Whether special tokens mark the model's thinking: left out of the text, they would leave it in the answer."""
+        tokens = getattr(self._tokenizer, "added_tokens_decoder", {}).values()
+        special = {token.content for token in tokens if token.special} | set(self._tokenizer.all_special_tokens)
+        tags = "".join(self._reasoning or ())
+        return any(token in tags or re.search(REASONING_MARKS, token) for token in special)
 
     def _pooling_params(self) -> PoolingParams:
         return PoolingParams(
@@ -188,7 +197,8 @@ class VllmCore:
         completion = output.outputs[0]
         text, reasoning, finish_reason = mend_text(completion.text), None, completion.finish_reason
         if self._reasoning is not None:
-            is_thinking = self._thinking.pop(output.request_id, False)
+            # What is held to a form from its first token on is the answer, though the template has opened the thinking.
+            is_thinking = self._thinking.pop(output.request_id, False) and not self._is_structured
             text, reasoning, is_whole = split_reasoning(text, self._reasoning, is_thinking=is_thinking)
             finish_reason = finish_reason if is_whole else "length"
         return Reply(

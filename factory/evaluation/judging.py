@@ -7,11 +7,13 @@ from typing import Literal
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
+from factory.engines.text import find_stray_reasoning
 from factory.evaluation.verdicts import LABELS, MIRRORED, parse_verdict
 from factory.stages.rows import Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
 from schemas.evaluation import Scale
 from schemas.languages import LANGUAGES
 from schemas.models import Structured
+from schemas.reasons import Reason
 
 STAGE = "judge"
 
@@ -77,7 +79,7 @@ class JudgeStage:
         answered = [self._answered.popleft() for _ in range(len(self._answered))]
         verdicts, rejections = [], []
         for game, reply in answered:
-            fault = find_reply_fault(reply)
+            fault = find_reply_fault(reply) or _find_thinking(reply)
             if fault is None:
                 verdicts.append(self._make_verdict(game, reply))
             else:
@@ -86,7 +88,7 @@ class JudgeStage:
 
     def _make_verdict(self, game: Row, reply: Reply) -> Row:
         assert reply.text is not None
-        shown = parse_verdict(reply.text, self._scale)
+        shown = parse_verdict(reply.text, self._scale, is_whole=reply.finish_reason != "length")
         verdict = shown if game["order"] == "ab" else MIRRORED[shown]
         return game | {"judge_fingerprint": self._lane.settings_id, "verdict": verdict, "text": reply.text}
 
@@ -136,6 +138,15 @@ def make_structure(scale: Scale, output: Output, max_reason_chars: int | None = 
 def wording(scale: Scale, output: Output) -> list[str]:
     """Return everything that a judge is told whatever the game, as part of its identity."""
     return [CRITERIA, _SHOWN, SCALES[scale], FORMS[output], *LABELS[scale]]
+
+
+def _find_thinking(reply: Reply) -> Failure | None:
+    """Say that a judge thinks aloud, where its verdict would be read from its thinking; JSON has a place for the verdict."""
+    text = (reply.text or "").strip()
+    mark = None if text.startswith("{") else find_stray_reasoning(text)
+    return (
+        None if mark is None else Failure(Reason.STRAY_REASONING, f"thinks aloud: {mark}; set the judge's 'reasoning'")
+    )
 
 
 def _show_prompt(messages: Sequence[Message]) -> str:

@@ -26,11 +26,11 @@ STRONG_WEIGHTS: dict[Scale, int] = {"aya": 1, "arena": 3}
 _MARK = re.compile(r"\[\[([^\[\]]*)\]\]")
 
 
-def parse_verdict(reply: str, scale: Scale) -> str:
+def parse_verdict(reply: str, scale: Scale, *, is_whole: bool = True) -> str:
     """Return the verdict that a judge's reply states about what it was shown as A and B, or ``UNREADABLE``.
 
     Read are a label alone, a JSON object whose "verdict" is a label, and text with labels in double square brackets
-    that all say the same. Anything else, in whatever case or wording, is unreadable.
+    that all say the same, unless it was cut off before its end. Anything else, in whatever case or wording, is unreadable.
     """
     labels, text = LABELS[scale], reply.strip()
     if text in labels:
@@ -38,7 +38,7 @@ def parse_verdict(reply: str, scale: Scale) -> str:
     if text.startswith("{"):
         return labels.get(_read_json(text), UNREADABLE)
     marks = set(_MARK.findall(text))
-    return labels.get(marks.pop(), UNREADABLE) if len(marks) == 1 else UNREADABLE
+    return labels.get(marks.pop(), UNREADABLE) if len(marks) == 1 and is_whole else UNREADABLE
 
 
 def compare_scores(score_a: float, score_b: float, tie_margin: float) -> str:

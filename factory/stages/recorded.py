@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from factory.engines.base import Failure
+from factory.engines.text import split_reasoning
 from factory.stages.files import RawRow, find_value, read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.measures import detect_languages, measure
@@ -79,13 +80,15 @@ def read_recorded(
     *,
     detect: Detect | None,
     config_id: str,
+    reasoning: tuple[str, str] | None = None,
     batch_rows: int = 2000,
 ) -> Iterator[Landed]:
     """Yield recorded rows as completions (origin "recorded") and rejections; every row is in one of the two.
 
     ``prompts`` are those in scope. Several answers to a prompt are its samples 0, 1, ... in the order of the file, and
     their ids follow from ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the
-    text of a single-turn prompt, white space at its ends aside.
+    text of a single-turn prompt, white space at its ends aside. ``reasoning`` are the tags around the thinking that
+    stands before an answer.
 
     Raises:
         InputError: the file is missing or cannot be read, lacks a column, or none of its rows has the right shape.
@@ -98,6 +101,7 @@ def read_recorded(
     while batch := list(islice(rows, batch_rows)):
         kept = [row for row in batch if row["reason"] is None]
         for row in kept:
+            row |= _split_text(row["text"], reasoning)
             row |= _make_completion(row, lane, index.count_answer(row["prompt_id"]))
         for row, measures in zip(kept, detect_languages([row["text"] for row in kept], detect), strict=True):
             row |= measures
@@ -142,6 +146,13 @@ def _find_fault(text: Any, column: str) -> Failure | None:
     if not isinstance(text, str):
         raise TypeError(f"'{column}' must be text, got {type(text).__name__} {str(text)[:40]!r}")
     return find_text_fault(text)
+
+
+def _split_text(text: str, tags: tuple[str, str] | None) -> Row:
+    if tags is None:
+        return {}
+    answer, reasoning, is_whole = split_reasoning(text, tags, is_thinking=False)
+    return {"text": answer, "reasoning": reasoning} | ({} if is_whole else {"finish_reason": "length"})
 
 
 def _make_completion(row: Row, lane: Lane, sample_index: int) -> Row:

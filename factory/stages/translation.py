@@ -13,6 +13,7 @@ from typing import Literal
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
+from factory.engines.text import find_stray_reasoning
 from factory.stages.fidelity import find_loss, find_missing_translation, has_letters
 from factory.stages.markup import split_protected
 from factory.stages.measures import detect_languages, measure
@@ -187,10 +188,12 @@ def _find_fault(text: str, answer: str, reply: Reply, source_language: str, targ
     fault = find_reply_fault(reply)
     if fault is not None:
         return fault
-    if not answer.strip():
-        return Failure(Reason.EMPTY, f"no translation of {text[:80]!r}")
+    if (mark := find_stray_reasoning(answer, text)) is not None:
+        return Failure(Reason.STRAY_REASONING, f"thinks aloud: {mark}")
     if reply.finish_reason == "length":
         return Failure(Reason.TRUNCATED, f"the translation of {text[:80]!r} was cut off")
+    if not answer.strip():
+        return Failure(Reason.EMPTY, f"no translation of {text[:80]!r}")
     missing = find_missing_translation(text, answer, source_language, target_language)
     if missing is not None:
         return Failure(Reason.UNTRANSLATED, missing)

@@ -2,13 +2,21 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pydantic import ValidationError
 
-from flows.identity import teacher_lane
+from flows.held_out import make_evaluation
+from flows.identity import resolve_build, teacher_lane
+from flows.policy import make_round_recipe
+from flows.policy_rows import Stand
+from flows.steps import PolicyRun
+from schemas.curation import Gates
 from schemas.errors import InputError
-from schemas.models import ModelRun, Teacher
+from schemas.models import ModelRun, Teacher, Translation
+from schemas.policy import OnPolicy, Policy
+from schemas.recipe import Recipe
 
 
 def settings_id(**changes: Any) -> str:
@@ -62,3 +70,68 @@ def test_recorded_answers_are_known_by_the_bytes_of_their_files(tmp_path: Path, 
         path.write_text(content, encoding="utf-8")
         fingerprints.append(teacher_lane(teacher, ("en",)).fingerprint)
     assert fingerprints[0] == fingerprints[2] != fingerprints[1]
+
+
+TAGS = ["<think>", "</think>"]
+
+
+def make_recipe(
+    answers: Path, translation: dict[str, Any] | None = None, teacher: dict[str, Any] | None = None
+) -> Recipe:
+    server = {"engine": "openai", "model": "m", "run": {"urls": ["http://one:8000/v1"]}}
+    answers.write_text('{"t": "a", "k": 1}')
+    recorded = {"path": str(answers), "columns": {"text": "t", "key": "k"}}
+    policy = {"base": "./base", "reasoning": TAGS, "steps": [{"name": "sft", "train": {"objective": "sft"}}]}
+    return Recipe.model_validate(
+        {
+            "name": "r",
+            "languages": ["en", "ar"],
+            "prompts": [{"name": "p", "path": "p.jsonl", "language": "en", "columns": {"prompt": "q"}}],
+            "translation": server | (translation or {}),
+            "teachers": [{"name": "old", "engine": "recorded", "recorded": recorded} | (teacher or {})],
+            "reward_models": [{"name": "rm", **server}],
+            "policy": policy,
+        }
+    )
+
+
+def test_the_tags_of_thinking_are_part_of_who_translates_and_of_recorded_answers(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    plain = resolve_build(make_recipe(answers))
+    thinking = resolve_build(make_recipe(answers, {"reasoning": TAGS}, {"reasoning": TAGS}))
+    for one, other in zip(plain.lanes, thinking.lanes, strict=True):
+        assert (one.settings_id == other.settings_id) == (one.role == "reward")
+        assert one.fingerprint == other.fingerprint
+
+
+def test_where_nobody_thinks_ids_are_those_from_before_translators_could() -> None:
+    assert "reasoning" not in Translation(model="m").model_dump()
+    steps = [{"name": "sft", "train": {"objective": "sft"}}]
+    assert "reasoning" not in Policy.model_validate({"base": "./base", "steps": steps}).model_dump()
+    assert "stray_reasoning" not in Gates().model_dump()
+    assert Gates(stray_reasoning=False).model_dump()["stray_reasoning"] is False
+
+
+def test_the_policy_and_its_base_think_in_the_same_tags(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "answers.jsonl")
+    held_out = make_evaluation(recipe, "b" * 32, "e", ("policy", "./policy"), ("base", "./base"))
+    assert held_out.a.reasoning == held_out.b.reasoning == tuple(TAGS)
+
+
+def test_so_does_the_policy_that_answers_in_a_round(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path / "answers.jsonl")
+    assert recipe.policy is not None
+    run = Mock(spec_set=PolicyRun, recipe=recipe, policy=recipe.policy)
+    round_recipe = make_round_recipe(run, "online_1", 1, OnPolicy(), Stand("sft", "./model", "f" * 32, {}))
+    assert [teacher.reasoning for teacher in round_recipe.teachers] == [tuple(TAGS)]
+
+
+@pytest.mark.parametrize("tags", [["<think>", ""], ["<think>", "<think>"], [" ", "</think>"]])
+def test_tags_that_part_nothing_are_refused(tags: list[str]) -> None:
+    with pytest.raises(ValidationError, match="two different tags"):
+        Teacher.model_validate({"name": "t", "model": "m", "reasoning": tags})
+
+
+def test_an_encoder_decoder_translator_does_not_think() -> None:
+    with pytest.raises(ValidationError, match="an encoder-decoder translator does not think"):
+        Translation.model_validate({"model": "nllb", "reasoning": TAGS})

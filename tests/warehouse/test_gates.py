@@ -25,6 +25,20 @@ ANSWERS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("ar", {"text": " \u3000\u200f\n\u200b"}, "empty", "no visible character"),
     ("hi", {"text": "\u094d\u0902\u0901\u0903"}, None, ""),
     ("en", {"text": "", "finish_reason": "length"}, "empty", "no visible character"),
+    ("en", {"text": "<think>why</think> 4."}, "stray_reasoning", "thinks aloud: <think>"),
+    ("he", {"text": "כי</think>\nארבע"}, "stray_reasoning", "thinks aloud: </think>"),
+    ("zh", {"text": "[THINK]为什么", "finish_reason": "length"}, "stray_reasoning", "thinks aloud: [THINK]"),
+    ("ja", {"text": "◁think▷四◁/think▷四です"}, "stray_reasoning", "thinks aloud: ◁think▷"),
+    ("hi", {"text": "<|channel|>analysis<|message|>चार"}, "stray_reasoning", "thinks aloud: <|channel|>"),
+    (
+        "ar",
+        {"text": "", "reasoning": "لأن", "finish_reason": "length"},
+        "stray_reasoning",
+        "the thinking was cut off or never closed",
+    ),
+    ("ja", {"text": "`<think>` は四です。"}, None, ""),
+    ("en", {"text": "```\n<think>\n```\nI <b>think</b> so."}, None, ""),
+    ("en", {"text": "It was four.", "reasoning": "<think>"}, None, ""),
     ("en", {"finish_reason": "length", **WRONG}, "truncated", "stopped at the limit of 5 tokens"),
     ("ja", {"text": "四つ"}, "too_short", "2 chars, at least 4 needed"),
     ("ja", {"text": "四つです"}, None, ""),
@@ -72,9 +86,11 @@ def test_every_answer_gets_the_first_reason_that_applies(tmp_path: Path) -> None
 
 
 def test_gates_can_be_switched_off(tmp_path: Path) -> None:
-    recipe = make_recipe(gates={"language": False, "truncated": False, "min_chars": 0, "max_repetition": 1})
+    off = {"language": False, "truncated": False, "stray_reasoning": False, "min_chars": 0, "max_repetition": 1}
+    recipe = make_recipe(gates=off)
     facts = Facts(recipe)
-    facts.completion(facts.prompt("p", "en"), "a", finish_reason="length", repetition=1.0, **WRONG)
+    text = "<think>why"
+    facts.completion(facts.prompt("p", "en"), "a", text=text, finish_reason="length", repetition=1.0, **WRONG)
     with open_lake(tmp_path) as lake:
         facts.write(lake)
         assert gate(lake, CONFIG, recipe) == 0

@@ -18,7 +18,8 @@ from factory.engines.openai import OpenAIEngine
 from factory.engines.openai_transport import read_retry_after
 from factory.engines.servers import Outcome, Patience, ServerPool
 from schemas.errors import EngineError
-from schemas.models import Model, RewardModel, Teacher
+from schemas.evaluation import Contestant, JudgeModel
+from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.reasons import Reason
 from tests.factory.engines.scripted_server import DROP, Call, ScriptedServer, completion, echo
 
@@ -154,6 +155,18 @@ def test_reasoning_is_kept_apart(serve, message, finish_reason, text, reasoning,
     reply = ask_one(make_teacher(serve(script).url, reasoning=("<think>", "</think>")))
     assert reply.failure is None
     assert (reply.text, reply.reasoning, reply.finish_reason) == (text, reasoning, expected_finish)
+
+
+@pytest.mark.parametrize("kind", [Teacher, Translation, JudgeModel, Contestant])
+def test_every_llm_of_a_recipe_may_think(serve, kind):
+    async def script(call: Call) -> Any:
+        return {"choices": [{"message": {"content": "<t>לָמָּה</t>四"}, "finish_reason": "stop"}]}
+
+    named = {} if kind is Translation else {"name": "tiny"}
+    execution = {"urls": [serve(script).url]}
+    model = kind(engine="openai", model="tiny", run=execution, reasoning=("<t>", "</t>"), **named)
+    reply = ask_one(model)
+    assert (reply.text, reply.reasoning) == ("四", "לָמָּה")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "http://127.0.0.1:{port}/", "http://127.0.0.1:{port}/v1/"])

@@ -196,6 +196,47 @@ def test_reasoning_structure_and_seeds(tiny_llama: Path) -> None:
     assert num_alike > 10
 
 
+def test_a_verdict_held_to_a_form_is_no_thinking_though_the_template_opens_it(tiny_llama: Path, tmp_path: Path) -> None:
+    template = tmp_path / "thinking.jinja"
+    template.write_text(TEMPLATE.replace("<|assistant|>", "<|assistant|><think>\n"), encoding="utf-8")
+    judge = Teacher(
+        name="judge",
+        model=str(tiny_llama),
+        chat_template=str(template),
+        structured=Structured(choice=("A", "B")),
+        reasoning=("<think>", "</think>"),
+    )
+    with open_engine(judge, "generate") as engine:
+        replies = answer(engine, [ask(number, "Which?") for number in range(10)]).values()
+    assert {reply.text for reply in replies} <= {"A", "B"}
+    assert {(reply.reasoning, reply.finish_reason) for reply in replies} == {(None, "stop")}
+
+
+@pytest.mark.parametrize(
+    ("token", "reasoning", "is_shown"),
+    [
+        ("[THINK]", None, True),
+        ("<|channel|>", None, True),
+        ("<|channel|>", ("<|channel|>analysis<|message|>", "<|end|>"), True),
+        ("<t>", ("<t>", "</t>"), True),
+        ("<t>", None, False),
+        ("<|tool|>", None, False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, at its import
+def test_special_tokens_that_mark_thinking_are_shown(
+    token: str, reasoning: tuple[str, str] | None, is_shown: bool
+) -> None:
+    """Left out, they would leave the thinking in the answer, where no gate could find it."""
+    from factory.engines.vllm import VllmCore
+
+    core = object.__new__(VllmCore)
+    core._tokenizer, core._reasoning = make_tokenizer(), reasoning
+    core._tokenizer.add_tokens([token], special_tokens=True)
+    params = core._sampling_params({"sampling": {}})
+    assert params.skip_special_tokens is not is_shown
+
+
 def expect_reward(folder: Path, prompt: str, completion: str) -> float:
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]

@@ -125,6 +125,33 @@ def test_replies_become_verdicts_about_a_and_b():
     assert second.rejections["reason"].to_list() == ["invalid_reply"]
 
 
+@pytest.mark.parametrize(
+    ("reply", "finish_reason"),
+    [
+        ("<think>At first sight [[A]]", "length"),
+        ("<think>[[A]] it is</think>", "stop"),
+        ("At first sight [[A]], but no</think>\nHm.", "stop"),
+        ("[THINK][[A]][/THINK][[A]]", "stop"),
+    ],
+)
+@pytest.mark.parametrize("output", ["text", "json", "choice"])
+def test_no_verdict_is_read_from_thinking(reply, finish_reason, output):
+    stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="aya", output=output)
+    list(stage.requests([pl.DataFrame([GAME])]))
+    stage.add(Reply("g1", text=reply, finish_reason=finish_reason))
+    landed = stage.take()
+    assert landed.rows.is_empty()
+    assert landed.rejections["reason"].to_list() == ["stray_reasoning"]
+
+
+def test_a_judge_that_was_cut_off_has_not_come_to_its_verdict():
+    stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="aya", output="text")
+    list(stage.requests([pl.DataFrame([GAME, GAME | {"game_id": "g2"}])]))
+    stage.add(Reply("g1", text="At first sight it is [[A]], but", finish_reason="length"))
+    stage.add(Reply("g2", text='{"reason": "B says <think>", "verdict": "A"}', finish_reason="stop"))
+    assert stage.take().rows["verdict"].to_list() == ["unreadable", "A>B"]
+
+
 def test_an_unreadable_reply_is_a_row_with_its_text():
     stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="arena", output="text")
     list(stage.requests([pl.DataFrame([GAME | {"order": "ba"}])]))

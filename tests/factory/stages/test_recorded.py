@@ -78,6 +78,20 @@ def test_answers_join_by_the_text_of_the_prompt(tmp_path: Path, lane: Lane) -> N
     assert landed.rejections["reason"].to_list() == ["no_such_prompt"]
 
 
+def test_the_thinking_of_recorded_answers_is_kept_apart(tmp_path: Path, lane: Lane) -> None:
+    texts = ["<think>为什么</think>\n四", "just so", "<think>never clo"]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps({"key": 1, "text": text}) + "\n" for text in texts), encoding="utf-8")
+    how = Recorded.model_validate({"path": str(path), "columns": {"text": "text", "key": "key"}})
+    tags = ("<think>", "</think>")
+    (landed,) = read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32, reasoning=tags)
+    assert landed.rows.select("text", "reasoning", "finish_reason", "num_chars").rows() == [
+        ("四", "为什么", None, 1),
+        ("just so", None, None, 7),
+        ("", "never clo", "length", 0),
+    ]
+
+
 @pytest.mark.parametrize(
     ("row", "reason", "said"),
     [

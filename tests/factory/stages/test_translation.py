@@ -199,6 +199,34 @@ def test_a_cut_off_translation_is_rejected(lane: Lane, run_stage: Any) -> None:
     assert landed.rejections["reason"].to_list() == ["truncated"]
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<think>The user wants Arabic.</think>\nمرحبا {text}",
+        "The user wants Arabic.</think>\nمرحبا {text}",
+        "<think>The user wants Arabic {text}",
+        "[THINK]Hm[/THINK]{text}",
+        "<|channel|>analysis<|message|>Hm {text}",
+    ],
+)
+@pytest.mark.parametrize("table", ["prompts", "completions"])
+def test_thinking_never_becomes_a_translation(reply: str, table: Any, lane: Lane, run_stage: Any) -> None:
+    def think(request: Request) -> Reply:
+        text = request.messages[-1]["content"].rpartition("\n\n")[2]
+        return Reply(request.request_id, text=reply.replace("{text}", to_arabic(text)), finish_reason="stop")
+
+    pending = {"prompts": pending_prompt(text="What is dew?"), "completions": pending_completion(text="What is dew?")}
+    landed = run_stage(Translator(lane, LLM, table, detect=None), [pending[table]], think, table)
+    assert landed.rows.is_empty()
+    assert landed.rejections["reason"].to_list() == ["stray_reasoning"]
+
+
+def test_a_text_about_thinking_is_translated_with_its_marks(lane: Lane) -> None:
+    plan = plan_translation(pending_completion(text="What does <think> mean in `<think>`?"), "tc0", LLM)
+    reply = Reply("tc0/0", text="ماذا تعني <think> في `<think>`؟")
+    assert assemble(plan, [reply]) == ("ماذا تعني <think> في `<think>`؟",)
+
+
 def test_pending_rows_are_taken_as_needed_and_left_when_finished(lane: Lane) -> None:
     translator, taken = Translator(lane, NLLB, "completions", detect=None), list[int]()
 

@@ -1,9 +1,15 @@
 -- Purpose: the completions of the build that fail its gates, each with the first reason that applies.
 -- Grain: one row of rejections per failing completion.
-WITH judged AS (
+WITH stripped AS (
+    SELECT *, regexp_extract(regexp_replace(text, $quoted_code, '', 'g'), $reasoning_marks) AS reasoning_mark
+    FROM build_completions
+),
+judged AS (
     SELECT
         *,
         CASE
+            WHEN $stray_reasoning AND reasoning_mark <> '' THEN 'stray_reasoning'
+            WHEN $stray_reasoning AND text = '' AND reasoning <> '' AND finish_reason = 'length' THEN 'stray_reasoning'
             WHEN NOT regexp_matches(text, '[^\s\p{Z}\p{Cc}\p{Cf}]') THEN 'empty'
             WHEN $truncated AND finish_reason = 'length' THEN 'truncated'
             WHEN num_chars < $min_chars THEN 'too_short'
@@ -14,7 +20,7 @@ WITH judged AS (
             WHEN repetition > $max_repetition THEN 'repetition'
             WHEN $refusals IS NOT NULL AND regexp_matches(text, $refusals) THEN 'refusal'
         END AS reason
-    FROM build_completions
+    FROM stripped
 )
 SELECT
     $config_id AS config_id,
@@ -23,6 +29,9 @@ SELECT
     '' AS settings_id,
     reason,
     CASE reason
+        WHEN 'stray_reasoning' THEN if(
+            reasoning_mark = '', 'the thinking was cut off or never closed', format('thinks aloud: {}', reasoning_mark)
+        )
         WHEN 'empty' THEN 'no visible character'
         WHEN 'truncated' THEN format('stopped at the limit of {} tokens', num_completion_tokens)
         WHEN 'too_short' THEN format('{} chars, at least {} needed', num_chars, $min_chars)
