@@ -1,6 +1,7 @@
 """What every part that writes folders needs of the disk."""
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -11,3 +12,20 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that appears under its name when it is whole, over one that is there. Its rights follow the umask.
+
+    Files of ``tempfile`` are the user's alone, and stay so when they are renamed.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    unfinished = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

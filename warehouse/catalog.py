@@ -1,8 +1,10 @@
 """Attaching the catalog: where it lies, which extensions it needs, which credentials it uses."""
 
+import contextlib
 import importlib.resources
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +13,11 @@ import duckdb
 
 from schemas.errors import WarehouseError
 from schemas.settings import WarehouseSettings
+
+METADATA = "__ducklake_metadata_lake"
+"""The database of DuckLake's own tables beside the attached ``lake``."""
+
+_SQLITE = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Catalog:
     @property
     def data_folder(self) -> Path | None:
         """The local folder of the data files; none on object storage."""
-        return None if "://" in self.data else Path(self.data)
+        return None if is_remote(self.data) else Path(self.data)
 
     def redact(self, text: str) -> str:
         """Return a message as one line without any secret of the environment."""
@@ -45,8 +52,8 @@ def find_catalog(settings: WarehouseSettings) -> Catalog:
     Raises:
         WarehouseError: the catalog is neither a path nor a postgres:// URL.
     """
-    data = settings.data if "://" in settings.data else str(Path(settings.data).expanduser().resolve())
-    if "://" not in settings.catalog:
+    data = settings.data if is_remote(settings.data) else str(Path(settings.data).expanduser().resolve())
+    if not is_remote(settings.catalog):
         path = Path(settings.catalog).expanduser().resolve()
         return Catalog(str(path), str(path), data, path)
     parts = urlsplit(settings.catalog)
@@ -88,6 +95,7 @@ def load_extensions(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> 
 def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only: bool, as_of: int | None) -> None:
     """Attach a catalog as ``lake``; when writing, make it where there is none.
 
+    The data lies where the settings say, which is not where it lay when the catalog was made, if it has been moved since.
     Small inserts become Parquet files, never rows of the catalog: that is cheaper on SQLite, keeps text out of the
     catalog, and compaction merges the files. SQLite writes ahead, so that a reader never blocks a writer; the password
     of Postgres is read by libpq from PGPASSWORD.
@@ -95,7 +103,7 @@ def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only
     Raises:
         WarehouseError: the file is a SQLite database of something else.
     """
-    options = [f"DATA_PATH {literal(catalog.data)}", "DATA_INLINING_ROW_LIMIT 0"]
+    options = [f"DATA_PATH {literal(catalog.data)}", "OVERRIDE_DATA_PATH true", "DATA_INLINING_ROW_LIMIT 0"]
     if catalog.data_folder is None:
         connection.execute(_s3_secret())
     if catalog.sqlite is None:
@@ -113,26 +121,63 @@ def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only
     connection.execute(f"ATTACH {literal(address)} AS lake ({', '.join(options)})")
 
 
+def read_lake_id(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the id of the attached lake: DuckLake drew it for its first schema, and every copy of the catalog has it."""
+    return str(
+        connection.execute(f"SELECT schema_uuid FROM {METADATA}.ducklake_schema WHERE schema_id = 0").fetchall()[0][0]
+    )
+
+
+def find_lake_id(connection: duckdb.DuckDBPyConnection, path: Path) -> str | None:
+    """Return the id of the lake whose catalog a file is; none for any other file, and for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE)) != _SQLITE:
+                return None
+        with _probed(connection, path):
+            return str(
+                connection.execute("SELECT schema_uuid FROM probe.ducklake_schema WHERE schema_id = 0").fetchall()[0][0]
+            )
+    except (OSError, duckdb.Error, IndexError):
+        return None
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is the URL of a server, and not a path."""
+    return "://" in place
+
+
 def literal(value: str) -> str:
     """Return a string as an SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def _refuse_other_database(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    # Through DuckDB's own SQLite: a second SQLite library in a process would drop the first one's file locks.
     if not path.exists():
         return
-    connection.execute(
-        f"ATTACH IF NOT EXISTS {literal(str(path))} AS probe (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)"
-    )
-    found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'probe'").fetchall()
-    connection.execute("DETACH probe")
+    with _probed(connection, path):
+        found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'probe'").fetchall()
     names = sorted(name for (name,) in found)
     if names and "ducklake_metadata" not in names:
         raise WarehouseError(
             f"the catalog {path} is a SQLite database of something else, with the tables {', '.join(names[:5])}; "
             "name another file"
         )
+
+
+@contextlib.contextmanager
+def _probed(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[None]:
+    """Attach a SQLite file as ``probe``.
+
+    Through DuckDB's own SQLite: a second SQLite library in a process would drop the first one's file locks.
+    """
+    connection.execute(
+        f"ATTACH IF NOT EXISTS {literal(str(path))} AS probe (TYPE sqlite, READ_ONLY, BUSY_TIMEOUT 10000)"
+    )
+    try:
+        yield
+    finally:
+        connection.execute("DETACH probe")
 
 
 def _s3_secret() -> str:

@@ -15,16 +15,12 @@ _NO_SPACE = "there is no space left for {data} or the catalog: free some and run
 _SENTENCES: tuple[tuple[str, str], ...] = (
     (r"No space left on device|database or disk is full|Disk quota exceeded", _NO_SPACE),
     (
-        r"DATA_PATH parameter \"(?P<given>.*?)/?\" does not match existing data path in the catalog \"(?P<kept>.*?)/?\"",
-        "its data lies in {kept}, and the settings name {given}: set [warehouse] data to the first",
-    ),
-    (
         r"(?=.*(?:Invalid footer|No magic bytes|too small to be a Parquet|Failed to read Parquet|[Cc]orrupt|[Dd]ecompress))"
-        r".*?['\"](?P<file>[^'\"]*\.parquet)['\"]",
+        r".*?['\"](?P<file>(?:/|\w+://).*?\.parquet)['\"]",
         "its data file {file} is damaged: restore that one file from a copy, all others are whole",
     ),
     (
-        r"(?:Cannot open file|Unable to connect to URL) \"?(?P<file>\S+?\.parquet)\"?:.*?(?:No such file|Not Found)",
+        r"(?:Cannot open file|Unable to connect to URL) \"?(?P<file>\S.*?\.parquet)\"?:.*?(?:No such file|Not Found)",
         "its data file {file} is missing, or its bucket is: restore it from a copy",
     ),
     (

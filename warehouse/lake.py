@@ -27,6 +27,7 @@ from warehouse import migrations
 from warehouse.catalog import Catalog, attach, check_folders, find_catalog, literal, load_extensions
 from warehouse.explain import explain, is_passing
 from warehouse.locks import WRITE, Locks, open_locks
+from warehouse.owner import DataFolder
 from warehouse.rows import conform, count_changed, in_utc, insert_new
 from warehouse.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
 from warehouse.spool import Spool
@@ -60,6 +61,7 @@ class Lake:
         self._catalog = catalog
         self._locks = locks
         self._read_only = read_only
+        self._has_written = False
         self._memory_limit = str(connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0])
 
     @classmethod
@@ -90,13 +92,12 @@ class Lake:
             with _explained(catalog):
                 load_extensions(connection, catalog)
                 if read_only:
-                    lake._retried(lambda: attach(connection, catalog, read_only=True, as_of=as_of))
+                    lake._attach(as_of)
                     lake._check_version(is_past=as_of is not None)
                 else:
                     with lake._locks.hold(WRITE, wait=True):
-                        lake._retried(lambda: attach(connection, catalog, read_only=False, as_of=None))
+                        lake._attach_for_writing()
                         lake._transact(migrations.migrate)
-                lake._check_data()
         except BaseException:
             lake.close()
             raise
@@ -112,6 +113,11 @@ class Lake:
 
     def close(self) -> None:
         """Close the warehouse. A stream that is being read goes on to its end."""
+        if self._has_written:
+            with contextlib.suppress(duckdb.Error, OSError, WarehouseError), self._locks.hold(WRITE, wait=True):
+                DataFolder(
+                    self._catalog, self._connection
+                ).note_snapshot()  # what fails here is done by the next writer
         self._connection.close()
         self._locks.close()
 
@@ -170,6 +176,7 @@ class Lake:
             raise WarehouseError(f"warehouse {self._catalog.shown} is open for reading only")
         with _explained(self._catalog):
             self._locks.check()
+            self._has_written = True
             return self._transact(change, before=before, lock=True)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
@@ -242,7 +249,10 @@ class Lake:
         stay as they are until the next compaction.
 
         Files that no snapshot needs any more are removed from the day (UTC) after ``keep`` is over, which is how long
-        a reader may still be at them.
+        a reader may still be at them; none where another copy of the catalog may need them.
+
+        Raises:
+            WarehouseError: the data folder has become another catalog's.
         """
 
         def change(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -259,11 +269,14 @@ class Lake:
         # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
         day = (datetime.now(UTC) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
         limit = literal((day - timedelta(microseconds=1)).isoformat())
-        self.transact(
-            lambda cursor: cursor.execute(
-                f"CALL ducklake_cleanup_old_files('lake', older_than => {limit}::TIMESTAMPTZ)"
-            ).fetchall()
-        )
+
+        def clean_up(cursor: duckdb.DuckDBPyConnection) -> None:
+            if DataFolder(self._catalog, cursor).may_clean_up():
+                cursor.execute(
+                    f"CALL ducklake_cleanup_old_files('lake', older_than => {limit}::TIMESTAMPTZ)"
+                ).fetchall()
+
+        self.transact(clean_up)
 
     def memory_limit(self) -> int:
         """Return how many bytes DuckDB may take."""
@@ -380,16 +393,16 @@ class Lake:
         with self._cursor() as cursor:
             migrations.check(migrations.read_version(cursor), is_past=is_past)
 
-    def _check_data(self) -> None:
-        folder = self._catalog.data_folder
-        if folder is None or folder.exists():
-            return
-        with self._cursor() as cursor:
-            row = cursor.execute("SELECT coalesce(sum(file_count), 0) FROM ducklake_table_info('lake')").fetchone()
-        if row is not None and row[0]:
-            raise WarehouseError(
-                f"warehouse {self._catalog.shown}: its data folder {folder} with {row[0]} files is missing"
-            )
+    def _attach(self, as_of: int | None = None) -> None:
+        self._retried(lambda: attach(self._connection, self._catalog, read_only=self._read_only, as_of=as_of))
+        self._retried(DataFolder(self._catalog, self._connection).check)
+
+    def _attach_for_writing(self) -> None:
+        folder = DataFolder(self._catalog, self._connection)
+        if self._catalog.sqlite and not self._catalog.sqlite.exists():
+            folder.refuse_for_new()
+        self._attach()
+        self._retried(folder.claim)
 
 
 @contextlib.contextmanager

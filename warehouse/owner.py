@@ -1,0 +1,283 @@
+"""Whose a data folder is: a mark in it names its one catalog, so that no second catalog ever cleans up there.
+
+A copied catalog knows the same files as its original and would delete what the other still needs. So the mark says
+where its catalog lies, seen from the folder, and which file or database that is: a warehouse that is moved or copied as
+a whole takes its mark along, and a catalog that was copied alone is told apart. Where that stays unsure, the folder is
+kept whole: clean-ups delete nothing in it.
+"""
+
+import json
+import os
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from shlex import quote
+from typing import Literal
+
+import duckdb
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from schemas.errors import WarehouseError
+from warehouse.catalog import METADATA, Catalog, find_lake_id, is_remote, literal, read_lake_id
+from warehouse.small_files import has_file, read_file, write_file
+
+MARK = "owner.json"
+
+KEEP = "keep-all-files"
+"""While a file of this name lies in a data folder, clean-ups delete nothing there."""
+
+_WHY_KEEP = """\
+The catalog of this folder was restored or replaced, or is older than such marks, so that another copy of it may need
+files which it no longer needs itself: clean-ups delete nothing here. Delete this file once there is no other copy.
+"""
+
+Place = Literal["same", "another", "gone"]
+"""What lies where a mark says its catalog is: ours, another one, or none that can be seen from here."""
+
+Verdict = Literal["ours", "keep", "another", "gone"]
+"""Whose a folder is. ``keep``: ours, but another copy of the catalog may need its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The catalog of a data folder.
+
+    ``lake`` is an id that copies of a catalog share; ``catalog`` is its path from the folder, or its address;
+    ``catalog_file`` tells the file or database from its copies, and ``data`` the folder from its; ``snapshot`` is the
+    latest that is known to have written here, 0 before the first tables.
+    """
+
+    lake: str
+    catalog: str
+    catalog_file: str
+    data: str
+    snapshot: int
+
+    def is_like(self, other: "Owner") -> bool:
+        """Whether both name the same catalog and folder, at whatever snapshot."""
+        return asdict(self) | {"snapshot": 0} == asdict(other) | {"snapshot": 0}
+
+
+def judge(mark: Owner, ours: Owner, place: Place) -> Verdict:
+    """Return whose a folder is that has a mark, when ``place`` is what lies where the mark says its catalog is."""
+    if mark.lake != ours.lake:  # "same": a catalog that was deleted or replaced; a new one knows none of its files
+        return ("keep" if ours.snapshot else "ours") if place == "same" else place
+    is_that_catalog, is_that_folder = mark.catalog_file == ours.catalog_file, mark.data == ours.data
+    if place == "another" or (place == "gone" and is_that_folder and not is_that_catalog):
+        return place
+    is_older = ours.snapshot < mark.snapshot
+    is_unsure = not is_that_catalog and (is_that_folder or place == "gone")
+    return "keep" if is_older or is_unsure else "ours"
+
+
+class DataFolder:
+    """The data folder of a catalog and its mark. Changes are made under the warehouse's write lock."""
+
+    def __init__(self, catalog: Catalog, connection: duckdb.DuckDBPyConnection) -> None:
+        self._catalog = catalog
+        self._connection = connection
+        self._data = catalog.data.rstrip("/") or "/"
+
+    def refuse_for_new(self) -> None:
+        """Refuse a folder with the data of another warehouse before a new catalog is made for it."""
+        mark = self._read_mark()
+        if mark and (place := self._find_place(mark)) != "same":
+            raise self._refusal(mark, place, is_same_lake=False)
+
+    def check(self) -> None:
+        """Make sure that the data is here, and not that of another warehouse.
+
+        Raises:
+            WarehouseError: it is elsewhere, or missing.
+        """
+        mark, lake = self._read_mark(), read_lake_id(self._connection)
+        if mark and mark.lake == lake:
+            return
+        if (file := self._find_known_file()) and not has_file(self._connection, self._data, file):
+            raise self._missing()
+        if mark and (place := self._find_place(mark)) != "same":
+            raise self._refusal(mark, place, is_same_lake=False)
+
+    def claim(self) -> None:
+        """Mark the folder as this catalog's.
+
+        Raises:
+            WarehouseError: it is another catalog's; nothing was changed.
+        """
+        mark, ours = self._read_mark(), self._describe()
+        verdict = self._judge(mark, ours)
+        if verdict == "keep" and not self._is_kept():
+            write_file(self._connection, self._data, KEEP, _WHY_KEEP)
+        if mark is None or not mark.is_like(ours):
+            known = mark.snapshot if mark and mark.lake == ours.lake else 0
+            self._write_mark(ours, max(ours.snapshot, known))
+            self._connection.execute(
+                f"UPDATE {METADATA}.ducklake_metadata SET value = {literal(self._data + '/')} WHERE key = 'data_path'"
+            )
+
+    def may_clean_up(self) -> bool:
+        """Whether files that the catalog no longer needs may be deleted. The mark then names the snapshot of now.
+
+        Raises:
+            WarehouseError: another catalog has taken the folder meanwhile.
+        """
+        mark, ours = self._read_mark(), self._describe()
+        if self._judge(mark, ours) != "ours" or self._is_kept():
+            return False
+        self._write_mark(ours, ours.snapshot)
+        return True
+
+    def note_snapshot(self) -> None:
+        """Write down which snapshot wrote here last, so that an older catalog is recognised when it is restored."""
+        mark, ours = self._read_mark(), self._describe()
+        if mark and mark.is_like(ours) and mark.snapshot < ours.snapshot:
+            self._write_mark(ours, ours.snapshot)
+
+    def _is_kept(self) -> bool:
+        return has_file(self._connection, self._data, KEEP)
+
+    def _judge(self, mark: Owner | None, ours: Owner) -> Verdict:
+        if mark is None:
+            return self._judge_unmarked(ours)
+        place = self._find_place(mark)
+        verdict = judge(mark, ours, place)
+        if verdict in ("another", "gone"):
+            raise self._refusal(mark, place, is_same_lake=mark.lake == ours.lake)
+        return verdict
+
+    def _judge_unmarked(self, ours: Owner) -> Verdict:
+        """Judge a folder that is new, or older than marks: it is the catalog's in whose folder it lies."""
+        catalog, folder = self._catalog.sqlite, self._catalog.data_folder
+        if not ours.snapshot:
+            return "ours"
+        if catalog is None or folder is None:
+            return "keep"
+        copies = [
+            path
+            for path in sorted(folder.parent.iterdir())
+            if path != catalog and find_lake_id(self._connection, path) == ours.lake
+        ]
+        if catalog.parent in folder.parents:
+            return "keep" if copies else "ours"
+        if copies:
+            owner = replace(ours, catalog=os.path.relpath(copies[0], folder))
+            raise self._refusal(owner, "another", is_same_lake=True)
+        return "keep"
+
+    def _find_place(self, mark: Owner) -> Place:
+        if mark.catalog == self._catalog_name:
+            return "same"
+        path = self._path_of(mark)
+        if path is None or self._catalog.sqlite is None or not path.exists():
+            return "gone"
+        if self._catalog.sqlite.exists() and path.samefile(self._catalog.sqlite):
+            return "same"
+        is_of_original = _name_file(path) == mark.catalog_file and mark.data != self._data_name
+        is_its = find_lake_id(self._connection, path) in (mark.lake, None)
+        return "another" if is_its and not is_of_original else "gone"
+
+    def _path_of(self, mark: Owner) -> Path | None:
+        """Return where a mark says that its catalog is; none where no file system says so."""
+        if is_remote(mark.catalog):
+            return None
+        folder = self._catalog.data_folder
+        return Path(os.path.normpath(folder / mark.catalog)) if folder else Path(mark.catalog)
+
+    @cached_property
+    def _catalog_name(self) -> str:
+        path, folder = self._catalog.sqlite, self._catalog.data_folder
+        return self._catalog.shown if path is None else os.path.relpath(path, folder) if folder else str(path)
+
+    @property
+    def _data_name(self) -> str:
+        folder = self._catalog.data_folder
+        return _name_file(folder) if folder and folder.exists() else self._data
+
+    def _describe(self) -> Owner:
+        if folder := self._catalog.data_folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        snapshot = self._connection.execute("SELECT id FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
+        lake = read_lake_id(self._connection)
+        return Owner(lake, self._catalog_name, self._name_catalog_file(), self._data_name, int(snapshot))
+
+    def _name_catalog_file(self) -> str:
+        if self._catalog.sqlite is not None:
+            return _name_file(self._catalog.sqlite)
+        return str(self._connection.execute(_DATABASE).fetchall()[0][0])
+
+    def _read_mark(self) -> Owner | None:
+        text = read_file(self._connection, self._data, MARK)
+        try:
+            return None if text is None else TypeAdapter(Owner).validate_json(text)
+        except ValidationError:
+            raise WarehouseError(
+                f"the warehouse {self._catalog.shown}: {self._data}/{MARK} is damaged; restore it from a copy, or delete it"
+            ) from None
+
+    def _write_mark(self, ours: Owner, snapshot: int) -> None:
+        write_file(self._connection, self._data, MARK, json.dumps(asdict(replace(ours, snapshot=snapshot))) + "\n")
+
+    def _find_known_file(self) -> str | None:
+        row = self._connection.execute(_KNOWN_FILE).fetchone()
+        return None if row is None else str(row[0])
+
+    def _missing(self) -> WarehouseError:
+        kept, folder = self._stored_path().rstrip("/"), self._catalog.data_folder
+        says = f"warehouse {self._catalog.shown}: its data "
+        if kept != self._data and self._is_free_and_full(kept):
+            return WarehouseError(
+                f"{says}lies in {kept}, and the settings name {self._data}: set [warehouse] data to the first"
+            )
+        if folder is None or folder.exists():
+            return WarehouseError(f"{says}is not in {self._data}: set [warehouse] data to the folder that holds it")
+        row = self._connection.execute("SELECT sum(file_count) FROM ducklake_table_info('lake')").fetchone()
+        return WarehouseError(f"{says}folder {folder} with {row[0] if row else 0} files is missing")
+
+    def _is_free_and_full(self, data: str) -> bool:
+        """Whether another folder holds this catalog's data, and is no other catalog's."""
+        if is_remote(data) != is_remote(self._data) or not has_file(
+            self._connection, data, self._find_known_file() or ""
+        ):
+            return False
+        there = DataFolder(replace(self._catalog, data=data), self._connection)
+        mark = there._read_mark()
+        return mark is None or there._find_place(mark) == "same"
+
+    def _stored_path(self) -> str:
+        sql = f"SELECT value FROM {METADATA}.ducklake_metadata WHERE key = 'data_path'"
+        return str(self._connection.execute(sql).fetchall()[0][0])
+
+    def _refusal(self, mark: Owner, place: Place, *, is_same_lake: bool) -> WarehouseError:
+        owner = self._path_of(mark) or mark.catalog
+        says = f"warehouse {self._catalog.shown}: its data folder {self._data} belongs to the catalog {owner}"
+        if not is_same_lake:
+            return WarehouseError(f"{says}, of another warehouse: name another folder in [warehouse] data")
+        whole = f"{says}, of which this one is a copy, and two must not write there: use that one, or "
+        if self._catalog.sqlite and self._catalog.data_folder:
+            own = self._catalog.sqlite.with_name(f"{self._catalog.sqlite.stem}-data")
+            whole += (
+                f"copy its data (cp -r {quote(self._data)} {quote(str(own))}) and name the copy in [warehouse] data"
+            )
+        else:
+            whole += "copy its data and name the copy in [warehouse] data"
+        lost = f"; if that one is gone for good, delete {quote(f'{self._data}/{MARK}')}" if place == "gone" else ""
+        return WarehouseError(whole + lost)
+
+
+_KNOWN_FILE = f"""
+SELECT concat(s.path, t.path, f.path) FROM {METADATA}.ducklake_data_file AS f
+JOIN {METADATA}.ducklake_table AS t USING (table_id) JOIN {METADATA}.ducklake_schema AS s USING (schema_id)
+WHERE f.end_snapshot IS NULL AND f.path_is_relative::BOOLEAN LIMIT 1
+"""
+
+_DATABASE = f"""
+SELECT * FROM postgres_query('{METADATA}', $$
+    SELECT concat_ws(' ', system_identifier, 'ducklake_metadata'::regclass::oid, (SELECT oid FROM pg_database WHERE datname = current_database()))
+    FROM pg_control_system() $$)
+"""
+"""Tells a database from its copies, on whatever server they are."""
+
+
+def _name_file(path: Path) -> str:
+    return f"inode {path.stat().st_ino}"
