@@ -7,22 +7,33 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from schemas.section import Section, check_languages, resolve_name, resolve_path
 
 
-class PromptColumns(Section):
-    """Where a source's rows hold what the factory needs; dots reach into nested fields (``prompt.text``, ``turns.0``).
+class ConversationColumns(Section):
+    """Where rows hold a conversation; dots reach into nested fields (``prompt.text``, ``turns.0``).
+
+    ``messages`` is a conversation, ``prompt`` what a user says, as text, with the ``input`` that it is about (Alpaca)
+    and the ``history`` of questions and answers before it.
+    """
+
+    prompt: str | None = None
+    input: str | None = None
+    history: str | None = None
+    messages: str | None = None
+    system: str | None = None
+    language: str | None = None
+
+
+class PromptColumns(ConversationColumns):
+    """Where a source's rows hold what the factory needs. Without ``prompt`` and ``messages`` the columns' names tell.
 
     Several columns may make up the ``id``; the row is then known by the JSON list of their values as text.
     """
 
-    prompt: str | None = None
-    messages: str | None = None
-    system: str | None = None
-    language: str | None = None
     id: str | tuple[str, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_text(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("exactly one of 'prompt' (single-turn text) and 'messages' (a conversation) is needed")
+        if self.prompt is not None and self.messages is not None:
+            raise ValueError("at most one of 'prompt' (single-turn text) and 'messages' (a conversation) is allowed")
         return self
 
 
@@ -38,7 +49,7 @@ class PromptSource(Section):
     config: str | None = None
     split: str = "train"
     revision: str | None = None
-    columns: PromptColumns
+    columns: PromptColumns = PromptColumns()
     language: str | None = None
     limit: int | None = Field(default=None, gt=0)
     eval_percent: float = Field(default=5.0, ge=0, le=100)

@@ -7,10 +7,15 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from schemas.errors import TrainingError
 from schemas.paths import complete_name
+from schemas.prompts import ConversationColumns
 from schemas.section import Section, resolve_name, resolve_path
 
 _NAMES = ("model", "data", "eval_data", "reference")
 """Fields that hold a path or a hub id."""
+
+
+_LABELS = ("language", "strategy", "id")
+"""Columns that say what a row is of and called, and not what it says."""
 
 
 class Lora(Section):
@@ -49,11 +54,30 @@ class TrainRun(Section):
         return None if value is None else resolve_path(value, info)
 
 
+class TrainColumns(ConversationColumns):
+    """``[train.columns]``: where rows hold what is trained; what is not named is found by the columns' usual names.
+
+    An answer is in ``completion``, those of a pair are in ``chosen`` and ``rejected``.
+    """
+
+    completion: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    strategy: str | None = None
+    id: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Return the columns that are named and hold a part of the conversation, by part."""
+        return {part: column for part, column in self if column is not None and part not in _LABELS}
+
+
 class TrainSettings(Section):
     """``[train]``: one run of SFT or preference training.
 
-    ``data`` is an export folder of this project, a Parquet or JSONL file (globs allowed), or a Hugging Face dataset;
-    ``eval_data`` defaults to the export's eval split. ``objective`` and its formula: factory/training/losses.py.
+    ``data`` is an export folder of this project, a file or folder of files (globs allowed), or a Hugging Face dataset;
+    ``eval_data`` defaults to the export's eval split. ``format`` says what a prompt and its answers are that are texts:
+    turns of a ``chat``, or ``text`` as it is (the default for columns named ``prompt`` and ``completion``, ``chosen``,
+    ``rejected``). ``objective`` and its formula: factory/training/losses.py.
     ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all).
     A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
     tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
@@ -67,6 +91,8 @@ class TrainSettings(Section):
     eval_data: str | None = None
     dataset_config: str | None = None
     split: str = "train"
+    columns: TrainColumns | None = None
+    format: Literal["chat", "text"] | None = None
     languages: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
     reference: str | None = None

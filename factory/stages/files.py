@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 from factory.engines.base import Failure
 from factory.inputs.json_lists import LIST_KEYS, JsonStream, find_form
 from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
+from factory.inputs.text import find_byte_fault
 from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels, open_dataset
 from schemas.errors import InputError
 from schemas.paths import split_glob
@@ -25,16 +26,10 @@ if TYPE_CHECKING:
 Stamp: TypeAlias = tuple[str, int, int, int]
 """A file's path, number on its disk, bytes, and time of its last change in nanoseconds."""
 
-NO_UTF8 = "no UTF-8"
-"""How the detail of a row begins, after its place, whose bytes are no text."""
-
 _BATCH_ROWS = 1000
 
 _LOOKED_AT_ROWS = 100
 """So many rows say which columns a file of JSON objects has."""
-
-_ESCAPED = re.compile("[\udc80-\udcff]")
-"""What stands for a byte in a text that is no UTF-8."""
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|test|eval|validation|valid|val|dev)(?![a-z])")
 
@@ -59,10 +54,10 @@ class RawRow:
 def read_file_rows(pattern: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[RawRow]:
     """Yield the rows of every file that a path, folder or glob names, in the order of the files' names.
 
-    Of Parquet only the ``columns`` are read, and the ``optional`` ones that a file has. A CSV or TSV file whose columns
-    are all asked for by number, from 0, has no header line; else the header may have a column that is asked for but
-    once. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well formed,
-    every quote is an ordinary character.
+    Of Parquet only the ``columns`` are read, and the ``optional`` ones that a file has. A CSV or TSV file whose
+    ``columns`` are all asked for by number, from 0, has no header line; else the header may have a column that is asked
+    for but once. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well
+    formed, every quote is an ordinary character.
 
     Raises:
         InputError: a file is missing, is of no known kind, cannot be read, or lacks a column or has it twice, or a
@@ -92,8 +87,40 @@ def read_file_columns(pattern: str) -> list[str]:
             return list(dict.fromkeys(name for row in islice(rows, _LOOKED_AT_ROWS) for name in row))
 
 
+def refuse_absent(pattern: str, needed: Sequence[str], columns: Sequence[str]) -> None:
+    """Refuse columns that no row has: then a column's name is wrong, not a row. Rows are read until each was there.
+
+    Raises:
+        InputError: a column is in no row, though there are rows; or a file cannot be read.
+    """
+    lacking, names = list(columns), dict[str, None]()
+    for raw in read_file_rows(pattern, needed, columns) if columns else ():
+        lacking = [column for column in lacking if raw.value is None or not _has(raw.value, column)]
+        if not lacking:
+            return
+        names |= dict.fromkeys(raw.value or ())
+    if names:
+        raise InputError(
+            f"no row of {pattern} has a column '{lacking[0]}'; there are {', '.join(map(repr, read_file_columns(pattern)))}"
+        )
+
+
+def _has(row: "Row", column: str) -> bool:
+    try:
+        find_value(row, column)
+    except LookupError:
+        return False
+    return True
+
+
 def read_dataset_rows(
-    name: str, columns: Sequence[str], *, config: str | None, split: str, revision: str | None
+    name: str,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    config: str | None,
+    split: str,
+    revision: str | None,
 ) -> Iterator[RawRow]:
     """Yield the rows of a Hugging Face dataset: a hub id, a folder of data files, or one made by ``save_to_disk``.
 
@@ -104,6 +131,7 @@ def read_dataset_rows(
     """
     dataset = open_dataset(name, config=config, split=split, revision=revision)
     tops = find_top_columns(columns, dataset.column_names, f"dataset '{name}'")
+    tops = list(dict.fromkeys([*tops, *_find_optional(optional, dataset.column_names)]))
     labels = find_labels(dataset.features.to_dict())
     numbers = count(1)
     for batch in dataset.select_columns(tops).iter(batch_size=_BATCH_ROWS):
@@ -112,13 +140,13 @@ def read_dataset_rows(
             yield RawRow(str(number), f"{name}:{number}", _with_names(dict(zip(tops, values, strict=True)), labels))
 
 
-def read_dataset_columns(name: str, *, config: str | None, split: str) -> list[str]:
+def read_dataset_columns(name: str, *, config: str | None, split: str, revision: str | None = None) -> list[str]:
     """Return the names of the columns of a Hugging Face dataset.
 
     Raises:
         InputError: the dataset, its configuration or its split is missing.
     """
-    return list(open_dataset(name, config=config, split=split, revision=None).column_names)
+    return list(open_dataset(name, config=config, split=split, revision=revision).column_names)
 
 
 def find_value(row: "Row", column: str) -> Any:
@@ -337,18 +365,6 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def find_byte_fault(text: str) -> Failure | None:
-    """Say which byte of a text was no UTF-8, which ``open_text`` has put into it."""
-    found = _ESCAPED.search(text)
-    if found is None:
-        return None
-    return Failure(
-        Reason.INVALID_TEXT,
-        f"{NO_UTF8}: byte 0x{ord(found[0]) - 0xDC00:02x}; a file in Latin-1 or Windows-1252 becomes UTF-8 by "
-        "`iconv -f CP1252 -t UTF-8`",
-    )
-
-
 def _read_headers(path: Path) -> Iterator[list[str]]:
     with open_text(path, newline="") as file:
         for _, fields in _open_records(path, file):
@@ -369,7 +385,7 @@ def _read_csv(path: Path, columns: Sequence[str], optional: Sequence[str]) -> It
     asked = [*columns, *optional]
     with open_text(path, newline="") as file:
         records = _open_records(path, file)
-        has_header = not asked or not all(column.isdecimal() for column in asked)
+        has_header = not columns or not all(column.isdecimal() for column in columns)
         header = next((fields for _, fields in records), None) if has_header else None
         if header is not None:
             _refuse_twice(find_top_columns(columns, header, str(path)), header, path)

@@ -8,10 +8,11 @@ import polars as pl
 
 from factory.engines.base import Failure
 from factory.engines.text import split_reasoning
+from factory.inputs.text import find_text_fault
 from factory.stages.files import RawRow, find_value, read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.measures import detect_languages, measure
-from factory.stages.rows import Detect, Landed, Lane, Row, find_text_fault, make_frame, make_rejection
+from factory.stages.rows import Detect, Landed, Lane, Row, make_frame, make_rejection
 from factory.stages.scratch import open_scratch
 from factory.stages.sources import read_id, refuse_hopeless
 from schemas.ids import content_id

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 import polars as pl
 
 from factory.engines.base import Failure, Reply, Request
+from factory.inputs.text import find_text_fault
 from schemas.reasons import Reason
 from schemas.tables import TABLES
 
@@ -98,19 +99,6 @@ def make_rejection(
         "language": language,
         "model": model,
     }
-
-
-def find_text_fault(text: str) -> Failure | None:
-    """Say why a text cannot be stored: a null character, or half of a surrogate pair, which UTF-8 has no form for."""
-    if "\0" in text:
-        return Failure(Reason.INVALID_TEXT, f"a null character at position {text.index(chr(0))}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return Failure(
-            Reason.INVALID_TEXT, f"half of a surrogate pair, U+{ord(text[error.start]):04X}, at position {error.start}"
-        )
-    return None
 
 
 def find_reply_fault(reply: Reply) -> Failure | None:

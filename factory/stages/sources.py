@@ -3,17 +3,27 @@
 import json
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Any
 
 import polars as pl
 
 from factory.engines.base import Failure, Message
-from factory.stages.files import NO_UTF8, RawRow, find_files, find_value, read_dataset_rows, read_file_rows
+from factory.inputs.errors import RowError
+from factory.inputs.formats import Layout, find_layout, find_optional, read_conversation
+from factory.inputs.text import NO_UTF8, find_text_fault
+from factory.stages.files import (
+    RawRow,
+    find_files,
+    read_dataset_columns,
+    read_dataset_rows,
+    read_file_columns,
+    read_file_rows,
+    refuse_absent,
+)
 from factory.stages.language_names import find_language
-from factory.stages.rows import Row, clean_detail, find_text_fault
+from factory.stages.rows import Row, clean_detail
 from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
-from schemas.prompts import PromptColumns, PromptSource
+from schemas.prompts import PromptSource
 from schemas.reasons import Reason
 from schemas.section import list_columns
 from schemas.tables import MESSAGES
@@ -29,8 +39,6 @@ RAW_ROWS: dict[str, pl.DataType] = {
 """What ``read_source`` yields. ``row`` is the row's place, unique within the source; ``source_row`` its id column or,
 without one, the place again. A row with a ``reason`` (null = none) could not be read; its messages are null then."""
 
-ROLES = ("system", "user", "assistant")
-
 HOPELESS_ROWS = 1000
 """A source whose first rows, as many as this, are all of the wrong shape or no UTF-8 is refused as a whole."""
 
@@ -45,7 +53,8 @@ def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.
         InputError: the source is missing or cannot be read, lacks a column, or no row of its beginning has the right
             shape. A single bad row is yielded with its reason instead.
     """
-    rows = refuse_hopeless((_read_row(raw, source) for raw in open_rows(source)), source.name)
+    layout = find_source_layout(source)
+    rows = refuse_hopeless((_read_row(raw, source, layout) for raw in _open_rows(source, layout)), source.name)
     while batch := list(islice(rows, batch_rows)):
         yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
 
@@ -80,13 +89,43 @@ def open_rows(source: PromptSource, labels: Sequence[str] = ()) -> Iterator[RawR
     Raises:
         InputError: the source is missing or cannot be read, or lacks a column.
     """
-    columns = [*list_columns(source.columns), *labels]
+    return _open_rows(source, find_source_layout(source), labels)
+
+
+def find_source_layout(source: PromptSource) -> Layout:
+    """Return which columns of a source hold the conversations: as its settings or the columns' names say.
+
+    Raises:
+        InputError: the source is missing or cannot be read, or its columns may be meant in several ways.
+    """
+    given = {part: column for part, column in source.columns if column is not None and part not in {"language", "id"}}
+    is_told = source.columns.messages is not None or source.columns.prompt not in {None, "instruction"}
+    names = [] if is_told else _list_names(source)
+    return find_layout(names, given, "prompts", where=f"the source '{source.name}'")
+
+
+def _list_names(source: PromptSource) -> list[str]:
     if source.path is not None:
-        rows = read_file_rows(source.path, columns)
+        return read_file_columns(source.path)
+    return read_dataset_columns(str(source.dataset), config=source.config, split=source.split, revision=source.revision)
+
+
+def _open_rows(source: PromptSource, layout: Layout, labels: Sequence[str] = ()) -> Iterator[RawRow]:
+    named = list_columns(source.columns)
+    needed = [*layout.needed, *labels]
+    optional = list(dict.fromkeys([*layout.optional, *(column for column in named if column not in needed)]))
+    if source.path is not None:
+        refuse_absent(source.path, needed, [column for column in named if column not in needed])
+        rows = read_file_rows(source.path, needed, optional)
     else:
         assert source.dataset is not None
         rows = read_dataset_rows(
-            source.dataset, columns, config=source.config, split=source.split, revision=source.revision
+            source.dataset,
+            [*needed, *named],
+            optional,
+            config=source.config,
+            split=source.split,
+            revision=source.revision,
         )
     return islice(rows, source.limit)
 
@@ -112,28 +151,26 @@ def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
 
 
 def read_id(value: Row, columns: str | Sequence[str]) -> str | None:
-    """Return a row's id as text: a column's value, or the JSON list of several; none where one is null or empty.
-
-    Raises:
-        LookupError: there is no such field.
-    """
-    parts = [find_value(value, column) for column in ([columns] if isinstance(columns, str) else columns)]
+    """Return a row's id as text: a column's value, or the JSON list of several; none where one is absent, null or empty."""
+    parts = [find_optional(value, column) for column in ([columns] if isinstance(columns, str) else columns)]
     if any(part is None or part == "" for part in parts):
         return None
     return str(parts[0]) if isinstance(columns, str) else json.dumps(list(map(str, parts)), ensure_ascii=False)
 
 
-def _read_row(raw: RawRow, source: PromptSource) -> Row:
+def _read_row(raw: RawRow, source: PromptSource, layout: Layout) -> Row:
     row: Row = {"row": raw.row, "source_row": raw.row, "language": source.language, "messages": None}
     fault = raw.fault
     if raw.value is not None:
         try:
             row |= _map_columns(raw, source)
+            row["messages"] = _read_prompt(raw.value, layout)
             fault = _find_fault(row)
         except LookupError as error:
             fault = Failure(Reason.INVALID_ROW, str(error.args[0]))
-        except TypeError as error:
-            fault = Failure(Reason.INVALID_ROW, str(error))
+        except RowError as error:
+            reason = Reason.EMPTY_PROMPT if error.reason is Reason.EMPTY else error.reason
+            fault = Failure(reason, error.detail)
     if fault is None:
         return row | {"reason": None, "detail": None}
     keep = {name: value for name in ("source_row", "language") if not find_text_fault(value := row[name] or "")}
@@ -144,11 +181,11 @@ def _read_row(raw: RawRow, source: PromptSource) -> Row:
 def _map_columns(raw: RawRow, source: PromptSource) -> Row:
     columns, value = source.columns, raw.value
     assert value is not None
-    mapped: Row = {"messages": _read_messages(value, columns)}
+    mapped: Row = {}
     if columns.id is not None:
         mapped["source_row"] = read_id(value, columns.id) or raw.row
     if columns.language is not None:
-        mapped["language"] = _read_language(find_value(value, columns.language))
+        mapped["language"] = _read_language(find_optional(value, columns.language))
     return mapped
 
 
@@ -158,44 +195,27 @@ def _read_language(value: object) -> str:
     return find_language(name) or name
 
 
-def _read_messages(value: Row, columns: PromptColumns) -> list[Message]:
-    system = None if columns.system is None else _text(find_value(value, columns.system), columns.system)
-    if columns.prompt is not None:
-        messages = [Message(role="user", content=_text(find_value(value, columns.prompt), columns.prompt))]
-    else:
-        assert columns.messages is not None
-        messages = _conversation(find_value(value, columns.messages), columns.messages)
-    if system and messages and messages[0]["role"] != "system":
-        messages.insert(0, Message(role="system", content=system))
-    return messages
+def _read_prompt(value: Row, layout: Layout) -> list[Message]:
+    """Return what is to be answered: a conversation without the answer that it may end with.
 
-
-def _conversation(value: Any, column: str) -> list[Message]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise TypeError(
-            f"'{column}' must be a list of {{role, content}}, got {type(value).__name__} {str(value)[:40]!r}"
-        )
+    Raises:
+        RowError: it holds more than the roles and the texts that a prompt has.
+    """
+    found = read_conversation(value, layout)
+    assert isinstance(found.prompt, list)
+    if found.tools or any(turn["role"] == "tool" or "tool_calls" in turn for turn in found.prompt):
+        raise RowError("the conversation uses tools, which prompts cannot have")
+    turns = list(found.prompt)
+    while turns and turns[-1]["role"] == "assistant":
+        turns.pop()
     messages = []
-    for at, turn in enumerate(value):
-        if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
-            raise TypeError(f"turn {at} of '{column}' must be {{role, content}}, got {str(turn)[:80]!r}")
-        if turn["role"] not in ROLES or (turn["role"] == "system" and at > 0):
-            allowed = "system (first only), user, assistant"
-            raise TypeError(f"turn {at} of '{column}' has the role {str(turn['role'])!r}; allowed are {allowed}")
-        messages.append(Message(role=turn["role"], content=_text(turn["content"], f"{column}.{at}.content")))
-    while messages and messages[-1]["role"] == "assistant":
-        messages.pop()
+    for at, turn in enumerate(turns):
+        if turn["role"] == "system" and at > 0:
+            raise RowError(f"turn {at} has the role 'system'; allowed are system (first only), user, assistant")
+        if others := turn.keys() - {"role", "content", "weight"}:
+            raise RowError(f"turn {at} has '{min(others)}', which prompts cannot have")
+        messages.append(Message(role=turn["role"], content=turn["content"]))
     return messages
-
-
-def _text(value: object, column: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError(f"'{column}' must be text, got {type(value).__name__} {str(value)[:40]!r}")
-    return value
 
 
 def _find_fault(row: Row) -> Failure | None:

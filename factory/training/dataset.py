@@ -107,7 +107,7 @@ def load_datasets(settings: TrainSettings, tokenizer: Any, eos_ids: Iterable[int
         return train, make_dataset(templater.examples(rows), settings.eval_data)
     if not has_eval_split(settings):
         return train, None
-    return train, _part(templater.examples(read_rows(settings, settings.data, "eval")))
+    return train, _part(templater.examples(read_rows(settings, settings.data, "eval", may_be_empty=True)))
 
 
 def write_rejected(path: Path, datasets: dict[str, Dataset | None]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model
 from factory.training.curves import read_metrics
-from factory.training.rows import find_files, read_export_id
+from factory.training.rows import find_data_files, read_export_id
 from schemas.errors import TrainingError
 from schemas.ids import content_id, file_digest
 from schemas.models import Model
@@ -65,7 +65,7 @@ def _identify_data(data: str) -> str:
     export_id = read_export_id(data)
     if export_id is not None:
         return export_id
-    paths = find_files(data)
+    paths = find_data_files(data)
     if paths:
         return content_id("files", [file_digest(path) for path in paths])
     return content_id("dataset", data)

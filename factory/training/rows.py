@@ -2,29 +2,36 @@
 
 import glob
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from factory.inputs import conversations
+from factory.inputs.errors import RowError
+from factory.inputs.formats import Layout, Task, find_layout, find_optional, read_conversation
 from factory.inputs.opening import find_kind
-from factory.stages.files import RawRow, read_dataset_columns, read_dataset_rows, read_file_columns, read_file_rows
+from factory.inputs.text import find_fault_within
+from factory.stages.files import (
+    RawRow,
+    find_files,
+    list_data_files,
+    read_dataset_columns,
+    read_dataset_rows,
+    read_file_columns,
+    read_file_rows,
+)
+from factory.stages.hf_datasets import is_saved_dataset
+from factory.stages.language_names import find_language
 from schemas.errors import InputError
 from schemas.paths import split_glob
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
 
-Messages = list[dict[str, Any]]
-"""A conversation. Each message has ``role`` (system, user, assistant, tool) and ``content`` (text; "" where an assistant
-only calls tools) and, where the row has them, ``reasoning_content``, ``tool_calls`` (OpenAI's form, ``arguments`` as a
-dictionary), ``tool_call_id``, ``name`` and ``weight`` (0: not trained)."""
+Messages: TypeAlias = conversations.Messages
 
 _IDS = ("pair_id", "completion_id", "id", "row_id")
-_FORMS = {
-    False: (("messages",), ("prompt", "completion")),
-    True: (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
-}
-"""The columns that rows may have, for SFT and for preference training, the first that fits being taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +59,127 @@ class Rejected:
     detail: str
 
 
-def read_rows(settings: TrainSettings, data: str, split: str) -> Iterator[TextRow | Rejected]:
-    """Yield the rows of a data set, in its order.
+def read_rows(
+    settings: TrainSettings, data: str, split: str, *, may_be_empty: bool = False
+) -> Iterator[TextRow | Rejected]:
+    """Yield the rows of a data set, in its order, that are of the languages and strategies asked for.
 
     Raises:
-        InputError: there is no such data, or it lacks the columns.
+        InputError: there is no such data, it lacks the columns, or none of its rows is of what was asked for, unless
+            it ``may_be_empty``.
     """
     manifest = Path(data) / "manifest.json"
     if manifest.is_file():
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
         data = _find_shards(Path(data), config, split)
-    if find_kind(Path(data)) or glob.has_magic(data):
+    wanted = _Wanted(settings)
+    layout, raw = _open(settings, data, split)
+    for row in raw:
+        if row.value is None or wanted.take(row.value):
+            yield _parse(row, layout, wanted)
+    if not may_be_empty:
+        wanted.refuse_nothing(data)
+
+
+def _open(settings: TrainSettings, data: str, split: str) -> tuple[Layout, Iterator[RawRow]]:
+    """Return which columns hold what, and the rows."""
+    if _is_files(settings, data):
         if split != "train" and data == settings.data:
             raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
-        form, columns = _choose_columns(read_file_columns(data), data, settings)
-        raw = read_file_rows(data, columns)
-    else:
-        config_name = settings.dataset_config
-        names = read_dataset_columns(data, config=config_name, split=split)
-        form, columns = _choose_columns(names, f"dataset '{data}'", settings)
-        raw = read_dataset_rows(data, columns, config=config_name, split=split, revision=None)
-    for row in raw:
-        if row.value is None or _is_wanted(row.value, settings):
-            yield _parse(row, form)
+        layout, others = _find_columns(settings, read_file_columns(data), data)
+        return layout, read_file_rows(data, layout.needed, [*layout.optional, *others])
+    config = settings.dataset_config
+    names = read_dataset_columns(data, config=config, split=split)
+    layout, others = _find_columns(settings, names, f"dataset '{data}'")
+    optional = [*layout.optional, *others]
+    return layout, read_dataset_rows(data, layout.needed, optional, config=config, split=split, revision=None)
 
 
-def _is_wanted(value: Mapping[str, Any], settings: TrainSettings) -> bool:
-    """Whether a row is of the languages and strategies asked for."""
-    asked = {"language": settings.languages, "strategy": settings.strategies}
-    return all(value.get(column) in names for column, names in asked.items() if names)
+def _is_files(settings: TrainSettings, data: str) -> bool:
+    """Whether data are files to be read here: by name, by a glob, or a folder of the shards of one table."""
+    folder = Path(data)
+    if not folder.is_dir():
+        return find_kind(folder) is not None or glob.has_magic(data)
+    if is_saved_dataset(folder) or settings.dataset_config is not None:
+        return False
+    try:
+        return bool(find_files(data))
+    except InputError:
+        return False  # several splits or kinds, among which the datasets library chooses
+
+
+def _find_columns(settings: TrainSettings, names: list[str], where: str) -> tuple[Layout, list[str]]:
+    """Return which columns hold the conversation, and those that say what a row is called and is of."""
+    given = settings.columns.named() if settings.columns else {}
+    task: Task = "preference" if settings.is_preference else "sft"
+    wanted = _Wanted(settings)
+    for column, asked in wanted.asked.items():
+        if column.partition(".")[0] not in names:
+            raise InputError(f"{where} has no column '{column}', by which rows were to be chosen ({', '.join(asked)})")
+    if lacking := [
+        column for column in given.values() if column.partition(".")[0] not in names and column not in names
+    ]:
+        raise InputError(f"{where} has no column '{lacking[0]}'; there are {', '.join(names) or 'none'}")
+    layout = find_layout(names, given, task, where=where, form=settings.format)
+    return layout, [wanted.id or next((name for name in _IDS if name in names), "id"), *wanted.columns.values()]
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """The languages and strategies that are asked for, and what the rows so far are of."""
+
+    settings: TrainSettings
+    found: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns of a row's language and strategy."""
+        named = self.settings.columns
+        return {
+            "language": (named and named.language) or "language",
+            "strategy": (named and named.strategy) or "strategy",
+        }
+
+    @property
+    def id(self) -> str | None:
+        return self.settings.columns.id if self.settings.columns else None
+
+    @property
+    def asked(self) -> dict[str, set[str]]:
+        """What is asked for, by column."""
+        asked = {
+            self.columns["language"]: set(map(name_language, self.settings.languages)),
+            self.columns["strategy"]: set(self.settings.strategies),
+        }
+        return {column: names for column, names in asked.items() if names}
+
+    def take(self, value: dict[str, Any]) -> bool:
+        """Whether a row is of what is asked for."""
+        is_wanted = True
+        for column, names in self.asked.items():
+            given = find_optional(value, column)
+            name = name_language(given) if column == self.columns["language"] else str(given)
+            self.found.setdefault(column, Counter())[name or "none"] += 1
+            is_wanted = is_wanted and name in names
+        return is_wanted
+
+    def refuse_nothing(self, where: str) -> None:
+        """Refuse data of which no row is of a language or strategy asked for.
+
+        Raises:
+            InputError: with what there is instead.
+        """
+        for column, names in self.asked.items():
+            counts = self.found.get(column, Counter())
+            if counts and not counts.keys() & names:
+                there = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(20))
+                raise InputError(f"no row of {where} has the {column} {' or '.join(sorted(names))}; there are {there}")
+
+
+def name_language(name: object) -> str:
+    """Return the code of a language, the name itself where it is no known one's, and nothing for none."""
+    text = "" if name is None else str(name)
+    return find_language(text) or text
 
 
 def read_export_id(data: str) -> str | None:
@@ -97,10 +196,12 @@ def has_eval_split(settings: TrainSettings) -> bool:
     return any((Path(settings.data) / config).glob("eval-*"))
 
 
-def find_files(pattern: str) -> list[Path]:
-    """Return the files that a path or a glob names, in the order of their names."""
+def find_data_files(pattern: str) -> list[Path]:
+    """Return the files that a path, folder or glob names, in the order of their names."""
     if Path(pattern).is_file():
         return [Path(pattern)]
+    if Path(pattern).is_dir():
+        return list_data_files(Path(pattern))
     base, below = split_glob(pattern)
     return sorted(found for found in base.glob(below) if found.is_file())
 
@@ -112,71 +213,21 @@ def _find_shards(folder: Path, config: str, split: str) -> str:
     raise InputError(f"export {folder} has no shards of split '{split}' in '{config}'")
 
 
-def _choose_columns(names: list[str], where: str, settings: TrainSettings) -> tuple[tuple[str, ...], list[str]]:
-    """Return the form of the rows, and all columns to read."""
-    for column, asked in (("language", settings.languages), ("strategy", settings.strategies)):
-        if asked and column not in names:
-            raise InputError(f"{where} has no column '{column}', by which rows were to be chosen ({', '.join(asked)})")
-    filters = ["strategy"] if settings.strategies else []
-    for form in _FORMS[settings.is_preference]:
-        if set(form) <= set(names):
-            extra = [name for name in ("language", next((name for name in _IDS if name in names), "")) if name in names]
-            return form, [*form, *extra, *filters]
-    allowed = " or ".join(" + ".join(form) for form in _FORMS[settings.is_preference])
-    what = "preference training" if settings.is_preference else "SFT"
-    raise InputError(f"{where} has the columns {', '.join(names) or 'none'}; {what} needs {allowed}")
-
-
-def _parse(raw: RawRow, form: tuple[str, ...]) -> TextRow | Rejected:
+def _parse(raw: RawRow, layout: Layout, wanted: _Wanted) -> TextRow | Rejected:
     if raw.value is None:
         assert raw.fault is not None
         return Rejected(raw.where, "", raw.fault.reason, raw.fault.detail)
     value = raw.value
-    name = next((str(value[column]) for column in _IDS if value.get(column) is not None), raw.where)
-    language = str(value.get("language") or "")
+    named = (find_optional(value, column) for column in ((wanted.id,) if wanted.id else _IDS))
+    name = next((str(found) for found in named if found is not None), raw.where)
+    language = name_language(find_optional(value, wanted.columns["language"]))
     try:
-        parts = [_check(value.get(column), column) for column in form]
-        prompt, answers = _split(parts, form)
-    except ValueError as error:
-        return Rejected(name, language, Reason.INVALID_ROW, str(error))
-    return TextRow(name, language, prompt, answers)
-
-
-def _check(value: Any, column: str) -> str | Messages:
-    """Return a text as it is, and a conversation as messages of plain texts."""
-    if isinstance(value, str) and column != "messages":
-        return value
-    if not isinstance(value, list) or not value:
-        raise ValueError(
-            f"'{column}' must be {'' if column == 'messages' else 'a text or '}a conversation, got {value!r:.60}"
-        )
-    for message in value:
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise ValueError(f"'{column}' must have messages with a role and a content, got {message!r:.60}")
-    return [{"role": message["role"], "content": message["content"]} for message in value]
-
-
-def _split(parts: list[str | Messages], form: tuple[str, ...]) -> tuple[str | Messages, tuple[str | Messages, ...]]:
-    if form == ("messages",):
-        return parts[0], ()
-    if form == ("chosen", "rejected"):
-        chosen, rejected = parts
-        if isinstance(chosen, str) or isinstance(rejected, str):
-            raise ValueError("without a column 'prompt', 'chosen' and 'rejected' must be whole conversations")
-        shared = 0
-        while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-            shared += 1
-        if not shared:
-            raise ValueError("'chosen' and 'rejected' do not begin with the same message, so there is no prompt")
-        parts = [chosen[:shared], chosen[shared:], rejected[shared:]]
-    prompt, *answers = parts
-    if isinstance(prompt, str) and not all(isinstance(answer, str) for answer in answers):
-        raise ValueError("'prompt' is a text, so the answers must be texts too")
-    if isinstance(prompt, list):
-        answers = [
-            [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer for answer in answers
-        ]
-    for answer in answers:
-        if isinstance(answer, list) and [message["role"] for message in answer] != ["assistant"]:
-            raise ValueError(f"an answer must be one message of the assistant, got {answer!r:.60}")
-    return prompt, tuple(answers)
+        found = read_conversation(value, layout)
+    except LookupError as error:
+        return Rejected(name, language, Reason.INVALID_ROW, f"{raw.where}: {error.args[0]}")
+    except RowError as error:
+        return Rejected(name, language, error.reason, f"{raw.where}: {error.detail}")
+    fault = find_fault_within([found.prompt, found.answers, found.tools])
+    if fault is not None:
+        return Rejected(name, language, fault.reason, f"{raw.where}: {fault.detail}")
+    return TextRow(name, language, found.prompt, found.answers, found.tools)

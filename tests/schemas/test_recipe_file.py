@@ -101,7 +101,12 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
         ('language = "en"', 'language = "english"', 6, "prompts.0.language: unknown language 'english'; allowed"),
         ('language = "en"\n', "", 3, "prompts.0: exactly one of 'language' (one for all rows) and 'columns.language'"),
         ('path = "p.jsonl"', 'path = "p"\ndataset = "d"', 3, "prompts.0: exactly one of 'path' (a file) and 'dataset'"),
-        ('{ prompt = "q" }', "{ }", 7, "prompts.0.columns: exactly one of 'prompt' (single-turn text) and 'messages'"),
+        (
+            '"q" }',
+            '"q", messages = "m" }',
+            7,
+            "prompts.0.columns: at most one of 'prompt' (single-turn text) and 'mess",
+        ),
         ('name = "b"', 'name = "a"', 12, "teachers.1.name: teacher 'a' is named twice; names must differ"),
         (
             '"best_vs_worst"',

@@ -216,9 +216,10 @@ def test_quotes_that_are_not_well_formed_are_refused_in_a_csv_with_their_line(tm
     ("turns", "said"),
     [
         ("text", "must be a list"),
-        ([{"from": "human"}], "must be {role, content}"),
-        ([{"role": "tool", "content": "x"}], "role 'tool'"),
-        ([{"role": "user", "content": ["x"]}], "must be text, got list"),
+        ([{"from": "human"}], "turn 0 of 'm' is the user's and has no content"),
+        ([{"content": "x"}], "must be {role, content}"),
+        ([{"role": "tool", "content": "x"}], "uses tools"),
+        ([{"role": "user", "content": ["x"]}], "must be {type, text}, got 'x'"),
         ([{"role": "user", "content": "x"}, {"role": "system", "content": "x"}], "first only"),
     ],
 )

@@ -1,0 +1,267 @@
+"""Rows of the known data sets: which columns hold the conversation, and how a row becomes a prompt and its answers.
+
+Known by their columns are conversations (``messages``, ``conversations``), texts (``prompt`` + ``completion`` or
+``response``), Alpaca's (``instruction``, ``input``, ``output``, ``history``) and pairs (``prompt``, ``chosen``,
+``rejected``), where the answers may be whole conversations, as in UltraFeedback, or transcripts, as in HH.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from factory.inputs.conversations import Messages, is_conversation, is_transcript, read_text, read_turns
+from factory.inputs.errors import RowError
+from factory.inputs.tool_calls import decode_json, read_tools
+from factory.stages.files import find_value
+from schemas.errors import InputError
+from schemas.reasons import Reason
+
+Row: TypeAlias = dict[str, Any]
+
+Task: TypeAlias = Literal["prompts", "sft", "preference"]
+
+_TURNS = ("messages", "conversations", "conversation")
+
+_SFT = (
+    *({"messages": column} for column in _TURNS),
+    {"prompt": "prompt", "completion": "completion"},
+    {"prompt": "prompt", "completion": "response"},
+    {"prompt": "instruction", "completion": "output"},
+)
+_SIDES = {"chosen": "chosen", "rejected": "rejected"}
+_FORMS: dict[Task, tuple[tuple[dict[str, str], ...], ...]] = {
+    "prompts": (
+        (*({"messages": column} for column in _TURNS), {"prompt": "prompt"}, {"prompt": "instruction"}),
+        ({"messages": "chosen"},),
+    ),
+    "sft": (_SFT,),
+    "preference": (
+        ({"prompt": "prompt", **_SIDES}, {"prompt": "instruction", **_SIDES}),
+        tuple({"messages": column, **_SIDES} for column in _TURNS),
+        (_SIDES,),
+    ),
+}
+"""The columns that rows may have, by the part that each holds; those of the first group that fit come before others."""
+
+_CONTENT = ("messages", "prompt", "completion", "chosen", "rejected")
+_TOOLS = ("tools", "functions")
+_UNUSABLE = ("image", "images", "video", "videos", "audio", "audios", "chat_template_kwargs")
+"""Columns that change what a conversation is and that nothing here can make use of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which column holds which part: messages, prompt, input, history, system, completion, chosen, rejected.
+
+    ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat.
+    """
+
+    parts: Mapping[str, str]
+    is_text: bool = False
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns without which there is no row."""
+        return [column for part, column in self.parts.items() if part in _CONTENT]
+
+    @property
+    def optional(self) -> list[str]:
+        """The columns that a row may have besides."""
+        others = [column for part, column in self.parts.items() if part not in _CONTENT]
+        return [*others, *(column for column in (*_TOOLS, *_UNUSABLE) if column not in self.parts.values())]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One row: what is asked, and its answers, as texts or as conversations; without answers, all of a conversation."""
+
+    prompt: str | Messages
+    answers: tuple[str | Messages, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+def find_layout(
+    names: Sequence[str],
+    given: Mapping[str, str],
+    task: Task,
+    *,
+    where: str,
+    form: Literal["chat", "text"] | None = None,
+) -> Layout:
+    """Return where a table's rows have their parts: as given, by part, or as the names of the columns say.
+
+    Raises:
+        InputError: the columns are none of the known, or may be meant in several ways.
+    """
+    is_given = any(part in given for part in _CONTENT)
+    parts = dict(given) if is_given else {**_detect(names, task, where), **given}
+    if parts.get("prompt") == "instruction":
+        parts = {**{part: part for part in ("input", "history") if part in names}, **parts}
+    if not is_given and "system" in names:
+        parts.setdefault("system", "system")
+    usual = [("prompt", "completion"), ("prompt", "chosen", "rejected")]
+    is_usual = tuple(column for part, column in parts.items() if part in _CONTENT) in usual
+    return Layout(parts, is_text=is_usual if form is None else form == "text")
+
+
+def _detect(names: Sequence[str], task: Task, where: str) -> dict[str, str]:
+    for forms in _FORMS[task]:
+        found = [form for form in forms if set(form.values()) <= set(names)]
+        if len(found) > 1:
+            meant = " or ".join(" + ".join(form.values()) for form in found)
+            example = ", ".join(f'{part} = "{column}"' for part, column in found[0].items())
+            raise InputError(f"{where} may be meant as {meant}; say which in 'columns', as columns = {{ {example} }}")
+        if found:
+            return found[0]
+    allowed = " or ".join(dict.fromkeys(" + ".join(form.values()) for forms in _FORMS[task] for form in forms))
+    what = {"prompts": "a source of prompts", "sft": "SFT", "preference": "preference training"}[task]
+    raise InputError(
+        f"{where} has the columns {', '.join(names) or 'none'}; {what} needs {allowed}, or 'columns' that say which are meant"
+    )
+
+
+def read_conversation(row: Row, layout: Layout) -> Conversation:
+    """Return a row's prompt and answers.
+
+    Raises:
+        RowError: a part is missing, of another form, or cannot be made use of.
+        LookupError: the row lacks a column.
+    """
+    unusable = next((column for column in _UNUSABLE if row.get(column) not in (None, "", [], {})), None)
+    if unusable is not None:
+        raise RowError(f"the row has '{unusable}', which cannot be made use of")
+    parts = _decode_pair({part: find_value(row, layout.parts[part]) for part in _CONTENT if part in layout.parts})
+    extra = {part: find_optional(row, layout.parts.get(part)) for part in ("input", "history", "system")}
+    named = next((column for column in _TOOLS if row.get(column) not in (None, "", [], {})), None)
+    tools = () if named is None else read_tools(row[named], f"'{named}'")
+    sides = {part: value for part, value in parts.items() if part not in ("messages", "prompt")}
+    if layout.is_text and all(isinstance(value, str) for value in (parts.get("prompt"), *sides.values())):
+        _refuse_extra({**extra, "tools": tools})
+        return Conversation(parts["prompt"], tuple(sides.values()))
+    context = _read_context(parts, extra, layout)
+    if not sides:
+        return Conversation(_put_system(context, extra["system"], layout), (), tools)
+    answers = [_read_answer(value, layout.parts[part]) for part, value in sides.items()]
+    prompt, answers = _part(context, answers, list(map(layout.parts.__getitem__, sides)))
+    for answer in answers:
+        if [message["role"] for message in answer] != ["assistant"]:
+            raise RowError(f"an answer must be one message of the assistant, got {answer!r:.60}")
+    return Conversation(_put_system(prompt, extra["system"], layout), tuple(answers), tools)
+
+
+def find_optional(row: Row, column: str | None) -> Any:
+    """Return the value of a column; none where there is no such column, or no such field in the row."""
+    if column is None:
+        return None
+    try:
+        return find_value(row, column)
+    except LookupError:
+        return None
+
+
+def _refuse_extra(extra: Mapping[str, Any]) -> None:
+    for part, value in extra.items():
+        if value:
+            raise RowError(
+                f"the row has '{part}', for which plain texts have no place; format = \"chat\" makes turns of them"
+            )
+
+
+def _decode_pair(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parts as they are, or, where both sides of a pair are lists of turns as JSON text, decoded."""
+    sides = [parts.get(side) for side in _SIDES]
+    if not all(isinstance(value, str) and value.lstrip().startswith("[") for value in sides):
+        return dict(parts)
+    decoded = {part: _decode_turns(value) for part, value in parts.items()}
+    return decoded if all(is_conversation(decoded[side]) for side in _SIDES) else dict(parts)
+
+
+def _decode_turns(value: Any) -> Any:
+    """Return a list of turns for its JSON text, and anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        found = decode_json(value, "a list")
+    except RowError:
+        return value
+    return found if is_conversation(found) else value
+
+
+def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: Layout) -> Messages:
+    """Return what is asked, without the system prompt that has a column of its own."""
+    if "messages" in parts:
+        return read_turns(parts["messages"], layout.parts["messages"])
+    if "prompt" not in parts:
+        return []
+    value, column = parts["prompt"], layout.parts["prompt"]
+    if value is None:
+        raise RowError(f"'{column}' has no text", Reason.EMPTY)
+    if not isinstance(value, str) and is_conversation(value):
+        turns = read_turns(value, column)
+        if extra["input"] or extra["history"]:
+            raise RowError(f"'{column}' is a conversation, and the row has an input or a history besides")
+        return turns
+    texts = [read_text(value, f"'{column}'")]
+    if extra["input"]:
+        texts.append(read_text(extra["input"], f"'{layout.parts['input']}'"))
+    return [*_read_history(extra["history"]), {"role": "user", "content": "\n\n".join(filter(None, texts))}]
+
+
+def _read_history(value: Any) -> Messages:
+    """Return the turns of Alpaca's history, a list of pairs of what was asked and answered."""
+    found = decode_json(value, "'history'") if isinstance(value, str) else value
+    turns: Messages = []
+    for at, pair in enumerate(found or []):
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise RowError(f"item {at} of 'history' must be a question and its answer, got {pair!r:.60}")
+        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    return turns
+
+
+def _read_answer(value: Any, column: str) -> Messages:
+    if value is None:
+        raise RowError(f"'{column}' has no text", Reason.EMPTY)
+    if is_conversation(value) or (isinstance(value, str) and is_transcript(value)):
+        return read_turns(value, column)
+    return [{"role": "assistant", "content": read_text(value, f"'{column}'")}]
+
+
+def _part(context: Messages, answers: list[Messages], columns: Sequence[str]) -> tuple[Messages, list[Messages]]:
+    """Return the prompt and the answers; answers that are whole conversations begin with the prompt."""
+    if all(len(answer) == 1 and answer[0]["role"] == "assistant" for answer in answers):
+        if not context:
+            named = " and ".join(map(repr, columns))
+            raise RowError(f"without a column 'prompt', {named} must be whole conversations")
+        return context, answers
+    shared = 0
+    while all(shared < len(answer) - 1 and answer[shared] == answers[0][shared] for answer in answers):
+        shared += 1
+    prompt = answers[0][:shared]
+    if context and not prompt:
+        return context, answers
+    if not prompt:
+        named = " and ".join(map(repr, columns))
+        raise RowError(f"{named} do not begin with the same message, so there is no prompt")
+    if context and not _agree(context, prompt, answers):
+        raise RowError(f"{' and '.join(map(repr, columns))} do not begin with the prompt that the row has besides")
+    return prompt, [answer[shared:] for answer in answers]
+
+
+def _agree(context: Messages, prompt: Messages, answers: list[Messages]) -> bool:
+    """Whether what is asked according to its own column is what the answers' conversations begin with, or one of them."""
+    if context == prompt or context in answers:
+        return True
+    asked = [message["content"].strip() for message in prompt if message["role"] == "user"]
+    return [message["role"] for message in context] == ["user"] and context[0]["content"].strip() in asked
+
+
+def _put_system(messages: Messages, system: Any, layout: Layout) -> Messages:
+    """Return a conversation that begins with the system prompt of the row."""
+    text = read_text(system, f"'{layout.parts['system']}'") if system else ""
+    if not text:
+        return messages
+    if messages and messages[0]["role"] == "system":
+        if messages[0]["content"] == text:
+            return messages
+        raise RowError(f"the conversation has a system prompt of its own beside '{layout.parts['system']}'")
+    return [{"role": "system", "content": text}, *messages]
