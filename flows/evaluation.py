@@ -7,6 +7,7 @@ missing.
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 import polars as pl
@@ -114,7 +115,7 @@ def evaluate(
     with Board(quiet=quiet) as board, Lake.open(warehouse) as lake, stop_on_signal(stop, board):
         build_id = None if settings.prompts is not None else _find_build(lake, settings.build)
         evaluation = resolve_evaluation(settings, build_id)
-        slots = SlotPool(find_slots(settings.run.slots))
+        slots = SlotPool(find_slots(settings.run.slots), say=board.say, check_stop=partial(check_stop, stop))
         run = EvaluationRun(uuid4().hex, evaluation, lake, board, slots, stop, open_engine)
         board.say(
             f"evaluation {settings.name} ({evaluation.evaluation_id[:8]}) · {settings.a.name} and {settings.b.name}"

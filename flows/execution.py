@@ -15,7 +15,7 @@ import polars as pl
 
 from flows import stages
 from flows.identity import resolve_build
-from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, hold_run, run_lane
+from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, check_stop, hold_run, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
 from schemas.errors import FactoryError
@@ -66,7 +66,8 @@ def execute_build(
     stop = threading.Event()
     with Board(quiet=quiet) as board, Lake.open(recipe.warehouse) as lake, stop_on_signal(stop, board):
         build = resolve_build(recipe)
-        run = Run(uuid4().hex, build, lake, board, SlotPool(find_slots(recipe.run.slots)), limit, stop)
+        slots = SlotPool(find_slots(recipe.run.slots), say=board.say, check_stop=partial(check_stop, stop))
+        run = Run(uuid4().hex, build, lake, board, slots, limit, stop)
         if together is not None:
             run = replace(run, together=together)
         if open_engine is not None:

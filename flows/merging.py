@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from factory.merging.search import (
 )
 from flows.checkpoints import record_checkpoint
 from flows.report import make_table
+from flows.slots import Slot, SlotPool, say_line, say_nothing
 from schemas.ids import content_id
 from schemas.merging import MergeSettings
 from schemas.recipe_file import load_table
@@ -55,9 +57,10 @@ def run_search(
             print(f"{evaluation.label:<16} {evaluation.fitness:>12.6g}  {_show(evaluation.weights)}", file=sys.stderr)
 
     fitness = command_fitness(command)
-    best = search_weights(
-        settings, fitness, folder, fitness_name=command, num_evaluations=num_evaluations, progress=tell
-    )
+    with _hold_device(settings):
+        best = search_weights(
+            settings, fitness, folder, fitness_name=command, num_evaluations=num_evaluations, progress=tell
+        )
     chosen = with_weights(settings, best.weights)
     _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=quiet)
     return best
@@ -66,7 +69,8 @@ def run_search(
 def run_leave_one_out(path: Path, command: str, *, folder: Path) -> list[Contribution]:
     """Score the merge and the merges that lack one parent each, and print the table."""
     settings = load_table(path, "merge", MergeSettings)
-    contributions = leave_one_out(settings, command_fitness(command), folder, fitness_name=command)
+    with _hold_device(settings):
+        contributions = leave_one_out(settings, command_fitness(command), folder, fitness_name=command)
     frame = pl.DataFrame([asdict(each) for each in contributions])
     Console().print(make_table(frame, "leave one out"))
     return contributions
@@ -91,7 +95,7 @@ def _merge_and_record(
     *,
     quiet: bool,
 ) -> MergeResult:
-    with _Meter(quiet=quiet) as meter:
+    with _hold_device(settings, quiet=quiet), _Meter(quiet=quiet) as meter:
         result = merge(settings, output, progress=meter.update)
     if not quiet:
         for note in result.notes:
@@ -104,6 +108,13 @@ def _merge_and_record(
         if not quiet:
             print(f"recorded as checkpoint {checkpoint_id}")
     return result
+
+
+def _hold_device(settings: MergeSettings, *, quiet: bool = False) -> AbstractContextManager[Slot]:
+    """Hold the GPU that a merge works on, if it works on one."""
+    name, _, number = settings.run.device.partition(":")
+    slots = () if name == "cpu" else ((int(number or 0),),)
+    return SlotPool(slots, say=say_nothing if quiet else say_line).take(1)
 
 
 def _record(

@@ -18,7 +18,7 @@ from flows.held_out import choose_judge
 from flows.lanes import OpenEngine, Together, run_in_order
 from flows.policy_rows import Stand, find_stand
 from flows.report import show_interval
-from flows.slots import SlotPool, find_slots
+from flows.slots import SlotPool, find_slots, say_line, say_nothing
 from flows.steps import PolicyRun, Source, do_step
 from flows.watch import won
 from schemas.curation import Export, Routing
@@ -75,7 +75,8 @@ def train_policy(
         FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
     """
     assert recipe.policy is not None
-    policy, slots = recipe.policy, SlotPool(find_slots(recipe.run.slots))
+    policy = recipe.policy
+    slots = SlotPool(find_slots(recipe.run.slots), say=say_nothing if quiet else say_line)
     base = fingerprint_model(Model(model=policy.base))
     source = Source.of(build)
     policy_id = _identify(recipe, source, base)

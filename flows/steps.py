@@ -124,10 +124,9 @@ def _train(run: PolicyRun, step: Step, start: Stand, source: Source) -> dict[str
         )
         name = step.name if len(clusters) == 1 else f"{step.name}-{cluster}"
         output = run.folder / f"{name}-{identify_run(settings).id[:8]}"
-        with run.slots.take(settings.run.processes) as slot:
-            results[cluster] = train_and_record(
-                settings, output, warehouse=run.recipe.warehouse, quiet=run.quiet, devices=slot
-            )
+        results[cluster] = train_and_record(
+            settings, output, warehouse=run.recipe.warehouse, quiet=run.quiet, slots=run.slots
+        )
         return results[cluster].num_steps
 
     run.together({f"train {step.name} {name}": partial(train, name, codes) for name, codes in clusters.items()})

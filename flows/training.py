@@ -12,6 +12,7 @@ from factory.training.identity import RunIdentity, claim_output, identify_run
 from factory.training.result import TrainResult, read_result
 from factory.training.rows import read_export_id
 from flows.checkpoints import record_checkpoint
+from flows.slots import SlotPool, find_slots, say_line, say_nothing
 from schemas.errors import TrainingError
 from schemas.settings import WarehouseSettings
 from schemas.training import TrainSettings, load_train_settings
@@ -40,11 +41,11 @@ def train_and_record(
     *,
     warehouse: WarehouseSettings | None,
     quiet: bool = False,
-    devices: tuple[int, ...] = (),
+    slots: SlotPool | None = None,
 ) -> TrainResult:
     """Train in child processes, going on with what lies in ``output``; a run that is complete is not run again.
 
-    ``devices`` are the GPUs to use; none: all that this process sees.
+    ``slots`` are the GPUs of which it takes one per process; none: those that this process sees.
 
     Raises:
         TrainingError: the run could not start or go on, in the trainer's own words; or it was killed.
@@ -53,7 +54,9 @@ def train_and_record(
     result = read_result(output, identity)
     if result is None:
         claim_output(output, identity, writes=False)  # the process that trains does, once it is alone there
-        _launch(settings, output, quiet=quiet, devices=devices)
+        slots = slots or SlotPool(find_slots(()), say=say_nothing if quiet else say_line)
+        with slots.take(settings.run.processes) as devices:
+            _launch(settings, output, quiet=quiet, devices=devices)
         result = read_result(output, identity)
         assert result is not None
     if warehouse is not None:

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from typing import Self, TypeVar
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 
 from schemas.errors import WarehouseError
 from schemas.ids import CONTENT_ID_SQL
@@ -62,6 +64,8 @@ class Lake:
         self._locks = locks
         self._read_only = read_only
         self._has_written = False
+        self._planning = threading.Lock()
+        self._num_as_written = 0
         self._memory_limit = str(connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0])
 
     @classmethod
@@ -218,9 +222,16 @@ class Lake:
         Raises:
             WarehouseError: the rows do not fit there.
         """
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor, self._joined_as_written():
+
+        def read(cursor: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatchReader]:
+            for _ in self._each_slice(cursor, slices):
+                with self._joined_as_written():
+                    batches = cursor.execute(sql).to_arrow_reader(batch_rows)
+                yield batches
+
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
             try:
-                return Spool(cursor.execute(sql).to_arrow_reader(batch_rows) for _ in self._each_slice(cursor, slices))
+                return Spool(read(cursor))
             except OSError as error:
                 raise WarehouseError(
                     f"the rows of a query cannot be held in {tempfile.gettempdir()}: {error.strerror or error}; "
@@ -345,14 +356,20 @@ class Lake:
     def _joined_as_written(self) -> Iterator[None]:
         """Let statements that are planned meanwhile hash the right side of each join.
 
-        DuckDB would take the side with fewer rows, which for equal numbers may be the one with the text. The setting is
-        one for all cursors; what another thread plans meanwhile is as right, if perhaps slower.
+        DuckDB would take the side with fewer rows, which for equal numbers may be the one with the text. It has this
+        setting for all cursors only, and plans anew whatever was prepared, so the last thread that needs it takes it
+        back; what others plan meanwhile is as right, if perhaps slower.
         """
-        self._set("disabled_optimizers = 'build_side_probe_side'")
+        with self._planning:
+            self._num_as_written += 1
+            self._set("disabled_optimizers = 'build_side_probe_side'")
         try:
             yield
         finally:
-            self._set("disabled_optimizers = ''")
+            with self._planning:
+                self._num_as_written -= 1
+                if not self._num_as_written:
+                    self._set("disabled_optimizers = ''")
 
     def _set(self, setting: str) -> None:
         with self._connection.cursor() as cursor:  # a statement on a cursor ends the stream that is read from it

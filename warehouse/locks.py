@@ -80,7 +80,7 @@ class FileLocks:
                 file.seek(0)
                 raise _taken(name, file.read()) from None
             file.truncate(0)
-            file.write(_holder())
+            file.write(name_holder())
             file.flush()
             yield
 
@@ -219,7 +219,7 @@ class PostgresLocks:
         try:
             return psycopg.connect(
                 self._catalog.address,
-                application_name=_holder(),
+                application_name=name_holder(),
                 options="-c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=6",
                 autocommit=True,
             )
@@ -244,7 +244,8 @@ def _try_lock(file: TextIO) -> bool:
     return True
 
 
-def _holder() -> str:
+def name_holder() -> str:
+    """Return the words by which a lock names its holder, this process."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
