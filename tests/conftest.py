@@ -5,12 +5,17 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.browser", "tests.machine", "tests.services"]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+# No test depends on how fast the machine is.
+settings.register_profile("factory", deadline=None)
+settings.load_profile("factory")
 
 
 @pytest.hookimpl(wrapper=True)
