@@ -35,6 +35,7 @@ from factory.engines.openai_api import (
 from factory.engines.servers import Outcome, Patience, Server, ServerPool
 from schemas.errors import EngineError
 from schemas.models import Model
+from schemas.passing import PASSING_STATUSES, PASSING_TRANSPORT
 from schemas.reasons import Reason
 
 CONNECT_SECONDS = 10.0
@@ -48,7 +49,6 @@ MAX_REFUSED = 32
 CONNECTIONS_PER_CLIENT = 16
 """httpx looks through all connections of a client for each request: with 512, that took 8 ms instead of 2."""
 
-_RETRIED = {408, 409, 425, 429}
 _MISSING = {404, 405, 501}
 _LOCKED = {401, 402, 403}
 
@@ -235,8 +235,13 @@ class _Sender:
         except (httpx.ConnectError, httpx.ConnectTimeout):
             failure = Failure(Reason.SERVER_ERROR, f"the server at {server.url} cannot be reached")
             return _Trouble(failure, Outcome.UNREACHABLE, num_tries=0)
-        except httpx.RequestError as error:
+        except PASSING_TRANSPORT as error:
             return _Trouble(Failure(Reason.SERVER_ERROR, f"the connection broke ({type(error).__name__})"))
+        except httpx.RequestError as error:
+            raise EngineError(
+                f"the server at {server.url} cannot be talked to ({type(error).__name__}: "
+                f"{self._connection.hide_key(str(error))}); check 'run.urls' and what stands before the server"
+            ) from error
 
     async def _post(self, url: str, body: dict[str, Any]) -> httpx.Response:
         client = self._places.pop()
@@ -260,7 +265,7 @@ class _Sender:
                             f"the server at {server.url} cannot give raw scores: it does not know 'use_activation'; "
                             "serve the reward model with vLLM 0.12 or later"
                         )
-                    if not response.is_client_error or response.status_code in _RETRIED | _LOCKED:
+                    if not response.is_client_error or response.status_code in PASSING_STATUSES | _LOCKED:
                         return self._read_error(response)
                     self._scoring_tasks[server.url] = task
                     break
@@ -274,7 +279,7 @@ class _Sender:
 
     def _read(self, response: httpx.Response, request: Request, task: ScoringTask | None) -> Reply | _Trouble:
         if not response.is_success:
-            if response.is_client_error and response.status_code not in _RETRIED | _MISSING | _LOCKED:
+            if response.is_client_error and response.status_code not in PASSING_STATUSES | _MISSING | _LOCKED:
                 failure = self._hide_key(read_refusal(response.status_code, read_error_message(response.content)))
                 self._count_refusal(failure)
                 return Reply(request.request_id, failure=failure)
@@ -312,7 +317,7 @@ class _Sender:
                 f"{url} answers {status} and refuses the key; set the variable that run.api_key_env names "
                 f"(it is {self._connection.model.run.api_key_env!r})"
             )
-        if not (status in _RETRIED or status >= 500) or status in _MISSING:
+        if status not in PASSING_STATUSES:
             model = self._connection.model.model
             raise EngineError(f"{url} answers {status} for model '{model}': {message}; check 'model' and 'run.urls'")
         return _Trouble(

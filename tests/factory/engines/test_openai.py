@@ -524,7 +524,7 @@ def test_a_filtered_completion_is_refused(serve, refused):
     assert ask_one(make_teacher(serve(script).url)).failure.reason is Reason.REFUSED_BY_ENGINE
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 307])
+@pytest.mark.parametrize("status", [401, 403, 404, 307, 501, 505, 511])
 def test_a_server_that_refuses_everything_ends_the_lane(serve, status, monkeypatch):
     async def script(call: Call) -> Any:
         return status, {"error": {"message": f"no, {call.headers['authorization']}"}}
@@ -536,6 +536,16 @@ def test_a_server_that_refuses_everything_ends_the_lane(serve, status, monkeypat
     assert KEY not in str(caught.value)
     assert ("TINY_KEY" in str(caught.value)) == (status in {401, 403})
     assert len(server.calls) <= 8
+
+
+def test_a_server_whose_replies_cannot_be_decoded_ends_the_lane(serve):
+    async def script(call: Call) -> Any:
+        return 200, completion("hello"), {"Content-Encoding": "gzip"}
+
+    server = serve(script)
+    with pytest.raises(EngineError, match=r"cannot be talked to .DecodingError: .*check 'run\.urls'"):
+        ask_one(make_teacher(server.url))
+    assert len(server.calls) == 1
 
 
 # The key
