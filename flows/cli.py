@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -210,10 +209,10 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on.")] = True,
 ) -> None:
     """Run the whole spine over the microworld and show what arbitrage chose."""
-    with _server():
-        from flows.demo import run_demo
+    _calm_prefect()
+    from flows.demo import run_demo
 
-        run_demo(folder, fresh=fresh)
+    run_demo(folder, fresh=fresh)
 
 
 @app.command()
@@ -393,21 +392,19 @@ def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool)
         from flows.execution import check_stage, stages_of
 
         check_stage(until, stages_of(recipe))  # before a server is started in vain
-    with _server():
+    _calm_prefect()
+    from flows.reporter import watch
+
+    with watch(recipe, quiet=quiet) as watcher:
         from flows.build import build
 
-        return build(recipe, until=until, limit=limit, quiet=quiet)
+        return build(recipe, watcher, until=until, limit=limit, quiet=quiet)
 
 
-def _server() -> AbstractContextManager[None]:
-    """Have a Prefect server that leaves the terminal to the factory: its progress, and the one report of an error."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # before Prefect is imported
+def _calm_prefect() -> None:
+    """Have Prefect, before it is imported, leave the terminal to the factory: its progress, the one report of an error."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    from flows.doctor import refuse_dead_prefect
-    from flows.temporary_server import temporary_server
-
-    refuse_dead_prefect()
-    return temporary_server()
 
 
 if __name__ == "__main__":

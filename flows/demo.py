@@ -16,6 +16,8 @@ from flows.execution import STAGES
 from flows.pages.page import write_report
 from flows.policy import PolicySummary
 from flows.report import make_table
+from flows.reporter import watch
+from flows.together import Watcher
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.recipe import Recipe
@@ -39,7 +41,13 @@ def run_demo(folder: Path, *, fresh: bool = True) -> None:
         _remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     recipe = place_recipe(folder)
-    summary = build(recipe, until=STAGES[-1])
+    with watch(recipe, quiet=False) as watcher:
+        _run_and_show(recipe, watcher, folder, console)
+    _print_next_steps(console, folder)
+
+
+def _run_and_show(recipe: Recipe, watcher: Watcher, folder: Path, console: Console) -> None:
+    summary = build(recipe, watcher, until=STAGES[-1])
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         use_build(lake, summary.config_id)
         console.print()
@@ -50,7 +58,7 @@ def run_demo(folder: Path, *, fresh: bool = True) -> None:
         _print_pairs(console, lake)
     console.print(f"shards: {summary.export_path}", soft_wrap=True)
     console.print("\nnow the policy: SFT on what was routed, pairs, online rounds\n")
-    trained = build(recipe).policy
+    trained = build(recipe, watcher).policy
     assert trained is not None
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         console.print()
@@ -62,7 +70,6 @@ def run_demo(folder: Path, *, fresh: bool = True) -> None:
         )
     page = write_report(recipe.warehouse, recipe.name, folder / "report.html")
     console.print(f"policy: {trained.kept.model}\nreport: {page}", soft_wrap=True)
-    _print_next_steps(console, folder)
 
 
 def place_recipe(folder: Path) -> Recipe:

@@ -13,15 +13,20 @@ import signal
 from pathlib import Path
 from zoneinfo import available_timezones
 
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
+from prefect.runtime import flow_run
 from prefect.schedules import Cron, Schedule
-from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
-from flows.build import build
+from flows.build import build as do_build
+from flows.execution import BuildSummary
+from flows.reporter import FLOW, FlowRun, Reporter
+from flows.temporary_server import find_url
+from flows.together import Unwatched
 from schemas.errors import FactoryError
 from schemas.recipe import Recipe
 
@@ -30,6 +35,15 @@ START_A_SERVER = (
 )
 
 _ON_OVERLAP = {"skip": ConcurrencyLimitStrategy.CANCEL_NEW, "wait": ConcurrencyLimitStrategy.ENQUEUE}
+
+
+@flow(name=FLOW, persist_result=False)
+def build(recipe: Recipe, until: str | None = None, limit: int | None = None, quiet: bool = False) -> BuildSummary:
+    """Run a recipe as a flow run that Prefect has started; its state is Prefect's, the rest is reported to it."""
+    url, say = find_url(), Unwatched(quiet=quiet).say
+    assert url is not None
+    with Reporter(url, FlowRun(id=flow_run.id), say) as watcher:
+        return do_build(recipe, watcher, until=until, limit=limit, quiet=quiet)
 
 
 def serve(recipe: Recipe, path: Path, *, cron: str, timezone: str) -> None:
@@ -88,13 +102,13 @@ def _make_schedule(cron: str, timezone: str) -> Schedule:
 
 def _find_server() -> None:
     """Raise unless a real Prefect server answers: a temporary one would end, and its schedule with it."""
-    url = PREFECT_API_URL.value()
-    if not url:
+    url = find_url()
+    if url is None:
         raise FactoryError(f"a schedule needs a Prefect server, and PREFECT_API_URL names none; {START_A_SERVER}")
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
     if error is not None:
-        raise FactoryError(f"the Prefect server of PREFECT_API_URL does not answer ({error}); {START_A_SERVER}")
+        raise FactoryError(f"the Prefect server at {url} does not answer ({type(error).__name__}); {START_A_SERVER}")
 
 
 def _refuse_taken_name(name: str, path: Path, description: str) -> None:

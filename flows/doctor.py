@@ -1,6 +1,5 @@
 """The check-up of ``factory doctor``: is all here that a build needs, and what is to be done about the rest?"""
 
-import os
 from collections.abc import Iterator
 
 import httpx
@@ -10,16 +9,15 @@ from rich.text import Text
 
 from flows import machine_checks, recipe_checks, storage_checks
 from flows.findings import Finding, Findings, note, ok, problem
-from schemas.errors import FactoryError
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
-RUN_SECONDS = 30.0
-"""How long the Prefect server of a run may take to answer; on a busy machine it takes long."""
-
-MEND_PREFECT = "start it with `prefect server start --host 127.0.0.1`, or unset PREFECT_API_URL"
+MEND_PREFECT = (
+    "start it with `prefect server start --host 127.0.0.1`, or name no server: unset PREFECT_API_URL, or "
+    "`prefect config unset PREFECT_API_URL`"
+)
 
 LOG_COLUMNS = 160
 """The width of the table where it does not go to a terminal."""
@@ -73,20 +71,15 @@ def check_up(recipe: Recipe | None) -> Iterator[Finding]:
         yield from imports.check(len(gpus), needs_vllm=needs_vllm)
 
 
-def refuse_dead_prefect() -> None:
-    """Raise a FactoryError if the environment names a Prefect server that does not answer."""
-    url = os.environ.get("PREFECT_API_URL")
-    if url and (fault := _find_prefect_fault(url, RUN_SECONDS)):
-        raise FactoryError(f"the Prefect server of PREFECT_API_URL {fault}; {MEND_PREFECT}")
-
-
 def _check_prefect() -> Findings:
-    """Check the Prefect server that the environment names; without one a run starts its own."""
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
+    """Check the Prefect server that the environment or a profile names; without one a run starts its own."""
+    from flows.temporary_server import find_url  # loads Prefect
+
+    url = find_url()
+    if url is None:
         yield note("Prefect server", "PREFECT_API_URL names none; only `factory schedule` needs one")
     elif fault := _find_prefect_fault(url, recipe_checks.SERVER_SECONDS):
-        yield problem("Prefect server", fault, MEND_PREFECT)
+        yield problem("Prefect server", f"{url} {fault}; builds would go unwatched", MEND_PREFECT)
     else:
         yield ok("Prefect server", "answers")
 

@@ -1,10 +1,10 @@
-"""Progress of the lanes: bars in a terminal, lines in a log, artifacts in Prefect."""
+"""Progress of the lanes: bars in a terminal, lines in a log, and whoever else watches."""
 
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -19,7 +19,13 @@ from rich.progress import (
 )
 
 LOG_SECONDS = 10.0
-"""How often a lane is reported where no terminal redraws the bars, and to Prefect."""
+"""How often a lane is reported where no terminal redraws the bars, and to who watches."""
+
+TellProgress = Callable[[float, str], None]
+"""Takes how far a piece of work has come: in percent, and as a line for a person."""
+
+PROGRESS: ContextVar[TellProgress | None] = ContextVar("progress", default=None)
+"""Who is told of the piece of work of this thread."""
 
 
 @dataclass(slots=True)
@@ -115,7 +121,8 @@ class LaneReport:
         self.meter = meter
         self._board = board
         self._bar = bar
-        self._artifact = _ProgressArtifact(f"{meter.stage}-{meter.name}")
+        self._tell = PROGRESS.get()
+        self._told = time.monotonic()
 
     def count(self, *, rows: int = 0, rejected: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """Add to the counts and redraw."""
@@ -136,30 +143,6 @@ class LaneReport:
         elif bars.disable and now - meter.reported > LOG_SECONDS:
             self._board.say(f"  {meter.stage} · {meter.name}: {meter.line()}")
             meter.reported = now
-        self._artifact.update(meter, now)
-
-
-class _ProgressArtifact:
-    """The lane's progress bar in Prefect's UI, made once there is something to show; absent outside a Prefect run."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._id: object = None
-        self._updated = time.monotonic()
-
-    def update(self, meter: Meter, now: float) -> None:
-        if now - self._updated < LOG_SECONDS or not meter.total:
-            return
-        self._updated = now
-        if "prefect" not in sys.modules:  # whoever runs in Prefect has imported it; nobody else should pay for it
-            return
-        from prefect.artifacts import create_progress_artifact, update_progress_artifact
-        from prefect.context import TaskRunContext
-
-        if TaskRunContext.get() is None:
-            return
-        percent = min(100.0, 100.0 * meter.done / meter.total)
-        if self._id is None:
-            self._id = create_progress_artifact(percent, description=self._name)
-        else:
-            update_progress_artifact(self._id, percent, description=f"{self._name}: {meter.line()}")  # type: ignore[arg-type]
+        if self._tell is not None and now - self._told >= LOG_SECONDS and meter.total:
+            self._tell(min(100.0, 100.0 * meter.done / meter.total), meter.line())
+            self._told = now

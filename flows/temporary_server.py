@@ -13,7 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 
 from schemas.errors import FactoryError
 
@@ -21,15 +21,23 @@ START_SECONDS = 120.0
 """How long the server may take to answer; on a busy machine it is half a minute."""
 
 
+def find_url() -> str | None:
+    """Return the URL of the Prefect server that the environment or the active profile of Prefect names, if one does."""
+    return PREFECT_API_URL.value() or None
+
+
 @contextlib.contextmanager
-def temporary_server() -> Iterator[None]:
+def temporary_server() -> Iterator[str]:
     """Have a Prefect server for the length of a ``with`` block: the one that is configured, or one of its own.
+
+    Yields its URL; that one that is configured answers is not tried.
 
     Raises:
         FactoryError: it does not start; with the last line that it wrote.
     """
-    if PREFECT_API_URL.value():
-        yield
+    configured = find_url()
+    if configured is not None:
+        yield configured
         return
     with tempfile.TemporaryFile() as written, contextlib.ExitStack() as stack:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -45,7 +53,7 @@ def temporary_server() -> Iterator[None]:
             )
         stack.callback(server.wait)
         stack.enter_context(server.stdin)  # type: ignore[arg-type]
-        import flows.build  # noqa: F401  (what will call the server takes as long to load as the server takes to start)
+        import flows.build  # noqa: F401  (what will run takes as long to load as the server takes to start)
 
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=START_SECONDS):
@@ -57,8 +65,7 @@ def temporary_server() -> Iterator[None]:
             lines = written.read().decode(errors="replace").split("\n")
             reason = next((line for line in reversed(lines) if line.strip()), str(error))
             raise FactoryError(f"no Prefect server could be started for this run: {reason}") from error
-        stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
-        yield
+        yield url
 
 
 def _serve(listener: socket.socket) -> None:

@@ -226,13 +226,6 @@ finally:
     assert done.stderr == f"error: there is no stage 'trnslate'; allowed are {stages}\n"
 
 
-def test_a_prefect_server_that_does_not_answer_is_one_sentence(write, refused, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    said = refused("run", write())
-    assert said.startswith("the Prefect server of PREFECT_API_URL does not answer (ConnectError); start it with `pref")
-    assert said.endswith("or unset PREFECT_API_URL")
-
-
 def test_a_recipe_that_is_not_there(refused, tmp_path):
     assert refused("run", tmp_path / "no.toml").startswith(f"there is no recipe {tmp_path}/no.toml; `factory init")
     assert "cannot be read: " in refused("plan", tmp_path)

@@ -201,7 +201,7 @@ def test_a_quiet_board_says_nothing(capsys):
     assert captured.out == captured.err == ""
 
 
-def test_a_lane_outside_prefect_does_not_load_it():
+def test_a_lane_does_not_load_prefect():
     code = (
         "import sys, flows.progress as progress\n"
         "progress.LOG_SECONDS = 0.0\n"

@@ -14,10 +14,9 @@ from schemas.errors import FactoryError
 
 HOLD = """
 import sys
-from prefect.settings import PREFECT_API_URL
 from flows.temporary_server import temporary_server
-with temporary_server():
-    print(PREFECT_API_URL.value(), flush=True)
+with temporary_server() as url:
+    print(url, flush=True)
     sys.stdin.read()
 """
 

@@ -1,0 +1,91 @@
+"""Pieces of work side by side: each is tried again after a fault that passes, and told of to whoever watches the run."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from flows.lanes import BuildStoppedError
+from flows.progress import PROGRESS, TellProgress
+from schemas.passing import is_passing
+
+MAX_LANES = 64
+"""How many pieces may be at work, or wait for their slot, at once."""
+
+NUM_TRIES = 3
+PAUSE_SECONDS = 2.0
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on. What becomes of the watcher is nothing to the run: none of this raises."""
+
+    def say(self, line: str) -> None:
+        """Tell the user."""
+        ...
+
+    def piece(self, name: str) -> AbstractContextManager[TellProgress | None]:
+        """Show a piece of work from here to the end of the ``with`` block; yields who is told of its progress."""
+        ...
+
+    def table(self, key: str, markdown: str) -> None:
+        """Show a table of the run's results."""
+        ...
+
+
+class Unwatched:
+    """Nobody but the user is told."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def say(self, line: str) -> None:
+        """Tell the user."""
+        if not self._quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def piece(self, name: str) -> Iterator[TellProgress | None]:  # noqa: ARG002 (the protocol's)
+        """Show nothing."""
+        yield None
+
+    def table(self, key: str, markdown: str) -> None:
+        """Show nothing."""
+
+
+def run_side_by_side(watcher: Watcher, pieces: dict[str, Callable[[], int]]) -> list[int]:
+    """Run named pieces of work, each in a thread; all of them end before the first error is raised.
+
+    Return their results in order.
+    """
+    if not pieces:
+        return []
+    with ThreadPoolExecutor(min(MAX_LANES, len(pieces)), thread_name_prefix="lane") as pool:
+        futures = [pool.submit(_do, watcher, name, piece) for name, piece in pieces.items()]
+        wait(futures)
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, BuildStoppedError))
+    return [future.result() for future in futures]
+
+
+def _do(watcher: Watcher, name: str, piece: Callable[[], int]) -> int:
+    with watcher.piece(name) as progress:
+        token = PROGRESS.set(progress)
+        try:
+            return _try(watcher, name, piece)
+        finally:
+            PROGRESS.reset(token)
+
+
+def _try(watcher: Watcher, name: str, piece: Callable[[], int]) -> int:
+    for _ in range(NUM_TRIES - 1):
+        try:
+            return piece()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            watcher.say(f"  {name}: {type(error).__name__}: {error}; it is tried again")
+            time.sleep(PAUSE_SECONDS)
+    return piece()
