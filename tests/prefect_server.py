@@ -18,12 +18,10 @@ import polars as pl
 from schemas.recipe_file import load_recipe
 from tests.factory.engines.scripted_server import Call, ScriptedServer, completion
 from tests.services import free_port
+from tests.waiting import GUARD_SECONDS
 from warehouse.lake import Lake
 
 KEY = "sk-only-in-the-environment"
-
-TIMEOUT = 240.0
-"""Seconds; a guard against hanging only: on a busy machine every process takes half a minute to import what it needs."""
 
 
 class Teacher(ScriptedServer):
@@ -50,7 +48,7 @@ class Client(httpx.Client):
     """Asks again while the server's SQLite is busy; every request of these tests may be made twice."""
 
     def request(self, *arguments: Any, **options: Any) -> httpx.Response:
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + GUARD_SECONDS
         while (response := super().request(*arguments, **options)).status_code == 503:
             assert time.monotonic() < deadline, response.text
             time.sleep(0.2)
@@ -78,7 +76,7 @@ def served(environment: dict[str, str]) -> Iterator[tuple[httpx.Client, "subproc
     command = [sys.executable, "-m", "prefect", "server", "start", *place, "--no-ui"]
     with (
         started(command, environment, Path(environment["PREFECT_HOME"])) as process,
-        Client(base_url=url, timeout=TIMEOUT) as client,
+        Client(base_url=url, timeout=GUARD_SECONDS) as client,
     ):
         wait_until(lambda: _is_healthy(client), process)
         yield client, process
@@ -132,7 +130,7 @@ def query(recipe: Path, sql: str) -> pl.DataFrame:
 
 def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[Any] | None") -> None:
     """Ask until it is so; the end of the process that should bring it about, or the time-out, is an error."""
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + GUARD_SECONDS
     while not condition():
         assert process is None or process.poll() is None, f"the process ended with {process.returncode}"
         assert time.monotonic() < deadline, "it has not happened"

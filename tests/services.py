@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import GUARD_SECONDS
+
 POSTGRES_PASSWORD = "p4ss 'word\\"
 
 
@@ -44,7 +46,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
             os.chown(path, pwd.getpwnam(user or "").pw_uid, -1)
 
     def call(*command: str) -> None:
-        done = subprocess.run([*run_as, *command], cwd=folder, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*run_as, *command], cwd=folder, capture_output=True, text=True, timeout=GUARD_SECONDS)
         assert done.returncode == 0, done.stdout + done.stderr
 
     port = free_port()

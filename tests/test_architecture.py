@@ -84,13 +84,24 @@ def test_the_plant_can_be_used_without_prefect_vllm_and_torch():
 
 
 def test_help_answers_at_once():
-    """In processor time, so that a busy machine does not decide."""
-    code = "import flows.cli, sys, time; sys.argv = ['factory', '--help']\ntry:\n flows.cli.main()\nfinally:\n print(time.process_time())"
-    times = []
+    """In work done, so that neither a slow nor a busy machine decides: about half a second with Python's own start."""
+    code = """
+import sys, time
+import flows.cli
+sys.argv = ["factory", "--help"]
+try:
+    flows.cli.main()
+finally:
+    taken = time.process_time()
+    from tests.pace import do_unit
+    do_unit()
+    print(taken / (time.process_time() - taken))
+"""
+    units = []
     for _ in range(3):
         printed = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
-        times.append(float(printed.splitlines()[-1]))
-    assert min(times) < 0.5
+        units.append(float(printed.splitlines()[-1]))
+    assert min(units) < 5
 
 
 def test_no_file_has_grown_too_long():

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.services import free_port
+from tests.waiting import GUARD_SECONDS
 
 KEY = "sk-loopback"
 
@@ -42,7 +43,7 @@ def vllm_serve(model: Path, log: Path, *arguments: str, max_model_len: int = 64)
             env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
         )
     try:
-        deadline = time.monotonic() + 280
+        deadline = time.monotonic() + GUARD_SECONDS
         while not _is_healthy(port):
             assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline, "the server takes too long to start"

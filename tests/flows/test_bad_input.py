@@ -25,6 +25,7 @@ from schemas.reasons import Reason
 from schemas.recipe_file import load_recipe
 from tests.factory.engines.scripted_server import DROP, ScriptedServer, completion, echo
 from tests.flows.direct import DirectEngines
+from tests.waiting import GUARD_SECONDS
 from warehouse.lake import Lake
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +202,7 @@ def test_a_failed_run_says_one_sentence(write, tmp_path):
         env=environment | {"PREFECT_HOME": str(tmp_path / "prefect")},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=GUARD_SECONDS,
     )
     assert done.returncode == 1
     assert done.stderr == f"error: no file at {tmp_path}/nowhere.jsonl\n"
@@ -220,7 +221,7 @@ finally:
     print("prefect" in sys.modules)
 """
     command = [sys.executable, "-c", code, "run", str(write()), "--until", "trnslate"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=GUARD_SECONDS)
     stages = "read, translate, sample, score, route, pair, export"
     assert (done.returncode, done.stdout) == (1, "False\n")
     assert done.stderr == f"error: there is no stage 'trnslate'; allowed are {stages}\n"

@@ -18,7 +18,6 @@ from schemas.errors import FactoryError
 from schemas.recipe_file import load_recipe
 from tests.prefect_server import (
     KEY,
-    TIMEOUT,
     Teacher,
     make_environment,
     query,
@@ -28,6 +27,7 @@ from tests.prefect_server import (
     write_prompts,
     write_small_recipe,
 )
+from tests.waiting import GUARD_SECONDS
 
 CRON = "0 2 * * *"
 
@@ -87,7 +87,7 @@ def test_runs_of_a_schedule(prefect, environment, recipe, teacher):
         assert teacher.num_asked() == 4
 
         process.terminate()
-        assert process.wait(TIMEOUT) == 0
+        assert process.wait(GUARD_SECONDS) == 0
     assert _find(prefect)["paused"]
     refuse_a_second_recipe_of_the_name(recipe, environment)
     assert str(recipe.resolve()) in _find(prefect)["description"]
@@ -135,7 +135,7 @@ def test_scheduling_again_updates_the_deployment_and_runs_may_wait(prefect, envi
         process.terminate()
         wait_until(lambda: "stopping: waiting for what is in flight" in (recipe.parent / "log").read_text(), None)
         teacher.is_open = True
-        assert process.wait(TIMEOUT) == 0
+        assert process.wait(GUARD_SECONDS) == 0
     assert read_statuses(recipe) == ["finished", "finished", "stopped"]
     assert query(recipe, "FROM completions").height == 3
     assert _find(prefect)["paused"]

@@ -18,6 +18,7 @@ from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 from tests.http_server import serve
 from tests.services import POSTGRES_PASSWORD, free_port
+from tests.waiting import GUARD_SECONDS
 
 KEY = "sk-never-shown"
 
@@ -104,7 +105,7 @@ def run_doctor(recipe: Path, **environment: str) -> subprocess.CompletedProcess[
     command = [sys.executable, "-m", "flows.cli", "doctor", "--recipe", recipe.name]
     kept = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return subprocess.run(
-        command, cwd=recipe.parent, env=kept | environment, capture_output=True, text=True, timeout=200
+        command, cwd=recipe.parent, env=kept | environment, capture_output=True, text=True, timeout=GUARD_SECONDS
     )
 
 

@@ -17,6 +17,7 @@ from flows.evaluation import EvaluationResult, evaluate
 from schemas.evaluation import EvaluationSettings
 from schemas.settings import WarehouseSettings
 from tests.vllm_server import KEY, vllm_serve
+from tests.waiting import GUARD_SECONDS
 from warehouse.lake import Lake
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -163,7 +164,7 @@ def test_each_order_shows_the_answers_in_that_order(folder, server, warehouse):
         body = {"model": "tiny", "messages": list(make_messages(game, "arena", "text"))}
         body |= {"temperature": 0.0, "max_tokens": 24}
         headers = {"Authorization": f"Bearer {KEY}"}
-        reply = httpx.post(f"{server}/chat/completions", json=body, headers=headers, timeout=60).json()
+        reply = httpx.post(f"{server}/chat/completions", json=body, headers=headers, timeout=GUARD_SECONDS).json()
         assert reply["choices"][0]["message"]["content"] == game["text"]
     both = {(game["completion_a"], game["order"]): game["text"] for game in english}
     assert any(text != both[completion, "ba"] for (completion, order), text in both.items() if order == "ab")

@@ -17,6 +17,7 @@ from flows.committer import MAX_WAITING_COMMITS
 from flows.execution import execute_build
 from schemas.recipe_file import load_recipe
 from tests.flows.standin import StandInEngines
+from tests.waiting import GUARD_SECONDS
 from warehouse.audits import run_audits
 from warehouse.build_views import latest_build
 from warehouse.lake import Lake
@@ -35,7 +36,7 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_until(condition, seconds: float = 60.0) -> bool:
+def wait_until(condition, seconds: float = GUARD_SECONDS) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -54,8 +55,8 @@ def stage_of(asked: list[tuple[str, int, str, str]]) -> list[tuple[str, int]]:
     return stages
 
 
-def start_build(recipe: Path, log: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.flows.drive", str(recipe), str(log), "0.01"]
+def start_build(recipe: Path, log: Path, seconds: float = 0.01) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.flows.drive", str(recipe), str(log), str(seconds)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -88,7 +89,7 @@ def test_stand_in_kills(write_recipe, ids, tmp_path):
             process.wait()
             process.stderr.close()
             kills["build"] += 1
-            assert wait_until(lambda engine=engine: not is_alive(engine), 20), "an engine outlived its build"
+            assert wait_until(lambda engine=engine: not is_alive(engine)), "an engine outlived its build"
     assert sum(kills.values()) >= 20
     summary = execute_build(load_recipe(path), quiet=True, open_engine=engines)
     asked = Counter((task, request, name) for task, _, request, name in engines.asked())
@@ -146,13 +147,13 @@ overlap = "wait"
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for victim in ("engine", "build"):
             before = count(recipe, table)
-            assert wait_until(lambda table=table, before=before: count(recipe, table) > before, 240)
+            assert wait_until(lambda table=table, before=before: count(recipe, table) > before)
             assert process.poll() is None
             engines = children_of(process.pid)
             assert engines
             os.kill(engines[-1] if victim == "engine" else process.pid, signal.SIGKILL)
         process.wait()
-        assert wait_until(lambda engines=engines: not any(map(is_alive, engines)), 20), "an engine outlived its build"
+        assert wait_until(lambda engines=engines: not any(map(is_alive, engines))), "an engine outlived its build"
     execute_build(recipe, quiet=True, open_engine=open_engine)
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         found = ids(lake)
@@ -190,11 +191,11 @@ def children_of(pid: int) -> list[int]:
 def test_an_interrupt_drains_and_commits(write_recipe, tmp_path):
     path = write_recipe()
     log = tmp_path / "asked.log"
-    process = start_build(path, log)
+    process = start_build(path, log, seconds=0.3)  # so slow that it is still at it when the signal comes
     engines = StandInEngines(log)
     assert wait_until(lambda: sum(task == "generate" for task, *_ in engines.asked()) > 30)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
+    assert process.wait(GUARD_SECONDS) != 0
     message = process.stderr.read().decode()
     process.stderr.close()
     assert "waiting for what is in flight" in message

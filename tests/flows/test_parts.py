@@ -15,6 +15,7 @@ from flows.committer import Committer
 from flows.progress import Board, Meter
 from flows.slots import SlotPool, find_slots
 from schemas.errors import EngineError
+from tests.waiting import GUARD_SECONDS
 
 
 def test_a_slot_is_held_by_one_lane_at_a_time():
@@ -25,7 +26,7 @@ def test_a_slot_is_held_by_one_lane_at_a_time():
         waiting.start()
         waiting.join(0.05)
         assert waiting.is_alive()
-    waiting.join(5)
+    waiting.join(GUARD_SECONDS)
     assert not waiting.is_alive()
 
 
@@ -45,8 +46,8 @@ def test_a_large_lane_gets_several_small_slots_and_is_not_starved():
         small = threading.Thread(target=take, args=("small", 1))
         small.start()
         small.join(0.05)
-    large.join(5)
-    small.join(5)
+    large.join(GUARD_SECONDS)
+    small.join(GUARD_SECONDS)
     assert order == [("large", (0, 1)), ("small", (0,))]
 
 
@@ -160,7 +161,7 @@ def test_rows_are_committed_by_time_though_no_more_come():
     store = Store()
     with commit(store, rows=1000, seconds=0.02) as committer:
         committer.add(Reply("alone"))
-        end = time.monotonic() + 10
+        end = time.monotonic() + GUARD_SECONDS
         while not store.commits and time.monotonic() < end:
             time.sleep(0.001)
         assert store.commits == [["alone"]]

@@ -15,6 +15,7 @@ from flows.policy import train_policy
 from schemas.recipe_file import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
+from tests.waiting import GUARD_SECONDS
 from warehouse.lake import Lake
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def start(recipe: Path, marker: Path) -> "subprocess.Popen[bytes]":
 
 
 def wait_for(process: "subprocess.Popen[bytes]", folder: Path, reached) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + GUARD_SECONDS
     while not reached():
         assert process.poll() is None, (folder / "log.txt").read_text()
         assert time.monotonic() < end
@@ -103,7 +104,7 @@ def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
 
 
 def wait_until_gone(folder: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + GUARD_SECONDS
     while find_trainers(folder):
         assert time.monotonic() < end, "a trainer outlives the build that started it"
         time.sleep(0.02)

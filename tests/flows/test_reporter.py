@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from tests.prefect_server import (
-    TIMEOUT,
     Teacher,
     make_environment,
     query,
@@ -21,6 +20,7 @@ from tests.prefect_server import (
     wait_until,
     write_small_recipe,
 )
+from tests.waiting import GUARD_SECONDS
 
 DEAD = "http://127.0.0.1:9/api"
 RUN = [sys.executable, "-m", "flows.cli", "run", "recipe.toml"]
@@ -53,7 +53,7 @@ def start(recipe: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Return the exit code, and what was said on stderr."""
-    said = process.communicate(timeout=TIMEOUT)[1]
+    said = process.communicate(timeout=GUARD_SECONDS)[1]
     return process.returncode, said
 
 
@@ -162,7 +162,7 @@ def test_doctor_and_schedule_see_a_dead_server_of_a_profile(environment, recipe)
             env=environment,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=GUARD_SECONDS,
         )
         assert done.returncode == 1, done.stdout + done.stderr
         if command == ["doctor"]:
@@ -200,7 +200,7 @@ with Reporter(sys.argv[1], FlowRun(), print) as reporter:
 def test_a_lane_shows_its_progress_on_the_server(environment):
     with served(environment) as (server, _):
         command = [sys.executable, "-c", PROGRESS, environment["PREFECT_API_URL"]]
-        assert subprocess.check_output(command, env=environment, timeout=TIMEOUT) == b""
+        assert subprocess.check_output(command, env=environment, timeout=GUARD_SECONDS) == b""
         (artifact,) = find(server, "artifacts")
         assert (artifact["type"], artifact["data"]) == ("progress", 75.0)
         assert artifact["description"].startswith("sample north: 3/4 rows, ")

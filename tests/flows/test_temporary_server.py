@@ -11,6 +11,7 @@ import pytest
 
 from flows.temporary_server import temporary_server
 from schemas.errors import FactoryError
+from tests.waiting import GUARD_SECONDS
 
 HOLD = """
 import sys
@@ -29,7 +30,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def is_served(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10):
+        with urllib.request.urlopen(f"{url}/health", timeout=GUARD_SECONDS):
             return True
     except OSError:
         return False
@@ -44,7 +45,7 @@ def test_a_server_ends_with_the_process_that_started_it(environment: dict[str, s
         assert is_served(url)
         process.kill()
         process.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + GUARD_SECONDS
     while is_served(url):
         assert time.monotonic() < deadline, "the server outlived its process"
         time.sleep(0.05)

@@ -20,6 +20,7 @@ from schemas.errors import RecipeError, TrainingError
 from schemas.recipe_file import load_recipe
 from schemas.settings import WarehouseSettings
 from schemas.training import load_train_settings
+from tests.waiting import GUARD_SECONDS
 from warehouse.lake import Lake
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_a_run_ends_with_the_command_that_started_it_and_its_state_is_saved(tmp_
     file.write_text(file.read_text().replace("max_steps = 2", "max_steps = 100000"))
     command = [sys.executable, "-m", "flows.cli", "train", str(file), str(output), "--quiet"]
     process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + GUARD_SECONDS
     while len(read_metrics(output)) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.kill()
@@ -134,9 +135,9 @@ def test_an_interrupted_command_waits_for_the_trainer_and_says_where_it_stopped(
     process = subprocess.Popen(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + GUARD_SECONDS
     while len(read_metrics(output)) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=GUARD_SECONDS)
     assert f"SIGTERM stopped the run after step {len(read_metrics(output))} of 100000" in said

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from schemas.settings import WarehouseSettings
+from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +67,7 @@ def start(settings: WarehouseSettings, body: str, *, run_as: Sequence[str] = ())
     )
 
 
-def finish(process: "subprocess.Popen[str]", *, timeout: float = 60) -> str:
+def finish(process: "subprocess.Popen[str]", *, timeout: float = GUARD_SECONDS) -> str:
     """Wait for a process that must succeed; return what it printed."""
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err

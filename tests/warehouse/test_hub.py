@@ -12,6 +12,7 @@ import pytest
 
 from schemas.errors import WarehouseError
 from tests.http_server import serve
+from tests.waiting import GUARD_SECONDS
 from tests.warehouse.small_build import CONFIG_ID, fill_lake, make_recipe
 from warehouse.export import export_build
 from warehouse.hub import push_export
@@ -91,7 +92,7 @@ def push(version: Path, hub: str) -> subprocess.CompletedProcess[str]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD_SECONDS,
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tests.waiting import GUARD_SECONDS
+
 
 class _Drop:
     def __repr__(self) -> str:
@@ -71,7 +73,7 @@ class ScriptedServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._is_ready.wait(10)
+        assert self._is_ready.wait(GUARD_SECONDS)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -17,6 +17,7 @@ from factory.engines.base import Message, Reply, Request
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.reasons import Reason
+from tests.waiting import GUARD_SECONDS
 
 CORE = "tests.factory.engines.standin:open_core"
 ROOT = Path(__file__).parents[3]
@@ -30,7 +31,7 @@ def ask_all(texts: list[str]) -> list[Request]:
     return [ask(number, text) for number, text in enumerate(texts)]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = GUARD_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -107,7 +108,7 @@ def test_a_slow_plan_does_not_hold_replies_back() -> None:
 
     def plan() -> Iterator[Request]:
         yield ask(0, "first")
-        assert answered.wait(20)
+        assert answered.wait(GUARD_SECONDS)
         yield ask(1, "second")
 
     with ChildEngine(CORE, {}) as engine:
@@ -177,14 +178,14 @@ def test_a_request_that_kills_the_child_is_set_aside_and_no_other(bad: str) -> N
 
 def test_a_hung_child_is_replaced() -> None:
     requests = ask_all(["good", "hang", *["good"] * 20])
-    with ChildEngine(CORE, {"batch": 4}, max_in_flight=8, stall_seconds=0.3) as engine:
+    with ChildEngine(CORE, {"batch": 4}, max_in_flight=8, stall_seconds=1.5) as engine:
         replies = list(engine.stream(requests))
     assert_one_reply_each(requests, replies)
     assert failures(replies) == {"request-1": Reason.TIMEOUT}
 
 
 def test_a_child_that_works_long_without_an_answer_is_not_hung() -> None:
-    with ChildEngine(CORE, {"idle_steps": 20, "seconds": 0.1}, stall_seconds=1.5) as engine:
+    with ChildEngine(CORE, {"idle_steps": 60, "seconds": 0.1}, stall_seconds=5.0) as engine:
         assert [reply.text for reply in engine.stream(ask_all(["x"]))] == ["echo x"]
 
 

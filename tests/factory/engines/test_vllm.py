@@ -28,6 +28,7 @@ from schemas.errors import EngineError
 from schemas.models import EXECUTION_ARGS, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason
 from tests.factory.engines.conftest import TEMPLATE, make_tokenizer
+from tests.waiting import GUARD_SECONDS
 
 PROMPTS = ["Hello?", "Où est la gare ?", "איפה התחנה?", "車站在哪裡？", "cafe\u0301", "nul \0 nul", "1 + 1 = " * 12]
 TEMPLATE_OF_OWN = TEMPLATE.replace("<|end|>", "<|end|>\n")
@@ -169,7 +170,7 @@ def test_two_workers_share_one_model(tiny_llama: Path, monkeypatch: pytest.Monke
     assert texts[0] == texts[1]
     assert len(texts[0]) == len(requests)
     assert len(workers) >= 2
-    assert not psutil.wait_procs(workers, timeout=10)[1]
+    assert not psutil.wait_procs(workers, timeout=GUARD_SECONDS)[1]
 
 
 def test_reasoning_structure_and_seeds(tiny_llama: Path) -> None:

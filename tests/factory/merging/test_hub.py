@@ -18,6 +18,7 @@ from factory.merging.merge import merge
 from schemas.merging import MergeSettings
 from tests.factory.merging.conftest import draw_weights, read_weights, same, write_checkpoint
 from tests.http_server import serve
+from tests.waiting import GUARD_SECONDS
 
 COMMIT = "1" * 40
 
@@ -87,7 +88,7 @@ def run(cache: Path, endpoint: str, *merges: tuple[dict[str, Any], Path], is_off
         env=env | {"HF_HUB_OFFLINE": str(int(is_offline)), "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=GUARD_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -20,6 +20,7 @@ from schemas.training import Lora, TrainSettings
 from tests.factory.training.conftest import chat, pairs, turns, write_rows
 from tests.factory.training.test_trainer import losses, pair_file, settings
 from tests.machine import make_small_disk
+from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
@@ -145,7 +146,7 @@ def start(chosen: TrainSettings, output: Path, *arguments: str) -> subprocess.Po
 
 
 def await_steps(output: Path, process: subprocess.Popen[str], count: int = 3) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + GUARD_SECONDS
     while len(losses(output)) < count and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     assert len(losses(output)) >= count
@@ -161,7 +162,7 @@ def test_a_run_keeps_others_out_of_its_folder_and_a_signal_ends_it_with_its_stat
     with pytest.raises(TrainingError, match=f"process {process.pid} trains in {output} already; wait for its end"):
         train(chosen, output, quiet=True)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=GUARD_SECONDS)
     assert process.returncode == 1
     done = len(losses(output))
     assert said == (f"error: SIGTERM stopped the run after step {done} of 5000; the same command goes on from there\n")
@@ -180,7 +181,7 @@ def test_two_processes_stop_at_the_same_step_and_one_goes_on(llama, pair_file, t
     chosen = settings(llama, pair_file, max_steps=5_000, run={"processes": 2})
     process = start(chosen, tmp_path / "run", "--error", str(tmp_path / "error.txt"))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=90)
+    process.communicate(timeout=GUARD_SECONDS)
     done = len(losses(tmp_path / "run"))
     assert f"stopped the run after step {done} of" in (tmp_path / "error.txt").read_text()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{done:07d}"]

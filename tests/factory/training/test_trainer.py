@@ -29,6 +29,7 @@ from factory.training.world import World
 from schemas.errors import InputError, TrainingError
 from schemas.training import Lora, TrainRun, TrainSettings
 from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows
+from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[3]
 ALONE = World(0, 1, torch.device("cpu"))
@@ -191,7 +192,7 @@ def test_a_killed_process_goes_on_bit_for_bit(llama, pair_file, tmp_path):
             train(chosen, output, quiet=True)
         finally:
             os._exit(1)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + GUARD_SECONDS
     while len(losses(output)) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
