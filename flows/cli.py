@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from flows.home import provide_home
 from schemas.errors import FactoryError
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ def main() -> None:
             print("stopped; what was answered is committed, and the same command goes on from there", file=sys.stderr)
         if code:
             sys.exit(code)
+
+
+@app.callback()
+def prepare(context: typer.Context) -> None:
+    """Build multilingual post-training data: prompts in, versioned training shards out."""
+    context.obj = provide_home()
 
 
 @app.command()
@@ -196,11 +203,11 @@ def schedule(
 
 
 @app.command()
-def doctor(recipe: OptionalRecipe = None) -> None:
+def doctor(context: typer.Context, recipe: OptionalRecipe = None) -> None:
     """Check GPUs, engines, extensions, disk and keys, and say what to do about the rest."""
     from flows.doctor import print_checkup
 
-    sys.exit(0 if print_checkup(_load(recipe) if recipe else None) else 1)
+    sys.exit(0 if print_checkup(_load(recipe) if recipe else None, context.obj) else 1)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from flows import machine_checks, recipe_checks, storage_checks
 from flows.findings import Finding, Findings, note, ok, problem
+from flows.home import Substitute
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 
@@ -23,12 +24,12 @@ LOG_COLUMNS = 160
 """The width of the table where it does not go to a terminal."""
 
 
-def print_checkup(recipe: Recipe | None) -> bool:
+def print_checkup(recipe: Recipe | None, home: Substitute | None = None) -> bool:
     """Check the machine and, if one is given, what a recipe needs; print a table; return whether there is no problem."""
     console = Console()
     findings = []
     with console.status("checking; importing vLLM takes a moment") as status:
-        for finding in check_up(recipe):
+        for finding in check_up(recipe, home):
             findings.append(finding)
             status.update(f"checked {finding.check}; importing vLLM takes a moment")
     if not console.is_terminal:
@@ -49,13 +50,14 @@ def _as_table(findings: list[Finding]) -> Table:
     return table
 
 
-def check_up(recipe: Recipe | None) -> Iterator[Finding]:
-    """Yield the findings as they are made."""
+def check_up(recipe: Recipe | None, home: Substitute | None = None) -> Iterator[Finding]:
+    """Yield the findings as they are made; ``home`` stands in for the user's where that cannot be used."""
     gpus = machine_checks.find_gpus()
     needs_vllm = recipe is None or any(model.engine == "vllm" for _, model in recipe_checks.named_models(recipe))
     warehouse = recipe.warehouse if recipe else None
     with machine_checks.HeavyImports() as imports:
         yield from machine_checks.check_platform()
+        yield from machine_checks.check_home(home)
         yield from machine_checks.check_gpus(gpus)
         yield from machine_checks.check_language_model()
         yield from machine_checks.check_extensions(warehouse)

@@ -15,6 +15,7 @@ from typing import Self
 import duckdb
 
 from flows.findings import Findings, note, ok, problem, size
+from flows.home import Substitute
 from schemas.errors import FactoryError
 from schemas.settings import WarehouseSettings
 from warehouse.catalog import find_catalog, load_extensions
@@ -120,6 +121,15 @@ def check_platform() -> Findings:
         yield ok("machine", found)
     else:
         yield note("machine", found, "it is made for Linux; other systems are not tested")
+
+
+def check_home(substitute: Substitute | None) -> Findings:
+    """Say where caches and settings go; a temporary folder stands in for a home that cannot be written."""
+    if substitute is None:
+        yield ok("home", os.environ.get("HOME", ""))
+    else:
+        to_do = "name a folder in HOME that can be written, or what is cached may be lost"
+        yield note("home", f"{substitute.fault}; {substitute.folder} stands in for it", to_do)
 
 
 def check_gpus(gpus: list[Gpu]) -> Findings:

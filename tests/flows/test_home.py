@@ -1,0 +1,230 @@
+"""Machines where a user has no home that can be written, or no name: commands in real processes, as a stranger runs them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.recipe_file import load_recipe
+from tests.factory.engines.scripted_server import Call, ScriptedServer
+from tests.waiting import GUARD_SECONDS
+
+ROOT = Path(__file__).parents[2]
+NAMELESS = 54321
+AS_STRANGER = (
+    ["unshare", "--user", f"--map-user={NAMELESS}", f"--map-group={NAMELESS}", "--"],
+    ["setpriv", f"--reuid={NAMELESS}", f"--regid={NAMELESS}", "--clear-groups", "--"],
+)
+UNSET = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "TMPDIR")
+OF_HOMES = ("XDG_", "PREFECT_", "HF_", "VLLM_", "TRITON_", "NUMBA_", "MPL", "CUDA_")
+
+
+@dataclass
+class Machine:
+    """``folder`` is where work is done, ``temporary`` is TMPDIR, ``prefix`` begins each command line."""
+
+    folder: Path
+    temporary: Path
+    prefix: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the factory; whatever it says is no traceback."""
+        command = [*self.prefix, sys.executable, "-m", "flows.cli", *arguments]
+        environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), **self.environment}
+        kept = {
+            name: value for name, value in os.environ.items() if name not in UNSET and not name.startswith(OF_HOMES)
+        }
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=kept | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "HF_HUB_OFFLINE": "1"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=GUARD_SECONDS,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user may enter, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="factory-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def stranger(place: Path) -> Machine:
+    """Work as a user whom the system does not know by name, and for whom the modes of files count."""
+    machine = Machine(place / "work", place / "temporary")
+    for folder in (machine.folder, machine.temporary):
+        folder.mkdir()
+        if os.geteuid() == 0:
+            folder.chmod(0o777)
+    for prefix in AS_STRANGER:
+        reads = [sys.executable, "-c", f"import os; os.stat({__file__!r}); assert os.getuid() == {NAMELESS}"]
+        if shutil.which(prefix[0]) and subprocess.run([*prefix, *reads], capture_output=True).returncode == 0:
+            machine.prefix = prefix
+            return machine
+    pytest.skip("there is no right to become another user, or that one cannot read this project")
+
+
+@pytest.fixture
+def reward() -> Iterator[str]:
+    async def answer(call: Call) -> Any:
+        if call.body["use_activation"] == "?":
+            return 400, {"error": {"message": "use_activation must be a boolean"}}
+        return {"data": [{"probs": [float(len(call.text))]}], "usage": {"prompt_tokens": 3}}
+
+    with ScriptedServer(answer) as server:
+        yield server.url
+
+
+def write_recipe(folder: Path, reward: str) -> None:
+    """Write a recipe of recorded answers, which a reward model on a server scores."""
+    prompts = [{"id": number, "q": f"What is the capital of country {number}?"} for number in range(2)]
+    answers = [{"id": number, "a": f"It is the city {number}, {word}"} for number in range(2) for word in ("oui", "да")]
+    for name, rows in (("prompts", prompts), ("answers", answers)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "recipe.toml").write_text(f"""
+name = "away"
+languages = ["en"]
+[[prompts]]
+name = "questions"
+path = "prompts.jsonl"
+language = "en"
+columns = {{ prompt = "q", id = "id" }}
+[prompt_gates]
+language = false
+[gates]
+language = false
+[[teachers]]
+name = "recorded"
+engine = "recorded"
+[teachers.recorded]
+path = "answers.jsonl"
+columns = {{ text = "a", key = "id" }}
+[[reward_models]]
+name = "judge"
+engine = "openai"
+model = "judge"
+run = {{ urls = ["{reward}"] }}
+[[pairs]]
+strategy = "best_vs_worst"
+""")
+    load_recipe(folder / "recipe.toml")
+
+
+def make_homeless(machine: Machine, place: Path, home: str) -> None:
+    if home == "read-only":
+        (place / "home").mkdir(mode=0o555)
+        machine.environment["HOME"] = str(place / "home")
+    elif home == "missing":
+        machine.environment["HOME"] = "/nonexistent/home"
+    elif home == "closed":
+        (place / "closed").mkdir(mode=0o700)
+        (place / "closed" / "home").mkdir()
+        (place / "closed").chmod(0o000)
+        machine.environment["HOME"] = str(place / "closed" / "home")
+
+
+@pytest.mark.parametrize("home", ["unset", "missing", "read-only", "closed"])
+def test_what_needs_a_home_gets_one_among_the_temporary_files(stranger, place, reward, home):
+    make_homeless(stranger, place, home)
+    write_recipe(stranger.folder, reward)
+    assert "Usage" in stranger.run("--help").stdout
+    stranger.run("init", "new.toml")
+    assert "stands in for it" in " ".join(stranger.run("doctor").stdout.split())
+    stranger.run("plan", "recipe.toml")
+    said = stranger.run("run", "recipe.toml").stderr
+    assert "warning" not in said, said
+    assert '"n":2' in stranger.run("sql", "--format", "json", "SELECT count(*) AS n FROM pairs").stdout.replace(" ", "")
+    stranger.run("report")
+    assert (stranger.folder / "report.html").stat().st_size > 1000
+    (substitute,) = [path.name for path in stranger.temporary.iterdir() if path.is_dir()]
+    assert substitute.startswith("factory-home-")
+    assert (stranger.temporary / substitute / ".prefect").is_dir()
+    if home == "read-only":
+        assert not list((place / "home").iterdir())
+
+
+def test_what_lies_in_a_home_that_cannot_be_written_is_still_read(stranger, place):
+    home = place / "home"
+    for folder in (".prefect", ".cache/huggingface/hub"):
+        (home / folder).mkdir(parents=True)
+    (home / ".prefect" / "profiles.toml").write_text(
+        'active = "work"\n[profiles.work]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
+    )
+    for folder in (home, *(path for path in home.rglob("*") if path.is_dir())):
+        folder.chmod(0o555)
+    stranger.environment["HOME"] = str(home)
+    said = stranger.run("schedule", write_plain(stranger.folder), "--cron", "0 2 * * *", code=1).stderr
+    assert said.startswith("error: the Prefect server at http://127.0.0.1:9/api does not answer")
+    command = "import os; from flows.home import provide_home; provide_home(); print(os.environ['HF_HUB_CACHE'])"
+    printed = subprocess.check_output(
+        [*stranger.prefix, sys.executable, "-c", command],
+        cwd=stranger.folder,
+        env={"HOME": str(home), "PYTHONPATH": str(ROOT), "TMPDIR": str(stranger.temporary)},
+        text=True,
+    )
+    assert printed.strip() == str(home / ".cache/huggingface/hub")
+
+
+def write_plain(folder: Path) -> str:
+    write_recipe(folder, "http://127.0.0.1:9/v1")
+    return "recipe.toml"
+
+
+def test_a_current_folder_that_cannot_be_written_is_one_sentence(stranger, reward):
+    write_recipe(stranger.folder, reward)
+    home = stranger.temporary / "home"
+    home.mkdir(mode=0o777)
+    home.chmod(0o777)
+    stranger.environment["HOME"] = str(home)
+    stranger.folder.chmod(0o555)
+    assert stranger.run("init", "new.toml", code=1).stderr == "error: new.toml cannot be written: Permission denied\n"
+    said = stranger.run("run", "recipe.toml", code=1).stderr
+    assert said.count("error: ") == 1
+    assert "lake" in said
+    assert "cannot be written" in stranger.run("doctor", code=1).stdout
+    stranger.run("plan", "recipe.toml")
+
+
+def test_no_folder_for_temporary_files_is_one_sentence(stranger):
+    if shutil.which("prlimit") is None:
+        pytest.skip("needs prlimit")
+    stranger.prefix = ["prlimit", "--fsize=0", "--", *stranger.prefix]
+    stranger.environment["TMPDIR"] = "/nonexistent"
+    for command in (["init", "new.toml"], ["sql", "SELECT 1"]):
+        done = stranger.run(*command, code=1)
+        assert done.stderr == "error: no folder for temporary files can be written; name one in TMPDIR\n"
+
+
+def test_a_current_folder_that_is_gone_is_one_sentence(place):
+    gone = place / "gone"
+    gone.mkdir()
+    code = "import os, sys; os.rmdir(os.getcwd()); from flows.cli import main; sys.argv = ['factory', 'plan', 'x.toml']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=gone,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=GUARD_SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the current folder is gone; change to one that is there\n",
+    )
