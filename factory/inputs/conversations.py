@@ -80,10 +80,10 @@ def read_turns(value: Any, column: str) -> Messages:
         if is_transcript(value):
             return _read_transcript(value)
         found = decode_json(value, f"'{column}'") if value.lstrip().startswith(("[", "{")) else value or None
+    if found is None or found in ([], {}):
+        raise RowError(f"'{column}' holds no conversation", Reason.EMPTY)
     match found:
-        case None | [] | {}:
-            raise RowError(f"'{column}' holds no conversation", Reason.EMPTY)
-        case dict() if found and all(isinstance(inner, list) for inner in found.values()):
+        case dict() if all(isinstance(inner, list) for inner in found.values()):
             found = _turn_rows(found, column)  # how Arrow and older data sets hold a list of records
         case dict():
             found = [found]

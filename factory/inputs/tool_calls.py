@@ -40,14 +40,14 @@ def drop_nulls(value: Any) -> Any:
 
 
 def _decode_list(value: Any, place: str) -> list[Any]:
-    found = decode_json(value, place) if isinstance(value, str) else value
+    found = decode_json(value, place) if isinstance(value, str) else drop_nulls(value)
     if found is None:
         return []
     if isinstance(found, dict):
         found = [found]
     if not isinstance(found, list):
         raise RowError(f"{place} must be a list, got {found!r:.60}")
-    return [decode_json(item, place) if isinstance(item, str) else drop_nulls(item) for item in found]
+    return [decode_json(item, place) if isinstance(item, str) else item for item in found]
 
 
 def decode_json(text: str, place: str) -> Any:
