@@ -2,6 +2,7 @@
 
 import glob
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -158,22 +159,27 @@ class _Wanted:
         is_wanted = True
         for column, names in self.asked.items():
             given = find_optional(value, column)
-            name = name_language(given) if column == self.columns["language"] else str(given)
+            name = name_language(given) if column == self.columns["language"] else str(given or "")
             self.found.setdefault(column, Counter())[name or "none"] += 1
             is_wanted = is_wanted and name in names
         return is_wanted
 
     def refuse_nothing(self, where: str) -> None:
-        """Refuse data of which no row is of a language or strategy asked for.
+        """Refuse data of which no row is of a language or strategy asked for, and warn of each that no row is of.
 
         Raises:
             InputError: with what there is instead.
         """
         for column, names in self.asked.items():
             counts = self.found.get(column, Counter())
-            if counts and not counts.keys() & names:
-                there = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(20))
-                raise InputError(f"no row of {where} has the {column} {' or '.join(sorted(names))}; there are {there}")
+            lacking = names - counts.keys()
+            if not counts or not lacking:
+                continue
+            there = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(20))
+            sentence = f"no row of {where} has the {column} {' or '.join(sorted(lacking))}; there are {there}"
+            if lacking == names:
+                raise InputError(sentence)
+            warnings.warn(sentence, stacklevel=2)
 
 
 def name_language(name: object) -> str:
