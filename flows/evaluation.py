@@ -11,6 +11,7 @@ from functools import partial
 from uuid import uuid4
 
 import polars as pl
+from pydantic import BaseModel
 
 from factory.engines.open import open_engine
 from factory.evaluation.confusion import check_responses, rate_confusion
@@ -21,16 +22,17 @@ from factory.evaluation.winrates import rate_first_shown, rate_games
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import identify_sources, read_source
 from flows.execution import stop_on_signal
-from flows.identity import Lane, make_model_rows, reward_lane, teacher_lane
+from flows.identity import Lane, identify_asked, make_model_rows, reward_lane, teacher_lane
 from flows.lanes import LaneJob, OpenEngine, check_stop, hold_run, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
 from flows.stages import detector, land_recorded, sampling_job, scoring_job, signature
 from schemas.errors import InputError, RecipeError
 from schemas.evaluation import EvaluationSettings, Judge
-from schemas.ids import content_id
+from schemas.ids import Json, content_id
 from schemas.models import Teacher
 from schemas.prompts import PromptGates, PromptSource
+from schemas.section import identify
 from schemas.settings import RunSettings, WarehouseSettings
 from warehouse.build_views import latest_build, use_build
 from warehouse.games import games_with_verdicts, pending_games, pending_scored_games, use_games
@@ -129,6 +131,9 @@ def evaluate(
 def resolve_evaluation(settings: EvaluationSettings, build_id: str | None) -> Evaluation:
     """Fingerprint the models and derive the ids; ``build_id`` names the build whose held-out prompts are answered.
 
+    The evaluation's id has all that changes its games or its figures, by the types of the settings, so that other
+    figures have another name. It does not have what its build grows by: the evaluation goes on with it.
+
     Raises:
         EngineError: a model is not there, or its moving revision cannot be resolved.
         InputError: a file of prompts is missing or cannot be read.
@@ -139,9 +144,8 @@ def resolve_evaluation(settings: EvaluationSettings, build_id: str | None) -> Ev
     if a.settings_id == b.settings_id:
         raise RecipeError(f"{a.name} and {b.name} are one model with the same settings: there is nothing to compare")
     judge, fingerprint = resolve_judge(settings.judge, settings.languages)
-    prompts = build_id or _identify_prompts(settings.prompts)
-    limits = [list(settings.languages), settings.limit]
-    evaluation_id = content_id("evaluation", [a.settings_id, b.settings_id, fingerprint, prompts, limits])
+    figures = identify(settings, stand_in=_stand_in) | {"build": build_id}
+    evaluation_id = content_id("evaluation", [fingerprint, figures])
     reward = None if settings.reward is None else reward_lane(settings.reward, settings.languages)
     return Evaluation(settings, evaluation_id, a, b, judge, fingerprint, reward)
 
@@ -165,11 +169,13 @@ def resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None
     return Lane("judge", lane.name, lane.model, lane.fingerprint, fingerprint, languages, 1, lane.licence), fingerprint
 
 
-def _identify_prompts(source: PromptSource | None) -> str:
+def _stand_in(section: BaseModel) -> Json:
+    return _identify_prompts(section) if isinstance(section, PromptSource) else identify_asked(section)
+
+
+def _identify_prompts(source: PromptSource) -> str:
     """Return the id of prompts: of the files' bytes, not of where they lie; of a Hugging Face dataset by its name."""
-    assert source is not None
-    files = identify_sources([source], OPEN_GATES.model_dump(mode="json"))
-    return files or content_id("prompts", source.model_dump(mode="json", exclude={"path"}))
+    return identify_sources([source], identify(OPEN_GATES)) or content_id("prompts", identify(source))
 
 
 def _find_build(lake: Lake, name: str | None) -> str:

@@ -4,29 +4,23 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
+from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
 from factory.stages.files import find_files
 from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
 from schemas.models import Model, RewardModel, Teacher, Translation
-from schemas.recipe import EXECUTION_FIELDS, Recipe
+from schemas.recipe import Recipe
+from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, REQUEST, Mark, fields_marked, identify, no_place
 from schemas.tables import BuildModels
 from warehouse.lake import Lake
 from warehouse.user_sql import check_sql
 
 Role = Literal["teacher", "translator", "reward", "policy", "judge"]
-
-_LOCATION_FIELDS = frozenset({"engine", "model", "revision", "adapter", "adapter_revision", "dtype", "quantization"})
-"""Fields that the fingerprint stands for."""
-
-_LABEL_FIELDS = frozenset(
-    {"name", "languages", "samples", "licence", "recorded", "chat_template", "prompts", "completions_of"}
-)
-"""Fields that say which requests are made of a model, not how it answers one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +102,14 @@ def teacher_lane(teacher: Teacher, languages: tuple[str, ...], role: Role = "tea
         EngineError: the model is not there, or its moving revision cannot be resolved.
         InputError: a file of recorded answers is not there or cannot be read.
     """
-    if teacher.recorded:
-        fingerprint = content_id("recorded", [teacher.name, _file_digests(teacher.recorded.path)])
-        how = [] if teacher.reasoning is None else [teacher.reasoning]
-        joined = teacher.recorded.model_dump(mode="json", exclude={"path"})
-        settings = content_id("settings", [fingerprint, joined, *how])
-    else:
-        fingerprint = fingerprint_model(teacher)
-        settings = _settings_id(teacher, fingerprint)
     declared = tuple(code for code in languages if code in (teacher.languages or languages))
-    return Lane(role, teacher.name, teacher, fingerprint, settings, declared, teacher.samples, teacher.licence)
+    return Lane(role, teacher.name, teacher, *identify_model(teacher), declared, teacher.samples, teacher.licence)
 
 
 def _translator_lane(translation: Translation, recipe: Recipe) -> Lane:
-    fingerprint = fingerprint_model(translation)
-    settings = _settings_id(translation, fingerprint)
     name = Path(translation.model).name
-    return Lane("translator", name, translation, fingerprint, settings, recipe.languages, 1, translation.licence)
+    ids = identify_model(translation)
+    return Lane("translator", name, translation, *ids, recipe.languages, 1, translation.licence)
 
 
 def reward_lane(model: RewardModel, languages: tuple[str, ...]) -> Lane:
@@ -133,36 +118,70 @@ def reward_lane(model: RewardModel, languages: tuple[str, ...]) -> Lane:
     Raises:
         EngineError: the model is not there, or its moving revision cannot be resolved.
     """
+    return Lane("reward", model.name, model, *identify_model(model), languages, 1, None)
+
+
+def identify_model(model: Model) -> tuple[str, str]:
+    """Return a model's fingerprint, and the id of all that decides its answers: that, its template and its settings.
+
+    Raises:
+        EngineError: the model is not there, or its moving revision cannot be resolved.
+        InputError: a file of recorded answers is not there or cannot be read.
+    """
+    if isinstance(model, Teacher) and model.recorded:
+        fingerprint = content_id("recorded", [model.name, _file_digests(model.recorded.path)])
+        thinking = [] if model.reasoning is None else [model.reasoning]
+        return fingerprint, content_id("settings", [fingerprint, identify(model.recorded, without=CONTENT), *thinking])
     fingerprint = fingerprint_model(model)
-    return Lane("reward", model.name, model, fingerprint, _settings_id(model, fingerprint), languages, 1, None)
+    settings = identify(model, without={EXECUTION, REQUEST, FINGERPRINTED, *CONTENT})
+    return fingerprint, content_id("settings", [fingerprint, template_digest(model), settings])
 
 
-def _settings_id(model: Model, fingerprint: str) -> str:
-    unset = set() if model.engine_args else {"engine_args"}  # younger than many an answer, whose ids do not name it
-    kept = model.model_dump(mode="json", exclude=set(_LOCATION_FIELDS | _LABEL_FIELDS | EXECUTION_FIELDS) | unset)
-    return content_id("settings", [fingerprint, template_digest(model), kept])
+def identify_asked(section: BaseModel, settings_id: str | None = None) -> Json:
+    """Return what is asked of a model, with the id of all that decides its answers; None for any other section.
+
+    Raises:
+        EngineError: the model is not there, or its moving revision cannot be resolved.
+        InputError: a file of recorded answers is not there or cannot be read.
+    """
+    if not isinstance(section, Model):
+        return None
+    asked = identify(section)
+    settings_id = settings_id or identify_model(section)[1]
+    return {"settings_id": settings_id} | {name: asked[name] for name in fields_marked(type(section), REQUEST)}
+
+
+def identify_name(mark: Mark, name: str) -> Json:
+    """Return what counts of a name in a build or a policy: a file's or a model's content; a data set of the hub by name.
+
+    The rows of a data set come and go under one build, as those of files do, so one in a folder counts by its rows alone.
+
+    Raises:
+        EngineError: the model is not there, or its moving revision cannot be resolved.
+        InputError: the file is not there or cannot be read.
+    """
+    match mark:
+        case Mark.MODEL:
+            return fingerprint_model(Model(model=name))
+        case Mark.DATA:
+            return no_place(mark, name)
+        case _:
+            try:
+                return file_digest(Path(name))
+            except OSError as error:
+                raise InputError(f"{name} cannot be read: {error.strerror}") from error
 
 
 def _config_id(recipe: Recipe, lanes: tuple[Lane, ...]) -> str:
-    """Derive the build's id from the recipe less locations; models, SQL files and templates go in by content."""
-    identity = recipe.identity()
-    settings: dict[tuple[str, str], str] = {(lane.role, lane.name): lane.settings_id for lane in lanes}
-    for role, section in ((lanes[0].role, "teachers"), ("reward", "reward_models")):
-        identity[section] = [_relabel(entry, settings[role, entry["name"]]) for entry in identity[section]]
-    if identity["translation"]:
-        (translator,) = (lane for lane in lanes if lane.role == "translator")
-        identity["translation"] = _relabel(identity["translation"], translator.settings_id)
-    for source in identity["prompts"]:
-        source.pop("path")
-    files = (recipe.routing.sql, *(pair.sql for pair in recipe.pairs))
-    for section, path in zip((identity["routing"], *identity["pairs"]), files, strict=True):
-        section["sql"] = path and file_digest(Path(path))
+    """Derive the build's id from the recipe less places; models, SQL files and templates go in by content."""
+    settings = {id(lane.model): lane.settings_id for lane in lanes}
+    without_policy = recipe.model_copy(update={"policy": None})
+    identity = identify(
+        without_policy,
+        content=identify_name,
+        stand_in=lambda section: identify_asked(section, settings.get(id(section))),
+    )
     return content_id("config", identity)
-
-
-def _relabel(entry: dict[str, Any], settings_id: str) -> dict[str, Json]:
-    kept = {key: value for key, value in entry.items() if key in _LABEL_FIELDS - {"recorded", "chat_template"}}
-    return kept | {"settings_id": settings_id}
 
 
 def _file_digests(path: str) -> list[str]:

@@ -27,6 +27,7 @@ from flows.slots import Slot, SlotPool, say_line, say_nothing
 from schemas.ids import content_id
 from schemas.merging import MergeSettings
 from schemas.recipe_file import load_table
+from schemas.section import identify
 from schemas.settings import WarehouseSettings
 
 LOG_SECONDS = 10.0
@@ -130,7 +131,7 @@ def _record(
         warehouse,
         kind="merge",
         parents=fingerprint_parents(settings),
-        config={"merge": settings.identity(), "notes": list(notes)},
+        config={"merge": identify(settings, content=lambda _, name: name), "notes": list(notes)},
         metrics=metrics,
     )
 

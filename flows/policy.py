@@ -15,6 +15,7 @@ from factory.training.rows import read_export_id
 from flows.evaluation import resolve_judge
 from flows.execution import BuildSummary, execute_build
 from flows.held_out import choose_judge
+from flows.identity import identify_asked, identify_name
 from flows.lanes import OpenEngine, Together, run_in_order
 from flows.policy_rows import Stand, find_stand
 from flows.report import show_interval
@@ -26,7 +27,8 @@ from schemas.errors import NothingToExportError
 from schemas.ids import content_id
 from schemas.models import Model, Teacher
 from schemas.policy import OnPolicy, Step
-from schemas.recipe import Recipe, identify_section
+from schemas.recipe import Recipe
+from schemas.section import identify
 from warehouse.lake import Lake
 
 
@@ -79,7 +81,7 @@ def train_policy(
     slots = SlotPool(find_slots(recipe.run.slots), say=say_nothing if quiet else say_line)
     base = fingerprint_model(Model(model=policy.base))
     source = Source.of(build)
-    policy_id = _identify(recipe, source, base)
+    policy_id = identify_policy(recipe, source)
     run = PolicyRun(recipe, policy, policy_id, source, quiet, together, open_engine, slots)
     run.say(f"policy {recipe.name} ({policy_id[:8]}) · {', '.join(step.name for step in policy.steps)}")
     kept = Stand("base", policy.base, base, {})
@@ -100,14 +102,17 @@ def train_policy(
     return PolicySummary(policy_id, tuple(stands), kept)
 
 
-def _identify(recipe: Recipe, build: Source, base: str) -> str:
-    """Derive the policy's id from the export of its build, its base and its settings; folders and execution are no part of it."""
+def identify_policy(recipe: Recipe, build: Source) -> str:
+    """Derive the policy's id from the export of its build, its base, its judge and its settings.
+
+    Models and files go in by their content. In ids from before that was so, folders and ``train.run`` took part; such
+    a policy gets another id, under which its steps are found as they are: nothing is trained, asked or judged again.
+    """
     policy = recipe.policy
     assert policy is not None
     _, judge = resolve_judge(choose_judge(recipe), recipe.languages)
-    return content_id(
-        "policy", [build.config_id, read_export_id(build.export_path), base, judge, identify_section(policy)]
-    )
+    settings = identify(policy, content=identify_name, stand_in=identify_asked)
+    return content_id("policy", [build.config_id, read_export_id(build.export_path), judge, settings])
 
 
 def _find_best(start: Stand, rounds: list[Stand]) -> Stand:

@@ -22,6 +22,7 @@ from flows.progress import Board
 from schemas.errors import InputError
 from schemas.models import Teacher, Translation
 from schemas.prompts import PromptSource
+from schemas.section import identify
 from warehouse import curate, pending
 from warehouse.audits import run_audits
 from warehouse.build_views import count_each_stage, count_slices, use_build
@@ -53,7 +54,7 @@ def read_prompts(run: Run) -> int:
     recipe, config_id = run.build.recipe, run.build.config_id
     check_limit(run.build, run.lake, run.limit)
     stamps = _stamp_sources(recipe.prompts)
-    sources_id = identify_sources(recipe.prompts, [recipe.prompt_gates.model_dump(mode="json"), run.limit])
+    sources_id = identify_sources(recipe.prompts, [identify(recipe.prompt_gates), run.limit])
     if run.lake.query("SELECT 1 FROM reads WHERE config_id = ? AND sources_id = ?", [config_id, sources_id]).height:
         run.board.say("  read · prompts: the files are unchanged")
         return 0

@@ -25,7 +25,8 @@ from flows.training import train_and_record
 from flows.watch import find_hacking
 from schemas.models import Model
 from schemas.policy import Policy, Step
-from schemas.recipe import Recipe, identify_section
+from schemas.recipe import Recipe
+from schemas.section import identify
 from warehouse.lake import Lake
 
 ALL = "all"
@@ -106,7 +107,7 @@ def do_step(
             config_id=source.config_id,
             export_id=read_export_id(source.export_path),
             parent_id=start.checkpoint_id,
-            config=identify_section(step),
+            config=identify(step),
             results=results,
         )
     run.say(f"  {step.name}: {stand}")

@@ -1,10 +1,10 @@
 """What becomes of answers: gates, rewards, routing, preference pairs and the export."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from schemas.section import Section, check_languages, resolve_path
+from schemas.section import LATER, FilePath, Section, check_languages
 
 
 class Gates(Section):
@@ -13,9 +13,7 @@ class Gates(Section):
     language: bool = True
     min_language_score: float = Field(default=0.3, ge=0, le=1)
     truncated: bool = True
-    stray_reasoning: bool = Field(
-        default=True, exclude_if=lambda value: value
-    )  # unset, it leaves a build's id as it was
+    stray_reasoning: Annotated[bool, LATER] = True
     min_chars: int = Field(default=1, ge=0)
     max_chars: int = Field(default=100_000, gt=0)
     max_repetition: float = Field(default=0.5, ge=0, le=1)
@@ -34,12 +32,7 @@ class Routing(Section):
     method: Literal["reward", "fixed", "random", "sql"] = "reward"
     teachers: dict[str, str] = Field(default_factory=dict)
     seed: int = 0
-    sql: str | None = None
-
-    @field_validator("sql")
-    @classmethod
-    def _resolve_sql(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_path(value, info)
+    sql: FilePath | None = None
 
     @model_validator(mode="after")
     def _fits_method(self) -> Self:
@@ -61,7 +54,7 @@ class PairStrategy(Section):
         "best_vs_worst", "in_language_vs_translated", "best_vs_mean_minus_2sd", "strong_vs_weak", "sql"
     ] = "best_vs_worst"
     name: str = ""
-    sql: str | None = None
+    sql: FilePath | None = None
     strong: str | None = None
     weak: str | None = None
     min_margin: float = Field(default=0.0, ge=0)
@@ -69,11 +62,6 @@ class PairStrategy(Section):
     max_length_ratio: float | None = Field(default=None, gt=1)
     pairs_per_prompt: int = Field(default=1, gt=0)
     against_reward: bool = False
-
-    @field_validator("sql")
-    @classmethod
-    def _resolve_sql(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_path(value, info)
 
     @model_validator(mode="after")
     def _fits_strategy(self) -> Self:

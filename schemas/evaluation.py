@@ -1,13 +1,13 @@
 """Settings of one evaluation: two models, the prompts that they answer, and who judges the answers."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 from schemas.models import RewardModel, Sampling, Teacher
 from schemas.prompts import PromptSource
-from schemas.section import Section
+from schemas.section import EXECUTION, PLACE, Section
 from schemas.settings import RunSettings
 
 Scale = Literal["aya", "arena"]
@@ -16,12 +16,16 @@ Scale = Literal["aya", "arena"]
 class Contestant(Teacher):
     """``[evaluation.a]`` and ``[evaluation.b]``: one of the two models; recorded answers take part like any model's."""
 
+    name: Annotated[str, EXECUTION] = Field(min_length=1)
+    licence: Annotated[str | None, EXECUTION] = None
     sampling: Sampling = Sampling(temperature=0.75)
 
 
 class JudgeModel(Teacher):
     """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision."""
 
+    name: Annotated[str, EXECUTION] = Field(min_length=1)
+    licence: Annotated[str | None, EXECUTION] = None
     sampling: Sampling = Sampling(temperature=0.0)
 
     @model_validator(mode="after")
@@ -70,18 +74,18 @@ class EvaluationSettings(Section):
     ``reward`` scores all answers besides, whoever judges, and its mean is reported.
     """
 
-    name: str = Field(default="evaluation", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
+    name: Annotated[str, EXECUTION] = Field(default="evaluation", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     a: Contestant
     b: Contestant
     languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
     prompts: PromptSource | None = None
-    build: str | None = None
+    build: Annotated[str | None, PLACE] = None
     limit: int | None = Field(default=None, gt=0)
     judge: Judge
     reward: RewardModel | None = None
     seed: int = Field(default=0, ge=0)
     bootstrap_rounds: int = Field(default=1000, gt=1)
-    run: RunSettings = RunSettings()
+    run: Annotated[RunSettings, EXECUTION] = RunSettings()
 
     @field_validator("languages")
     @classmethod

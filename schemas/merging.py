@@ -1,15 +1,14 @@
 """The ``[merge]`` table: which models are merged into one, how, and with what weights.
 
-As in a recipe, what identifies a result and how it is executed lie apart: everything under ``run`` is execution and is
-left out of ``MergeSettings.identity``.
+What identifies a merge is worked out in ``factory.merging.identity``.
 """
 
 import re
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from schemas.section import resolve_name
+from schemas.section import EXECUTION, FINGERPRINTED, ModelName
 
 
 def _check_weight(value: object) -> object:
@@ -36,18 +35,13 @@ class MergeModel(_Section):
     ``name`` keys DARE's random mask; without one the model's position does.
     """
 
-    model: str = Field(min_length=1)
-    revision: str | None = None
-    adapter: str | None = None
+    model: ModelName = Field(min_length=1)
+    revision: Annotated[str | None, FINGERPRINTED] = None
+    adapter: ModelName | None = None
     name: str | None = Field(default=None, min_length=1)
     weight: Weight = 1.0
     patterns: dict[str, Weight] = Field(default_factory=dict)
     density: float | None = Field(default=None, ge=0, le=1)
-
-    @field_validator("model", "adapter")
-    @classmethod
-    def _resolve_model(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_name(value, info)
 
     @field_validator("patterns")
     @classmethod
@@ -85,7 +79,7 @@ class MergeSettings(_Section):
     rescale: Literal["density", "l1", "none"] = "density"
     seed: int = Field(default=0, ge=0)
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    run: MergeRun = MergeRun()
+    run: Annotated[MergeRun, EXECUTION] = MergeRun()
 
     @field_validator("base", mode="before")
     @classmethod
@@ -114,7 +108,3 @@ class MergeSettings(_Section):
 
     def density_of(self, model: MergeModel) -> float:
         return self.density if model.density is None else model.density
-
-    def identity(self) -> dict[str, Any]:
-        """Return what makes this merge this merge, as JSON-able data: everything but execution."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"run"})

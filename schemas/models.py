@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from schemas.section import Section, check_languages, refuse_password, resolve_name, resolve_path
+from schemas.section import (
+    EXECUTION,
+    FINGERPRINTED,
+    LATER,
+    MODEL,
+    REQUEST,
+    FilePath,
+    Section,
+    check_languages,
+    refuse_password,
+    resolve_name,
+)
 
 EXECUTION_ARGS = frozenset(
     [
@@ -67,9 +78,6 @@ def _check_tags(tags: tuple[str, str]) -> tuple[str, str]:
 
 ReasoningTags = Annotated[tuple[str, str], AfterValidator(_check_tags)]
 """What opens and what closes a model's thinking, which is kept apart from its answer."""
-
-YoungReasoning = Annotated[ReasoningTags | None, Field(default=None, exclude_if=lambda tags: tags is None)]
-"""The same for a section that had no such field when ids were first derived from it: unset, it leaves them as they were."""
 
 
 class Sampling(Section):
@@ -140,28 +148,23 @@ class Model(Section):
     vLLM, fields of a request to a server, or options of a translator's ``generate``.
     """
 
-    engine: Literal["vllm", "openai", "transformers", "recorded"] = "vllm"
-    model: str = ""
-    revision: str | None = None
-    dtype: str = "auto"
-    quantization: str | None = None
-    adapter: str | None = None
-    adapter_revision: str | None = None
-    chat_template: str | None = None
+    engine: Annotated[Literal["vllm", "openai", "transformers", "recorded"], FINGERPRINTED] = "vllm"
+    model: Annotated[str, FINGERPRINTED, MODEL] = ""
+    revision: Annotated[str | None, FINGERPRINTED] = None
+    dtype: Annotated[str, FINGERPRINTED] = "auto"
+    quantization: Annotated[str | None, FINGERPRINTED] = None
+    adapter: Annotated[str | None, FINGERPRINTED, MODEL] = None
+    adapter_revision: Annotated[str | None, FINGERPRINTED] = None
+    chat_template: FilePath | None = None
     system_prompt: str | None = None
     trust_remote_code: bool = False
-    engine_args: dict[str, Any] = Field(default_factory=dict)
-    run: ModelRun = ModelRun()
+    engine_args: Annotated[dict[str, Any], LATER] = Field(default_factory=dict)
+    run: Annotated[ModelRun, EXECUTION] = ModelRun()
 
     @field_validator("model", "adapter")
     @classmethod
     def _resolve_model(cls, value: str | None, info: ValidationInfo) -> str | None:
         return value if value is None or info.data.get("engine") == "openai" else resolve_name(value, info)
-
-    @field_validator("chat_template")
-    @classmethod
-    def _resolve_template(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_path(value, info)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -200,7 +203,7 @@ class RecordedColumns(Section):
 class Recorded(Section):
     """Completions that a team already has. ``join`` says what ``columns.key`` holds: a source's row id, or the text."""
 
-    path: str
+    path: FilePath
     columns: RecordedColumns
     join: Literal["source_row", "prompt_text"] = "source_row"
     source: str | None = None
@@ -213,23 +216,18 @@ class Recorded(Section):
             )
         return self
 
-    @field_validator("path")
-    @classmethod
-    def _resolve_path(cls, value: str, info: ValidationInfo) -> str:
-        return resolve_path(value, info)
-
 
 class Teacher(Model):
     """``[[teachers]]``: one model of the pool, for the languages it is declared for (none named: all)."""
 
-    name: str = Field(min_length=1)
-    languages: tuple[str, ...] = ()
-    samples: int = Field(default=1, gt=0)
+    name: Annotated[str, REQUEST] = Field(min_length=1)
+    languages: Annotated[tuple[str, ...], REQUEST] = ()
+    samples: Annotated[int, REQUEST] = Field(default=1, gt=0)
     sampling: Sampling = Sampling()
     structured: Structured | None = None
     reasoning: ReasoningTags | None = None
-    recorded: Recorded | None = None
-    licence: str | None = None
+    recorded: Annotated[Recorded | None, FINGERPRINTED] = None
+    licence: Annotated[str | None, REQUEST] = None
 
     @field_validator("languages")
     @classmethod
@@ -252,13 +250,13 @@ class Translation(Model):
     in_language_vs_translated pairs. ``instruction`` is what an LLM is told; it may use {source}, {target} and {text}.
     """
 
-    engine: Literal["vllm", "openai", "transformers", "recorded"] = "transformers"
-    prompts: bool = True
-    completions_of: tuple[str, ...] = ()
+    engine: Annotated[Literal["vllm", "openai", "transformers", "recorded"], FINGERPRINTED] = "transformers"
+    prompts: Annotated[bool, REQUEST] = True
+    completions_of: Annotated[tuple[str, ...], REQUEST] = ()
     sampling: Sampling = Sampling(temperature=0.0)
-    reasoning: YoungReasoning
+    reasoning: Annotated[ReasoningTags | None, LATER] = None
     instruction: str | None = None
-    licence: str | None = None
+    licence: Annotated[str | None, REQUEST] = None
 
     @model_validator(mode="after")
     def _fits_engine(self) -> Self:
@@ -272,7 +270,7 @@ class Translation(Model):
 class RewardModel(Model):
     """``[[reward_models]]``: a sequence classifier or reward model served by vLLM pooling."""
 
-    name: str = Field(min_length=1)
+    name: Annotated[str, REQUEST] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _fits_engine(self) -> Self:

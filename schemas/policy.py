@@ -1,17 +1,17 @@
 """The ``[policy]`` table: which model is trained on a build, in which steps, and how each step is judged."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.curation import PairStrategy
 from schemas.evaluation import Judge
 from schemas.languages import LANGUAGES
 from schemas.merging import MergeSettings, Weight
-from schemas.models import ModelRun, Sampling, YoungReasoning
+from schemas.models import ModelRun, ReasoningTags, Sampling
 from schemas.prompts import PromptSource
-from schemas.section import Section, check_languages, resolve_name
+from schemas.section import EXECUTION, LATER, ModelName, Section, check_languages
 from schemas.training import TrainSettings
 
 
@@ -147,11 +147,11 @@ class Policy(Section):
     """``[policy]``: from a base model, step by step, to the policy that is kept.
 
     ``clusters`` are named lists of languages that are trained together, each with the ``shared`` ones besides. ``train``
-    is what the steps' ``[train]`` tables have in common. ``engine_args``, ``reasoning``
-    and ``run`` are a teacher's, for the policy and its base when they answer; like ``train.run`` and ``merge.run``, ``run`` is no part of what the policy is.
+    is what the steps' ``[train]`` tables have in common. ``engine_args``, ``reasoning`` and ``run`` are a teacher's, for
+    the policy and its base when they answer.
     """
 
-    base: str = Field(min_length=1)
+    base: ModelName = Field(min_length=1)
     clusters: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     shared: tuple[str, ...] = ()
     train: dict[str, Any] = Field(default_factory=dict)
@@ -160,13 +160,13 @@ class Policy(Section):
     held_out: HeldOut = HeldOut()
     watch: Watch = Watch()
     engine_args: dict[str, Any] = Field(default_factory=dict)
-    reasoning: YoungReasoning
-    run: ModelRun = ModelRun()
+    reasoning: Annotated[ReasoningTags | None, LATER] = None
+    run: Annotated[ModelRun, EXECUTION] = ModelRun()
 
     @model_validator(mode="before")
     @classmethod
     def _hand_down_training(cls, data: Any) -> Any:
-        """Give every step what all of them have in common."""
+        """Give every step what all of them have in common, and leave it to them."""
         if not isinstance(data, dict) or not isinstance(data.get("train"), dict):
             return data
         steps = data.get("steps")
@@ -174,12 +174,7 @@ class Policy(Section):
             return data
         common = data["train"]
         given = [step | {"train": common | step["train"]} if _has_table(step, "train") else step for step in steps]
-        return data | {"steps": given}
-
-    @field_validator("base")
-    @classmethod
-    def _resolve_base(cls, value: str, info: ValidationInfo) -> str:
-        return resolve_name(value, info)
+        return data | {"steps": given, "train": {}}
 
     @field_validator("shared")
     @classmethod

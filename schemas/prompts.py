@@ -1,10 +1,10 @@
 """Where prompts come from, and what a prompt must pass."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from schemas.section import Section, check_languages, resolve_name, resolve_path
+from schemas.section import LATER, PLACE, DataName, Section, check_languages, resolve_path
 
 
 class ConversationColumns(Section):
@@ -15,8 +15,8 @@ class ConversationColumns(Section):
     """
 
     prompt: str | None = None
-    input: str | None = None
-    history: str | None = None
+    input: Annotated[str | None, LATER] = None
+    history: Annotated[str | None, LATER] = None
     messages: str | None = None
     system: str | None = None
     language: str | None = None
@@ -44,8 +44,8 @@ class PromptSource(Section):
     """
 
     name: str = Field(min_length=1)
-    path: str | None = None
-    dataset: str | None = None
+    path: Annotated[Annotated[str, AfterValidator(resolve_path)] | None, PLACE] = None
+    dataset: DataName | None = None
     config: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -58,16 +58,6 @@ class PromptSource(Section):
     def limited_to(self, limit: int | None) -> Self:
         """Return the source with the smaller of its own limit and another one."""
         return self if limit is None else self.model_copy(update={"limit": min(limit, self.limit or limit)})
-
-    @field_validator("path")
-    @classmethod
-    def _resolve_path(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_path(value, info)
-
-    @field_validator("dataset")
-    @classmethod
-    def _resolve_dataset(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_name(value, info)
 
     @field_validator("language")
     @classmethod

@@ -1,16 +1,15 @@
 """The recipe: one TOML file is one build.
 
 What identifies a result (models, revisions, prompts, sampling, thresholds) and how it is executed (GPUs, batch sizes,
-URLs, folders) live in different models: everything under ``run`` and ``warehouse`` is execution and is left out of
-``Recipe.identity``. Relative input paths are resolved against the recipe's own folder; the warehouse and the exports
+URLs, folders: everything under ``run`` and ``warehouse``) live in different models; the marks of ``schemas.section`` say
+which is which. Relative input paths are resolved against the recipe's own folder; the warehouse and the exports
 lie under the working directory.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.curation import Export, Gates, PairStrategy, Rewards, Routing
@@ -19,15 +18,9 @@ from schemas.merging import MergeSettings
 from schemas.models import RewardModel, Teacher, Translation
 from schemas.policy import Policy
 from schemas.prompts import PromptGates, PromptSource
-from schemas.section import Section, check_languages
+from schemas.section import EXECUTION, Section, check_languages, identify
 from schemas.settings import RunSettings, WarehouseSettings
 from schemas.training import TrainSettings
-
-_PATH_FIELDS = frozenset({"path", "dataset", "model", "adapter", "chat_template", "sql"})
-
-
-EXECUTION_FIELDS = frozenset({"run", "warehouse"})
-"""Names of fields, at any depth, that say how a build is executed and not what it is."""
 
 
 class Recipe(Section):
@@ -49,8 +42,8 @@ class Recipe(Section):
     routing: Routing = Routing()
     pairs: tuple[PairStrategy, ...] = (PairStrategy(),)
     export: Export = Export()
-    warehouse: WarehouseSettings = WarehouseSettings()
-    run: RunSettings = RunSettings()
+    warehouse: Annotated[WarehouseSettings, EXECUTION] = WarehouseSettings()
+    run: Annotated[RunSettings, EXECUTION] = RunSettings()
     # of the models that are made of the build, not of it
     policy: Policy | None = None
     train: TrainSettings | None = Field(default=None, exclude=True)
@@ -112,24 +105,10 @@ class Recipe(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes this build this build, as JSON-able data: everything but execution, and but the policy."""
-        return identify_section(self.model_copy(update={"policy": None}))
+        """Return what makes this build this build, for people to read: everything but execution, and but the policy."""
+        return identify(self.model_copy(update={"policy": None}), without={EXECUTION})
 
 
 def _refuse_reference(message: str, *location: str | int) -> NoReturn:
     """Refuse a name at a place that is not the section being checked."""
     raise PydanticCustomError("reference", "{message}", {"message": message, "location": location})
-
-
-def identify_section(section: BaseModel) -> dict[str, Any]:
-    """Return a section's identity, paths by their last name; keys of free tables, as of a JSON schema, are data and stay."""
-    data: dict[str, Any] = section.model_dump(mode="json", exclude=set(EXECUTION_FIELDS))
-    for name in data:
-        match getattr(section, name):
-            case str() as path if name in _PATH_FIELDS and Path(path).is_absolute():
-                data[name] = Path(path).name
-            case BaseModel() as inner:
-                data[name] = identify_section(inner)
-            case (BaseModel(), *_) as inners:
-                data[name] = [identify_section(inner) for inner in inners]
-    return data

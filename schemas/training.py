@@ -1,18 +1,25 @@
 """Settings of one training run: what identifies its result, and under ``run`` how it is executed."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from schemas.errors import TrainingError
 from schemas.paths import complete_name
 from schemas.prompts import ConversationColumns
-from schemas.section import Section, resolve_name, resolve_path
-
-_NAMES = ("model", "data", "eval_data", "reference")
-"""Fields that hold a path or a hub id."""
-
+from schemas.section import (
+    DATA,
+    EXECUTION,
+    LATER,
+    MODEL,
+    DataName,
+    FilePath,
+    ModelName,
+    Section,
+    fields_marked,
+    resolve_path,
+)
 
 _LABELS = ("language", "strategy", "id")
 """Columns that say what a row is of and called, and not what it says."""
@@ -43,15 +50,10 @@ class TrainRun(Section):
     activation_checkpointing: bool = False
     checkpoint_every: int | None = Field(default=200, gt=0)
     keep_last: int = Field(default=2, gt=0)
-    cache: str | None = None
+    cache: Annotated[str, AfterValidator(resolve_path)] | None = None
     tensorboard: bool = True
     plot: bool = True
     log_every: int = Field(default=1, gt=0)
-
-    @field_validator("cache")
-    @classmethod
-    def _resolve_cache(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_path(value, info)
 
 
 class TrainColumns(ConversationColumns):
@@ -86,16 +88,16 @@ class TrainSettings(Section):
     the model: those of the last step, or of the best evaluation.
     """
 
-    model: str = Field(min_length=1)
-    data: str = Field(min_length=1)
-    eval_data: str | None = None
+    model: ModelName = Field(min_length=1)
+    data: DataName = Field(min_length=1)
+    eval_data: DataName | None = None
     dataset_config: str | None = None
     split: str = "train"
-    columns: TrainColumns | None = None
-    format: Literal["chat", "text"] | None = None
+    columns: Annotated[TrainColumns | None, LATER] = None
+    format: Annotated[Literal["chat", "text"] | None, LATER] = None
     languages: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
-    reference: str | None = None
+    reference: ModelName | None = None
     objective: Literal["sft", "dpo", "ipo", "simpo"]
     train_on: Literal["completions", "all"] = "completions"
     beta: float = Field(default=0.1, gt=0)
@@ -103,7 +105,7 @@ class TrainSettings(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     length_normalized: bool = False
     nll_weight: float = Field(default=0.0, ge=0)
-    chat_template: str | None = None
+    chat_template: FilePath | None = None
     max_length: int = Field(default=2048, gt=1)
     overlong: Literal["truncate", "drop"] = "truncate"
     epochs: float = Field(default=1.0, gt=0)
@@ -125,17 +127,7 @@ class TrainSettings(Section):
     eval_every: int | None = Field(default=None, gt=0)
     final: Literal["last", "best"] = "last"
     seed: int = Field(default=0, ge=0)
-    run: TrainRun = TrainRun()
-
-    @field_validator(*_NAMES)
-    @classmethod
-    def _resolve_names(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_name(value, info)
-
-    @field_validator("chat_template")
-    @classmethod
-    def _resolve_template(cls, value: str | None, info: ValidationInfo) -> str | None:
-        return None if value is None else resolve_path(value, info)
+    run: Annotated[TrainRun, EXECUTION] = TrainRun()
 
     @model_validator(mode="after")
     def _fits_objective(self) -> Self:
@@ -190,7 +182,10 @@ def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
         else:
             settings = load_table(path, "train", TrainSettings)
         given = {key: value for key, value in overrides.items() if value is not None}
-        given |= {key: complete_name(str(given[key]), Path.cwd()) for key in given.keys() & set(_NAMES)}
+        given |= {
+            key: complete_name(str(given[key]), Path.cwd())
+            for key in given.keys() & set(fields_marked(TrainSettings, MODEL, DATA))
+        }
         return TrainSettings.model_validate(settings.model_dump() | given) if given else settings
     except OSError as error:
         raise TrainingError(f"settings {path} cannot be read: {error.strerror}") from error

@@ -22,6 +22,7 @@ from schemas.disk import sync
 from schemas.errors import AuditError, NothingToExportError, WarehouseError
 from schemas.ids import Json, content_id, file_digest
 from schemas.recipe import Recipe
+from schemas.section import identify
 from warehouse.card import write_card
 from warehouse.export_rows import BuildRows
 from warehouse.lake import Lake
@@ -105,9 +106,7 @@ class _Job:
 def _make_export_id(rows: BuildRows, recipe: Recipe, config_id: str) -> str:
     digests: Json = {config: [num_rows, rows.digest(config)] for config, num_rows in rows.num_rows.items()}
     content = rows.digest_content()
-    return content_id(
-        "export", [_LAYOUT_VERSION, recipe.name, config_id, recipe.export.model_dump(mode="json"), digests, content]
-    )
+    return content_id("export", [_LAYOUT_VERSION, recipe.name, config_id, identify(recipe.export), digests, content])
 
 
 def _audit(rows: BuildRows, config_id: str) -> None:

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from factory.engines.fingerprint import fingerprint_model
+from schemas.ids import Json
 from schemas.merging import MergeModel, MergeSettings
 from schemas.models import Model
+from schemas.section import FINGERPRINTED, MODEL, fields_marked, identify
 
 
 def identify_merge(settings: MergeSettings) -> dict[str, Any]:
@@ -13,11 +17,7 @@ def identify_merge(settings: MergeSettings) -> dict[str, Any]:
     Raises:
         EngineError: a parent is missing.
     """
-    identity = settings.identity()
-    named = [*identity["models"], *([] if settings.base is None else [identity["base"]])]
-    for model, fingerprint in zip(named, fingerprint_parents(settings), strict=True):
-        model |= {"model": fingerprint, "revision": None, "adapter": None}
-    return identity
+    return identify(settings, stand_in=_identify_parent)
 
 
 def fingerprint_parents(settings: MergeSettings) -> list[str]:
@@ -27,6 +27,13 @@ def fingerprint_parents(settings: MergeSettings) -> list[str]:
         EngineError: a parent is missing.
     """
     return [_fingerprint(model) for model in (*settings.models, *([] if settings.base is None else [settings.base]))]
+
+
+def _identify_parent(section: BaseModel) -> Json:
+    if not isinstance(section, MergeModel):
+        return None
+    named = dict.fromkeys(fields_marked(MergeModel, FINGERPRINTED, MODEL))
+    return identify(section) | named | {"model": _fingerprint(section)}
 
 
 def _fingerprint(parent: MergeModel) -> str:

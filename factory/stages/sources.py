@@ -25,7 +25,7 @@ from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
 from schemas.prompts import PromptSource
 from schemas.reasons import Reason
-from schemas.section import list_columns
+from schemas.section import identify, list_columns
 from schemas.tables import MESSAGES
 
 RAW_ROWS: dict[str, pl.DataType] = {
@@ -79,7 +79,7 @@ def identify_sources(sources: Sequence[PromptSource], settings: Json) -> str | N
             ]
         except OSError as error:
             raise InputError(f"{source.path} cannot be read: {error}") from error
-        parts.append([source.model_dump(mode="json", exclude={"path"}), files])
+        parts.append([identify(source), files])
     return content_id("sources", parts)
 
 

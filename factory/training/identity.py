@@ -11,12 +11,10 @@ from factory.training.rows import find_data_files, read_export_id
 from schemas.errors import TrainingError
 from schemas.ids import content_id, file_digest
 from schemas.models import Model
+from schemas.section import CONTENT, EXECUTION, identify
 from schemas.training import TrainSettings
 
 RUN_FILE = "run.json"
-
-_BY_CONTENT = {"model", "data", "eval_data", "reference", "chat_template", "run"}
-"""Settings that count by what they name, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def identify_run(settings: TrainSettings) -> RunIdentity:
         data=_identify_data(settings.data),
         eval_data=None if settings.eval_data is None else _identify_data(settings.eval_data),
         chat_template=None if template is None else file_digest(Path(template)),
-        settings=json.loads(settings.model_dump_json(exclude=_BY_CONTENT)),
+        settings=identify(settings, without={EXECUTION, *CONTENT}),
     )
 
 

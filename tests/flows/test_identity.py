@@ -17,6 +17,7 @@ from schemas.errors import InputError
 from schemas.models import ModelRun, Teacher, Translation
 from schemas.policy import OnPolicy, Policy
 from schemas.recipe import Recipe
+from schemas.section import identify
 
 
 def settings_id(**changes: Any) -> str:
@@ -105,11 +106,11 @@ def test_the_tags_of_thinking_are_part_of_who_translates_and_of_recorded_answers
 
 
 def test_where_nobody_thinks_ids_are_those_from_before_translators_could() -> None:
-    assert "reasoning" not in Translation(model="m").model_dump()
+    assert "reasoning" not in identify(Translation(model="m"))
     steps = [{"name": "sft", "train": {"objective": "sft"}}]
-    assert "reasoning" not in Policy.model_validate({"base": "./base", "steps": steps}).model_dump()
-    assert "stray_reasoning" not in Gates().model_dump()
-    assert Gates(stray_reasoning=False).model_dump()["stray_reasoning"] is False
+    assert "reasoning" not in identify(Policy.model_validate({"base": "./base", "steps": steps}))
+    assert "stray_reasoning" not in identify(Gates())
+    assert identify(Gates(stray_reasoning=False))["stray_reasoning"] is False
 
 
 def test_the_policy_and_its_base_think_in_the_same_tags(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from schemas.errors import RecipeError
 from schemas.merging import MergeSettings
 from schemas.models import Model
 from schemas.recipe_file import load_recipe, load_table
+from schemas.section import identify
 from schemas.settings import WarehouseSettings
 from warehouse.lake import Lake
 
@@ -158,4 +159,4 @@ def test_a_recipe_may_hold_the_table_and_is_the_same_build(tmp_path):
 def test_what_is_execution_is_no_part_of_the_identity():
     models = [{"model": "./a"}]
     one = MergeSettings.model_validate({"models": models, "run": {"threads": 3, "device": "cuda"}})
-    assert one.identity() == MergeSettings.model_validate({"models": models}).identity()
+    assert identify(one) == identify(MergeSettings.model_validate({"models": models}))
