@@ -88,7 +88,7 @@ class EvaluationResult:
     """What an evaluation found.
 
     ``rates`` is what ``winrates.rate_games`` returns, ``a`` being the first model. ``answers`` has one row per language
-    and model: num_answers, lpr, wpr, mean_chars, mean_tokens, truncated (a share), repetition and reward (means). ``first_shown`` is the share of
+    and model: num_answers, lpr, wpr, script_rate, mean_chars, mean_tokens, truncated (a share), repetition and reward (means). ``first_shown`` is the share of
     won games that the answer shown first has won. ``num_sent`` counts what was asked in this run.
     """
 

@@ -65,7 +65,7 @@ def print_result(result: EvaluationResult) -> None:
     console.print(
         make_table(result.rates.select("language", *(pl.col(f"num_{count}").alias(count) for count in COUNTS)), "games")
     )
-    figures = ("num_answers", "lpr", "wpr", "mean_chars", "mean_tokens", "truncated")
+    figures = ("num_answers", "lpr", "wpr", "script_rate", "mean_chars", "mean_tokens", "truncated")
     console.print(make_table(result.answers.select("language", "model", *figures), "answers"))
     if result.first_shown is not None and result.evaluation.settings.judge.llm is not None:
         console.print(f"the answer shown first has won {result.first_shown:.1%} of the games that were won")

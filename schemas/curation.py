@@ -4,14 +4,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from schemas.languages import MIN_SCRIPT_SHARE
 from schemas.section import LATER, FilePath, Section, check_languages
 
 
 class Gates(Section):
-    """``[gates]``: what a completion must pass before it is scored."""
+    """``[gates]``: what a completion must pass before it is scored; ``language`` and its thresholds as for prompts."""
 
     language: bool = True
     min_language_score: float = Field(default=0.3, ge=0, le=1)
+    min_script_share: Annotated[float, LATER] = Field(default=MIN_SCRIPT_SHARE, ge=0, le=1)
     truncated: bool = True
     stray_reasoning: Annotated[bool, LATER] = True
     min_chars: int = Field(default=1, ge=0)

@@ -6,6 +6,12 @@ translators expect.
 
 from dataclasses import dataclass
 
+_JOINT_SCRIPTS = {"Jpan": ("Hira", "Kana", "Hani"), "Hans": ("Hani",), "Hant": ("Hani", "Bopo")}
+"""Codes that stand for several scripts, or for a part of one."""
+
+MIN_SCRIPT_SHARE = 0.5
+"""The least share of a text's letters that is in its language's script, unless settings name another."""
+
 SHARED_LANGUAGES = ("en", "es", "fr")
 """Languages that every family cluster shares (Aya Expanse, section 2.3)."""
 
@@ -20,6 +26,11 @@ class Language:
     flores: str
     family: str
     cluster: str
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        """The Unicode scripts that its letters are of, as ISO 15924 codes. Both kinds of Chinese have the same one."""
+        return _JOINT_SCRIPTS.get(self.script, (self.script,))
 
     @property
     def is_right_to_left(self) -> bool:

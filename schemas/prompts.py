@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from schemas.languages import MIN_SCRIPT_SHARE
 from schemas.section import LATER, PLACE, DataName, Section, check_languages, resolve_path
 
 
@@ -76,9 +77,14 @@ class PromptSource(Section):
 
 
 class PromptGates(Section):
-    """``[prompt_gates]``: what a prompt must pass. A similarity of 0 switches the removal of near-duplicates off."""
+    """``[prompt_gates]``: what a prompt must pass. A similarity of 0 switches the removal of near-duplicates off.
+
+    ``language`` is the switch of ``min_language_score`` and ``min_script_share``. The latter is the least share of the
+    letters that must be in the language's script, names, quotations and code aside.
+    """
 
     language: bool = True
     min_language_score: float = Field(default=0.5, ge=0, le=1)
+    min_script_share: Annotated[float, LATER] = Field(default=MIN_SCRIPT_SHARE, ge=0, le=1)
     near_duplicate_similarity: float = Field(default=0.9, ge=0, le=1)
     max_chars: int = Field(default=200_000, gt=0)

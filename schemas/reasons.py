@@ -17,6 +17,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     TRUNCATED = "truncated"
     WRONG_LANGUAGE = "wrong_language"
+    WRONG_SCRIPT = "wrong_script"
     REPETITION = "repetition"
     REFUSAL = "refusal"
     STRAY_REASONING = "stray_reasoning"

@@ -18,7 +18,11 @@ def _one_of(*values: str, primary_key: bool = False) -> dy.String:
 
 
 class Prompts(dy.Schema):
-    """Conversations to be answered: read from a source, or translated from a parent."""
+    """Conversations to be answered: read from a source, or translated from a parent.
+
+    ``script_share`` is the share of the letters that are in the language's script, null where there are too few, and in
+    rows that are older than the column.
+    """
 
     prompt_id = dy.String(primary_key=True)
     language = dy.String()
@@ -32,10 +36,14 @@ class Prompts(dy.Schema):
     split = _one_of("train", "eval")
     detected_language = dy.String(nullable=True)
     language_score = dy.Float64(nullable=True)
+    script_share = dy.Float64(nullable=True)
 
 
 class Completions(dy.Schema):
-    """Answers: sampled from a model, recorded elsewhere, or translated from a parent. ``model`` wrote the answer."""
+    """Answers: sampled from a model, recorded elsewhere, or translated from a parent. ``model`` wrote the answer.
+
+    ``script_share`` is as in prompts.
+    """
 
     completion_id = dy.String(primary_key=True)
     prompt_id = dy.String()
@@ -57,6 +65,7 @@ class Completions(dy.Schema):
     repetition = dy.Float64()
     detected_language = dy.String(nullable=True)
     language_score = dy.Float64(nullable=True)
+    script_share = dy.Float64(nullable=True)
 
 
 class Rewards(dy.Schema):

@@ -39,6 +39,7 @@ def gate_prompts(lake: Lake, config_id: str, recipe: Recipe) -> int:
         config_id=config_id,
         language=gates.language,
         min_language_score=gates.min_language_score,
+        min_script_share=gates.min_script_share,
         max_chars=gates.max_chars,
     )
     return lake.insert_select("rejections", select, slices=count_slices(lake))
@@ -59,6 +60,7 @@ def gate(lake: Lake, config_id: str, recipe: Recipe) -> int:
         config_id=config_id,
         language=gates.language,
         min_language_score=gates.min_language_score,
+        min_script_share=gates.min_script_share,
         truncated=gates.truncated,
         stray_reasoning=gates.stray_reasoning,
         reasoning_marks=REASONING_MARKS,

@@ -12,6 +12,10 @@ SMALL_ROW_GROUPS = "CALL lake.set_option('parquet_row_group_size', 4096)"
 
 MIGRATIONS: tuple[Migration, ...] = (
     ('CREATE TABLE "reads" ("config_id" VARCHAR NOT NULL, "sources_id" VARCHAR NOT NULL)',),
+    (
+        'ALTER TABLE "prompts" ADD COLUMN "script_share" DOUBLE',
+        'ALTER TABLE "completions" ADD COLUMN "script_share" DOUBLE',
+    ),
 )
 """Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""
 

@@ -19,8 +19,9 @@ import polars as pl
 
 from factory.evaluation.segmenters import split_words
 from factory.stages.rows import Detect, Row
+from factory.stages.scripts import measure_script
 from schemas.errors import InputError
-from schemas.languages import LANGUAGES
+from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
 MIN_SCORE = 0.3
 """The label of a line counts above this score. Up to it the language is unknown, and so not the one asked for."""
@@ -48,6 +49,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "num_lines": pl.Int64,
     "is_line_pass": pl.Boolean,
     "is_word_pass": pl.Boolean,
+    "is_script_pass": pl.Boolean,
 }
 
 Response = tuple[tuple[str, ...], str, str]
@@ -69,7 +71,8 @@ def check_responses(
 
     ``label_lines`` is ``LanguageDetector.label_lines``; ``words`` are English words, by default the bundled ones.
     Columns: group, language, num_chars, num_lines (long enough to judge), is_line_pass (null where there is no such
-    line) and is_word_pass (null, too, where a line fails or the language is none of ``WORD_LANGUAGES``).
+    line), is_word_pass (null, too, where a line fails or the language is none of ``WORD_LANGUAGES``) and is_script_pass
+    (of the whole response; null where it has too few letters).
     """
     remaining = iter(responses)
     words = bundled_words() if words is None else words
@@ -93,6 +96,7 @@ def _check_response(
         is_line_pass = all(label == expected and score > MIN_SCORE for label, score in labels)
     if is_line_pass and expected in WORD_LANGUAGES:
         is_word_pass = words.isdisjoint(word for line in lines for word in line.words)
+    script_share = measure_script(text, language)
     return {
         "group": group,
         "language": language,
@@ -100,6 +104,7 @@ def _check_response(
         "num_lines": len(lines),
         "is_line_pass": is_line_pass,
         "is_word_pass": is_word_pass,
+        "is_script_pass": None if script_share is None else script_share >= MIN_SCRIPT_SHARE,
     }
 
 
@@ -108,7 +113,8 @@ def rate_confusion(checked: pl.DataFrame) -> pl.DataFrame:
 
     Columns: group, language, num_responses, num_skipped (no line to judge), lpr (share of those judged without a wrong
     line), wpr (share of those without an English word: 1 where no line passes, as in the benchmark, and null in
-    languages where words are not looked at) and mean_chars.
+    languages where words are not looked at), script_rate (share of those with letters enough that are in the language's
+    script, a rate of this project's own) and mean_chars.
     """
     has_words = pl.col("language").first().str.split("-").list.first().is_in(WORD_LANGUAGES)
     return (
@@ -120,6 +126,7 @@ def rate_confusion(checked: pl.DataFrame) -> pl.DataFrame:
             pl.when(has_words & pl.col("is_line_pass").count().gt(0))
             .then(pl.col("is_word_pass").mean().fill_null(1.0))
             .alias("wpr"),
+            pl.col("is_script_pass").mean().alias("script_rate"),
             pl.col("num_chars").mean().alias("mean_chars"),
         )
         .sort("group", "language")
@@ -148,7 +155,7 @@ def _average(rates: pl.DataFrame, group: pl.Expr, language: pl.Expr) -> pl.DataF
         .group_by("group", "language")
         .agg(
             pl.col("num_responses", "num_skipped").sum(),
-            pl.col("lpr", "wpr", "mean_chars").mean(),
+            pl.col("lpr", "wpr", "script_rate", "mean_chars").mean(),
             pl.col("own_language").n_unique().cast(pl.Int64).alias("num_languages"),
         )
         .sort("group", "language")

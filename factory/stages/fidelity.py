@@ -5,13 +5,17 @@ import unicodedata
 from collections import Counter
 
 from factory.stages.markup import name_protected, split_protected
-from schemas.languages import LANGUAGES
+from factory.stages.scripts import count_letters, count_variants, measure_script
+from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
 MIN_WORDS = 3
 """Words in lower case that make an unchanged text a missing translation; fewer may be names or terms."""
 
 MIN_CHARACTERS = 8
 """The same for languages that write no spaces."""
+
+MIN_FOREIGN_WORDS, MIN_FOREIGN_CHARACTERS = 2, 3
+"""The same two for a text of which no letter is in a script of the target language. One word may be a term."""
 
 # A separator inside a number: , . ' and the Arabic ones, or one space of any width before three digits.
 _NUMBER = re.compile(r"\d+(?:(?:[.,'’٫٬،]|[ \u00a0\u202f\u2009](?=\d{3}(?!\d)))\d+)*")
@@ -42,11 +46,20 @@ def find_missing_translation(source: str, translation: str, source_language: str
     for mark in ("<unk>", "\ufffd"):
         if mark in translation and mark not in source:
             return f"the translation holds {mark!r}"
-    if LANGUAGES[source_language].detector_code == LANGUAGES[target_language].detector_code:
-        return None
-    if translation.split() == source.split() and _is_sentence(source):
+    if translation.split() == source.split() and _has_to_change(source, source_language, target_language):
         return f"unchanged: {source.strip()[:80]!r}"
     return None
+
+
+def find_wrong_script(source: str, translation: str, source_language: str, target_language: str) -> str | None:
+    """Say in how small a part a translation is in the script of its language. What it kept of the source aside."""
+    if not _are_two_chinese(source_language, target_language):
+        kept = set(source.split())
+        translation = " ".join(word for word in translation.split() if word not in kept)
+    share = measure_script(translation, target_language)
+    if share is None or share >= MIN_SCRIPT_SHARE:
+        return None
+    return f"{share:.0%} of the letters are in the script of {target_language}: {translation.strip()[:80]!r}"
 
 
 def has_letters(text: str) -> bool:
@@ -97,8 +110,17 @@ def _take_apart(text: str) -> tuple[Counter[tuple[str, str]], str]:
     return things, "".join(prose)
 
 
-def _is_sentence(text: str) -> bool:
+def _has_to_change(text: str, source_language: str, target_language: str) -> bool:
     prose = _take_apart(text)[1]
+    if _are_two_chinese(source_language, target_language):
+        return count_variants(prose, target_language).against > 0
+    is_foreign = count_letters(prose, target_language).right == 0
     words = [word for word in prose.split() if sum(map(str.isalpha, word)) > 1]
     num_words = sum(word.islower() or word.lower() == word.upper() for word in words)
-    return num_words >= MIN_WORDS or len(_UNSPACED.findall(prose)) >= MIN_CHARACTERS
+    return num_words >= (MIN_FOREIGN_WORDS if is_foreign else MIN_WORDS) or len(_UNSPACED.findall(prose)) >= (
+        MIN_FOREIGN_CHARACTERS if is_foreign else MIN_CHARACTERS
+    )
+
+
+def _are_two_chinese(source_language: str, target_language: str) -> bool:
+    return LANGUAGES[source_language].detector_code == LANGUAGES[target_language].detector_code

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from factory.stages.rows import Detect, Row
+from factory.stages.scripts import measure_script
 
 NGRAM_CHARS = 24
 """Length of the n-grams whose return counts as repetition; a quarter of the text for texts under 96 characters."""
@@ -22,11 +23,17 @@ def measure(text: str) -> Row:
     return {"num_chars": len(text), "repetition": repetition(text)}
 
 
-def detect_languages(texts: Sequence[str], detect: Detect | None) -> list[Row]:
-    """Return ``detected_language`` and ``language_score`` of every text; nulls without a detector."""
+def measure_languages(texts: Sequence[tuple[str, str]], detect: Detect | None) -> list[Row]:
+    """Return the measures of every text, given with the language that it should be in; nulls without a detector.
+
+    These are ``detected_language`` and ``language_score``, and ``script_share`` (``scripts.measure_script``).
+    """
     if detect is None:
-        return [{"detected_language": None, "language_score": None} for _ in texts]
-    return [{"detected_language": code, "language_score": score} for code, score in detect(texts)]
+        return [dict.fromkeys(("detected_language", "language_score", "script_share")) for _ in texts]
+    return [
+        {"detected_language": code, "language_score": score, "script_share": measure_script(text, language)}
+        for (text, language), (code, score) in zip(texts, detect([text for text, _ in texts]), strict=True)
+    ]
 
 
 def repetition(text: str) -> float:

@@ -6,7 +6,7 @@ import polars as pl
 
 from factory.engines.base import Failure, Message
 from factory.stages.duplicates import NearDuplicates
-from factory.stages.measures import detect_languages
+from factory.stages.measures import measure_languages
 from factory.stages.rows import Detect, Landed, Row, make_frame, make_rejection
 from factory.stages.scratch import open_scratch
 from schemas.ids import content_id
@@ -15,7 +15,7 @@ from schemas.prompts import PromptGates, PromptSource
 from schemas.reasons import Reason
 from schemas.splits import choose_split
 
-PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
+PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.WRONG_SCRIPT, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
 """Reasons that depend on the gates' thresholds: their stage is ``prompt_gate``, that of all others is ``read``."""
 
 
@@ -98,7 +98,7 @@ def make_prompt_id(language: str, messages: Sequence[Message]) -> str:
 
 
 def _complete(row: Row, source: PromptSource) -> Row:
-    row |= {"source": source.name, "detected_language": None, "language_score": None}
+    row |= {"source": source.name, "detected_language": None, "language_score": None, "script_share": None}
     if row["reason"] is None and row["messages"]:
         prompt_id = make_prompt_id(row["language"], row["messages"])
         row |= {"prompt_id": prompt_id, "root_id": prompt_id, "split": choose_split(prompt_id, source.eval_percent)}
@@ -123,19 +123,23 @@ def _find_fault(row: Row, gates: PromptGates) -> Failure | None:
 
 def _measure(rows: Iterable[Row], detect: Detect | None) -> None:
     kept = [row for row in rows if row["reason"] is None]
-    texts = [_spoken_by_user(row["messages"]) for row in kept]
-    for row, measures in zip(kept, detect_languages(texts, detect), strict=True):
+    texts = [(_spoken_by_user(row["messages"]), row["language"]) for row in kept]
+    for row, measures in zip(kept, measure_languages(texts, detect), strict=True):
         row |= measures
 
 
 def _find_wrong_language(row: Row, gates: PromptGates) -> Failure | None:
     """Reject on evidence alone: a text that says too little, or an unsure guess, passes."""
-    detected, score = row["detected_language"], row["language_score"]
-    if detected is None or score < gates.min_language_score or detected == LANGUAGES[row["language"]].detector_code:
-        return None
-    return Failure(
-        Reason.WRONG_LANGUAGE, f"detected {detected} with a score of {score:.2f}, declared {row['language']}"
-    )
+    language, detected, score = row["language"], row["detected_language"], row["language_score"]
+    if detected not in {None, LANGUAGES[language].detector_code} and score >= gates.min_language_score:
+        return Failure(Reason.WRONG_LANGUAGE, f"detected {detected} with a score of {score:.2f}, declared {language}")
+    share, least = row["script_share"], gates.min_script_share
+    if share is not None and share < least:
+        return Failure(
+            Reason.WRONG_SCRIPT,
+            f"{share:.0%} of the letters are in the script of {language}, at least {least:.0%} needed",
+        )
+    return None
 
 
 def _spoken_by_user(messages: Sequence[Message]) -> str:

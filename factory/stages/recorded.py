@@ -11,7 +11,7 @@ from factory.engines.text import split_reasoning
 from factory.inputs.text import find_text_fault
 from factory.stages.files import RawRow, find_value, read_file_rows
 from factory.stages.language_names import find_language
-from factory.stages.measures import detect_languages, measure
+from factory.stages.measures import measure, measure_languages
 from factory.stages.rows import Detect, Landed, Lane, Row, make_frame, make_rejection
 from factory.stages.scratch import open_scratch
 from factory.stages.sources import read_id, refuse_hopeless
@@ -104,7 +104,9 @@ def read_recorded(
         for row in kept:
             row |= _split_text(row["text"], reasoning)
             row |= _make_completion(row, lane, index.count_answer(row["prompt_id"]))
-        for row, measures in zip(kept, detect_languages([row["text"] for row in kept], detect), strict=True):
+        for row, measures in zip(
+            kept, measure_languages([(row["text"], row["language"]) for row in kept], detect), strict=True
+        ):
             row |= measures
         dropped = [_make_rejection(row, lane, config_id) for row in batch if row["reason"] is not None]
         yield Landed(make_frame("completions", kept), make_frame("rejections", dropped))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.stages.measures import detect_languages, measure
+from factory.stages.measures import measure, measure_languages
 from factory.stages.rows import Detect, Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
 
 STAGE = "sample"
@@ -61,7 +61,7 @@ class Sampler:
                 completions.append(self._make_completion(row, reply))
             else:
                 rejections.append(self._make_rejection(row, reply, fault))
-        languages = detect_languages([completion["text"] for completion in completions], self._detect)
+        languages = measure_languages([(row["text"], row["language"]) for row in completions], self._detect)
         measured = [completion | found for completion, found in zip(completions, languages, strict=True)]
         return Landed(make_frame("completions", measured), make_frame("rejections", rejections))
 

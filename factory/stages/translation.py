@@ -14,9 +14,9 @@ import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.engines.text import find_stray_reasoning
-from factory.stages.fidelity import find_loss, find_missing_translation, has_letters
+from factory.stages.fidelity import find_loss, find_missing_translation, find_wrong_script, has_letters
 from factory.stages.markup import split_protected
-from factory.stages.measures import detect_languages, measure
+from factory.stages.measures import measure, measure_languages
 from factory.stages.rows import Detect, Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
 from factory.stages.sampling import make_seed
 from factory.stages.segments import Part, fill_skeleton, make_skeleton
@@ -111,8 +111,8 @@ class Translator:
                 rejections.append(self._make_rejection(opened.plan.row, translated))
             else:
                 rows.append(self._make_row(opened.plan.row, translated, replies))
-                texts.append("\n".join(translated))
-        measured = [row | found for row, found in zip(rows, detect_languages(texts, self._detect), strict=True)]
+                texts.append(("\n".join(translated), opened.plan.row["language"]))
+        measured = [row | found for row, found in zip(rows, measure_languages(texts, self._detect), strict=True)]
         return Landed(make_frame(self._table, measured), make_frame("rejections", rejections))
 
     def _make_row(self, row: Row, texts: Sequence[str], replies: Sequence[Reply]) -> Row:
@@ -197,6 +197,9 @@ def _find_fault(text: str, answer: str, reply: Reply, source_language: str, targ
     missing = find_missing_translation(text, answer, source_language, target_language)
     if missing is not None:
         return Failure(Reason.UNTRANSLATED, missing)
+    script = find_wrong_script(text, answer, source_language, target_language)
+    if script is not None:
+        return Failure(Reason.WRONG_SCRIPT, script)
     loss = find_loss(text, answer)
     return None if loss is None else Failure(Reason.LOST_CONTENT, loss)
 

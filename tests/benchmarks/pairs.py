@@ -67,7 +67,7 @@ def fill_lake(lake: Lake, num_prompts: int) -> Recipe:
         "prompts",
         f"""SELECT md5('p' || i) AS prompt_id, {language} AS language, [{{'role': 'user', 'content': md5(i::VARCHAR)}}] AS messages,
         'p' AS source, i::VARCHAR AS source_row, NULL AS parent_id, md5('p' || i) AS root_id, NULL AS translator,
-        NULL AS settings_id, 'train' AS split, NULL AS detected_language, NULL AS language_score FROM range({num_prompts}) AS t(i)""",
+        NULL AS settings_id, 'train' AS split, NULL AS detected_language, NULL AS language_score, NULL AS script_share FROM range({num_prompts}) AS t(i)""",
     )
     _insert(lake, "build_prompts", f"SELECT {to_literal(CONFIG)} AS config_id, prompt_id FROM prompts")
     for index, teacher in enumerate(TEACHERS):
@@ -78,7 +78,7 @@ def fill_lake(lake: Lake, num_prompts: int) -> Recipe:
             '{teacher}' AS model, '{teacher}' AS model_fingerprint, 'lane-{teacher}' AS settings_id,
             'in_language' AS origin, NULL AS translator, NULL AS parent_id, 0 AS round, 0 AS sample_index, {text} AS text,
             NULL AS reasoning, 'stop' AS finish_reason, 9 AS num_prompt_tokens, 99 AS num_completion_tokens,
-            640 AS num_chars, 0.1 AS repetition, NULL AS detected_language, NULL AS language_score
+            640 AS num_chars, 0.1 AS repetition, NULL AS detected_language, NULL AS language_score, NULL AS script_share
             FROM range({num_prompts}) AS t(i)""",
         )
         _insert(

@@ -40,6 +40,7 @@ def make_completions(ids: Sequence[str], *, text: str = "مرحبا 世界 e\u03
         repetition=pl.lit(0.0),
         detected_language=pl.lit("ar"),
         language_score=pl.lit(0.9),
+        script_share=pl.lit(1.0),
     )
 
 

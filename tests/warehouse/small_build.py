@@ -184,6 +184,7 @@ def _add_completion(
             "repetition": 0.0,
             "detected_language": language,
             "language_score": 0.9,
+            "script_share": 1.0,
         }
     )
     reward = -1.0 if parent_id else (2.0 if (teacher == "able") == bool(n % 3) else 0.5)

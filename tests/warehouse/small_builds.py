@@ -88,6 +88,7 @@ class Facts:
             "split": choose_split(root_id, self.recipe.prompts[0].eval_percent),
             "detected_language": None,
             "language_score": None,
+            "script_share": None,
         } | changes
         self.prompts.append(row)
         return row
@@ -118,6 +119,7 @@ class Facts:
             "repetition": 0.0,
             "detected_language": None,
             "language_score": None,
+            "script_share": None,
         } | changes
         self.completions.append(row)
         for index, reward in enumerate(rewards or ()):

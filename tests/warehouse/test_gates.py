@@ -15,6 +15,7 @@ GATES = {
     "max_chars": 40,
     "max_repetition": 0.5,
     "min_language_score": 0.6,
+    "min_script_share": 0.6,
     "refusal_patterns": ["(?i)i cannot", "申し訳"],
 }
 WRONG = {"detected_language": "fr", "language_score": 0.6}
@@ -51,6 +52,10 @@ ANSWERS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("de", {"detected_language": "de", "language_score": 0.99}, None, ""),
     ("zh-Hant", {"detected_language": "zh", "language_score": 0.99}, None, ""),
     ("zh-Hant", {**WRONG}, "wrong_language", "detected fr with score 0.60, expected zh-Hant"),
+    ("ar", {"script_share": 0.59}, "wrong_script", "59% of the letters are in the script of ar, at least 60% needed"),
+    ("zh-Hant", {**WRONG, "script_share": 0.0}, "wrong_language", "detected fr with score 0.60, expected zh-Hant"),
+    ("hi", {"script_share": 0.6}, None, ""),
+    ("he", {"script_share": None}, None, ""),
     ("zh", {"repetition": 0.5}, None, ""),
     ("en", {"repetition": 0.75, "text": "I CANNOT"}, "repetition", "repetition 0.75, at most 0.50 allowed"),
     ("en", {"text": "Sorry, I CANNOT."}, "refusal", "refuses: I CANNOT"),
@@ -90,7 +95,9 @@ def test_gates_can_be_switched_off(tmp_path: Path) -> None:
     recipe = make_recipe(gates=off)
     facts = Facts(recipe)
     text = "<think>why"
-    facts.completion(facts.prompt("p", "en"), "a", text=text, finish_reason="length", repetition=1.0, **WRONG)
+    facts.completion(
+        facts.prompt("p", "en"), "a", text=text, finish_reason="length", repetition=1.0, script_share=0.0, **WRONG
+    )
     with open_lake(tmp_path) as lake:
         facts.write(lake)
         assert gate(lake, CONFIG, recipe) == 0
@@ -119,11 +126,12 @@ def test_prompts_are_judged_and_their_translations_go_with_them(tmp_path: Path) 
     good = facts.prompt("good", "zh-Hant", detected_language="zh", language_score=0.9)
     unsure = facts.prompt("good", "ja", parent=good, detected_language="en", language_score=0.5)
     bad = facts.prompt("good", "de", parent=good, detected_language="nl", language_score=0.6)
+    latin = facts.prompt("good", "hi", parent=good, detected_language="it", language_score=0.1, script_share=0.25)
     long = facts.prompt("long", "en", messages=[{"role": "user", "content": "答" * 10}] * 3)
     facts.prompt("long", "ja", parent=long, detected_language=None)
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert gate_prompts(lake, CONFIG, recipe) == 2
+        assert gate_prompts(lake, CONFIG, recipe) == 3
         assert gate_prompts(lake, CONFIG, recipe) == 0
         assert set(lake.query("SELECT row_id, stage, reason, detail, model FROM rejections").iter_rows()) == {
             (
@@ -131,6 +139,13 @@ def test_prompts_are_judged_and_their_translations_go_with_them(tmp_path: Path) 
                 "prompt_gate",
                 "wrong_language",
                 "detected nl with score 0.60, expected de",
+                "org/translator",
+            ),
+            (
+                latin["prompt_id"],
+                "prompt_gate",
+                "wrong_script",
+                "25% of the letters are in the script of hi, at least 50% needed",
                 "org/translator",
             ),
             (long["prompt_id"], "prompt_gate", "too_long", "30 chars, at most 20 allowed", None),

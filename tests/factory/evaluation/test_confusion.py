@@ -155,6 +155,7 @@ def test_rates_and_their_means_are_the_benchmarks(label_lines):
             "num_skipped": [0, 1, 0, 0],
             "lpr": [1.0, 2 / 3, 1.0, 0.0],
             "wpr": [1.0, 0.5, None, 1.0],  # where no response passes by lines, none fails by words
+            "script_rate": [1.0, 2 / 3, 1.0, 0.0],
             "mean_chars": [
                 float(len(ARABIC)),
                 (2 * len(ARABIC) + 8 + len(ENGLISH) + 3) / 4,
@@ -175,6 +176,12 @@ def test_rates_and_their_means_are_the_benchmarks(label_lines):
         ("cross/all", "all"): (1.0, 1.0, 1),
         ("mono/all", "all"): (pytest.approx((1 / 3 + 1) / 2), 0.75, 6),
     }
+
+
+def test_the_other_script_fails_by_script_alone(label_lines):
+    texts = [CHINESE, "今天天氣很好，下午我們要去花園。", "好", f"{CHINESE}GPU `print(1)`"]
+    rates = rate_confusion(pl.concat(check_responses([((), "zh", text) for text in texts], label_lines)))
+    assert rates.select("lpr", "script_rate").rows() == [(1.0, pytest.approx(2 / 3))]
 
 
 def test_batches_keep_every_response(label_lines):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.stages.fidelity import find_loss, find_missing_translation, parse_numbers
+from factory.stages.fidelity import find_loss, find_missing_translation, find_wrong_script, parse_numbers
 from factory.stages.wrappers import strip_wrappers
 
 
@@ -78,7 +78,16 @@ def test_a_text_loses_nothing_against_itself_and_a_number_is_missed(text: str, n
         ("Restaurant", "Restaurant", ("en", "fr"), False),
         ("`cd the old folder` 123", "`cd the old folder` 123", ("en", "fr"), False),
         ("北京大学", "北京大学", ("zh", "ja"), False),
-        ("今天的天气非常好我们去公园", "今天的天气非常好我们去公园", ("zh", "zh-Hant"), False),
+        ("今天的天气非常好我们去公园", "今天的天气非常好我们去公园", ("zh", "zh-Hant"), True),
+        ("後來呢？", "後來呢？", ("zh-Hant", "zh"), True),
+        ("你好，世界！", "你好，世界！", ("zh", "zh-Hant"), False),
+        ("good morning", "good morning", ("en", "ru"), True),
+        ("kubernetes", "kubernetes", ("en", "ru"), False),
+        ("Angela Merkel", "Angela Merkel", ("en", "ar"), False),
+        ("你好世界", "你好世界", ("zh", "en"), True),
+        ("ありがとう", "ありがとう", ("ja", "zh"), True),
+        ("السلام عليكم", "السلام عليكم", ("ar", "fr"), True),
+        ("`git rebase` 5 km", "`git rebase` 5 km", ("en", "he"), False),
         ("the cat sat", "die <unk> saß", ("en", "de"), True),
         ("the cat sat", "die K\ufffdtze saß", ("en", "de"), True),
         ("what is <unk> for?", "wozu dient <unk>?", ("en", "de"), False),
@@ -86,6 +95,24 @@ def test_a_text_loses_nothing_against_itself_and_a_number_is_missed(text: str, n
 )
 def test_missing_translations(source: str, translation: str, languages: tuple[str, str], is_missing: bool) -> None:
     assert (find_missing_translation(source, translation, *languages) is not None) == is_missing
+
+
+@pytest.mark.parametrize(
+    ("source", "translation", "languages", "is_wrong"),
+    [
+        ("The weather is beautiful today.", "Aaj mausam bahut achha hai.", ("en", "hi"), True),
+        ("The weather is beautiful today.", "आज मौसम बहुत अच्छा है।", ("en", "hi"), False),
+        ("Run pip install numpy and pandas now.", "Run pip install numpy and pandas करो।", ("en", "hi"), False),
+        ("The weather is fine.", "今天這裡天氣很好。", ("en", "zh"), True),
+        ("今天天气很好。", "今天天氣很好。", ("zh", "zh-Hant"), False),
+        ("这个问题我们说过。", "这个问题我們说过。", ("zh", "zh-Hant"), True),
+        ("Hello", "5", ("en", "ar"), False),
+    ],
+)
+def test_translations_in_a_wrong_script(
+    source: str, translation: str, languages: tuple[str, str], is_wrong: bool
+) -> None:
+    assert (find_wrong_script(source, translation, *languages) is not None) == is_wrong
 
 
 @pytest.mark.parametrize(

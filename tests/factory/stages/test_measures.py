@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.stages.measures import detect_languages, measure, repetition
+from factory.stages.measures import measure, measure_languages, repetition
 from factory.stages.rows import Detect
 from tests.pace import count_units
 
@@ -88,11 +88,14 @@ def test_any_text_has_a_repetition_between_0_and_1(text: str, times: int) -> Non
 
 
 def test_languages_of_texts(detect: Detect) -> None:
-    assert detect_languages(["abc", "123"], detect) == [
-        {"detected_language": "en", "language_score": 0.9},
-        {"detected_language": None, "language_score": 0.0},
+    texts = [("What is dew made of?", "en"), ("123", "ar"), ("ti einai i drosia?", "el")]
+    assert measure_languages(texts, detect) == [
+        {"detected_language": "en", "language_score": 0.9, "script_share": 1.0},
+        {"detected_language": None, "language_score": 0.0, "script_share": None},
+        {"detected_language": "en", "language_score": 0.9, "script_share": 0.0},
     ]
-    assert detect_languages(["abc"], None) == [{"detected_language": None, "language_score": None}]
+    nothing = {"detected_language": None, "language_score": None, "script_share": None}
+    assert measure_languages([("What is dew made of?", "en")], None) == [nothing]
 
 
 def test_is_fast_enough() -> None:

@@ -78,6 +78,28 @@ def test_both_chinese_are_one_to_the_detector() -> None:
     assert len(landed.rows) == 1
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("el", "Pes mou mia istoria gia ti thalassa."),
+        ("ja", "Umi ni tsuite no hanashi o shite kudasai."),
+        ("zh", "請給我講一個關於大海的故事。"),
+        ("zh-Hant", "请给我讲一个关于大海的故事。"),
+        ("hi", "مجھے سمندر کے بارے میں ایک کہانی سناؤ۔"),
+    ],
+)
+def test_a_prompt_in_another_script_is_rejected(language: str, text: str) -> None:
+    def detect(texts: Any) -> list[tuple[str | None, float]]:
+        return [(language.partition("-")[0], 0.9) for _ in texts]
+
+    (rejection,) = build([raw_row(text, language=language)], detect=detect).rejections.to_dicts()
+    assert (rejection["reason"], rejection["stage"]) == ("wrong_script", "prompt_gate")
+    assert f"0% of the letters are in the script of {language}, at least 50% needed" in rejection["detail"]
+    for gates in (PromptGates(min_script_share=0), PromptGates(language=False)):
+        (row,) = build([raw_row(text, language=language)], gates, detect=detect).rows.to_dicts()
+        assert row["script_share"] == 0
+
+
 def test_exact_duplicates_name_what_they_duplicate() -> None:
     landed = build([raw_row("سؤال", 1, "ar"), raw_row("سؤال", 2, "fa"), raw_row("سؤال", 3, "ar")])
     assert landed.rows["language"].to_list() == ["ar", "fa"]

@@ -39,6 +39,11 @@ def test_replies_become_completions_with_their_measures(lane: Lane, detect: Dete
         "prompt_id": "p",
     }
     assert (rows[0]["num_chars"], rows[0]["repetition"], rows[0]["detected_language"]) == (9, 0.0, "ar")
+    assert rows[0]["script_share"] is None
+    romanised = run_stage(
+        sampler, [pending(2)], lambda request: say(request, "al-nada ma' yatakathaf laylan"), "completions"
+    )
+    assert romanised.rows["script_share"].to_list() == [0]
     assert (rows[0]["num_prompt_tokens"], rows[0]["num_completion_tokens"], rows[0]["finish_reason"]) == (5, 3, "stop")
 
 

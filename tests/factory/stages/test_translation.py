@@ -261,3 +261,28 @@ def test_every_row_is_translated_or_rejected_in_whatever_order(texts: list[str],
     landed = translator.take()
     ids = [*landed.rows["completion_id"], *landed.rejections["row_id"]]
     assert sorted(ids) == sorted(f"tc{number}" for number in range(len(texts)))
+
+
+@pytest.mark.parametrize(
+    ("source_language", "language", "text", "translation", "reason"),
+    [
+        ("en", "ar", "The weather is beautiful today.", "Altaqs jamil jiddan alyawm.", "wrong_script"),
+        ("en", "ja", "The weather is beautiful today.", "Kyou wa tenki ga totemo ii desu.", "wrong_script"),
+        ("zh", "zh-Hant", "今天天气很好，我们去公园。", "今天天气很好，我们去公园。", "untranslated"),
+        ("zh", "zh-Hant", "今天天气很好，我们去公园。", "今天的天气非常好，我们去公园。", "wrong_script"),
+        ("zh-Hant", "zh", "今天天氣很好，我們去公園。", "今天天气很好，我们去公园。", None),
+        ("en", "hi", "The weather is beautiful today.", "आज मौसम बहुत अच्छा है।", None),
+    ],
+)
+def test_a_translation_is_in_the_script_of_its_language(
+    lane: Lane, run_stage: Any, source_language: str, language: str, text: str, translation: str, reason: str | None
+) -> None:
+    row = pending_completion(text=text) | {"source_language": source_language, "language": language}
+    for translation_settings in (NLLB, LLM):
+        landed = run_stage(
+            Translator(lane, translation_settings, "completions", detect=None),
+            [row],
+            lambda request: Reply(request.request_id, text=translation),
+            "completions",
+        )
+        assert landed.rejections["reason"].to_list() == ([] if reason is None else [reason])

@@ -17,6 +17,7 @@ judged AS (
             -- lid.176 knows one Chinese: zh-Hant is compared as zh
             WHEN $language AND detected_language <> split_part(language, '-', 1)
                 AND language_score >= $min_language_score THEN 'wrong_language'
+            WHEN $language AND script_share < $min_script_share THEN 'wrong_script'
             WHEN repetition > $max_repetition THEN 'repetition'
             WHEN $refusals IS NOT NULL AND regexp_matches(text, $refusals) THEN 'refusal'
         END AS reason
@@ -38,6 +39,8 @@ SELECT
         WHEN 'too_long' THEN format('{} chars, at most {} allowed', num_chars, $max_chars)
         WHEN 'wrong_language'
             THEN format('detected {} with score {:.2f}, expected {}', detected_language, language_score, language)
+        WHEN 'wrong_script'
+            THEN format('{:.0f}% of the letters are in the script of {}, at least {:.0f}% needed', 100 * script_share, language, 100 * $min_script_share)
         WHEN 'repetition' THEN format('repetition {:.2f}, at most {:.2f} allowed', repetition, $max_repetition)
         ELSE format('refuses: {}', regexp_extract(text, $refusals))
     END AS detail,

@@ -12,6 +12,7 @@ judged AS (
             -- lid.176 knows one Chinese: zh-Hant is compared as zh
             WHEN $language AND detected_language <> split_part(language, '-', 1)
                 AND language_score >= $min_language_score THEN 'wrong_language'
+            WHEN $language AND script_share < $min_script_share THEN 'wrong_script'
         END AS reason
     FROM measured
 )
@@ -23,6 +24,8 @@ SELECT
     reason,
     CASE reason
         WHEN 'too_long' THEN format('{} chars, at most {} allowed', num_chars, $max_chars)
+        WHEN 'wrong_script'
+            THEN format('{:.0f}% of the letters are in the script of {}, at least {:.0f}% needed', 100 * script_share, language, 100 * $min_script_share)
         ELSE format('detected {} with score {:.2f}, expected {}', detected_language, language_score, language)
     END AS detail,
     language,

@@ -19,6 +19,7 @@ SELECT
     completions.num_chars,
     completions.num_completion_tokens,
     completions.detected_language,
-    completions.language_score
+    completions.language_score,
+    completions.script_share
 FROM scored_completions AS completions
 JOIN split_prompts AS prompts ON prompts.prompt_id = completions.prompt_id

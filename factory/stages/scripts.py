@@ -1,0 +1,150 @@
+"""Whether a text is in its language's script: what lid.176, which knows romanised text and one Chinese, does not see.
+
+Letters are counted, with the marks that a script has of its own. What says nothing about who wrote in which script is
+left out: code, formulas, links, addresses, tags, digits. Names, terms and quotations in another script belong into a
+right text, so they count only as far as they outnumber the letters of the right script.
+"""
+
+import tomllib
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import regex
+
+from factory.stages.markup import split_protected
+from schemas.languages import LANGUAGES
+
+MIN_LETTERS = 12
+"""Letters that a text needs to be judged, where a Chinese, Japanese or Korean one counts as two."""
+
+MIN_SPARED_LETTERS = 36
+"""The same for a text of names, terms and quotations alone: an answer may be a name."""
+
+MIN_RUN_WORDS, MIN_RUN_CHARACTERS = 3, 6
+"""Words of another script that follow one another, or characters where there are no spaces: fewer are a name or term."""
+
+MIN_VARIANTS = 2
+"""Characters of one Chinese only that a Chinese text needs to be told from the other."""
+
+Pattern: TypeAlias = regex.Pattern[str]
+
+_FLAGS = regex.VERSION1
+_LETTER = r"[[\p{L}\p{M}]--[\p{sc=Zyyy}\p{sc=Zinh}]]"
+_LETTERS = regex.compile(_LETTER, _FLAGS)
+_WIDE = regex.compile(r"[\p{sc=Hani}\p{sc=Hira}\p{sc=Kana}\p{sc=Hang}\p{sc=Bopo}]", _FLAGS)
+_LATIN_WORD = r"[\p{sc=Latn}&&\p{L}][\p{sc=Latn}\p{Mn}\p{Nd}]*(?:['’._+#/-][\p{sc=Latn}\p{Nd}]+)*"
+_APOSTROPHE = "['’ʻʼʾʿ]?"
+_NAME_MARK = regex.compile(r"[[\p{Lu}&&\p{sc=Latn}]\p{Nd}._+#/]", _FLAGS)
+_QUOTATION = regex.compile(
+    r"“[^“”]{1,1000}”|„[^„“”]{1,1000}[“”]|«[^«»]{1,1000}»|‹[^‹›]{1,300}›|「[^「」]{1,1000}」|『[^『』]{1,1000}』"
+    r"|《[^《》\n]{1,300}》|\"[^\"\n]{1,500}\"|(?<!\w)['‘][^'‘’\n]{1,500}['’](?!\w)"
+    r"|\([^()\n]{1,300}\)|（[^（）\n]{1,300}）|\[[^\[\]\n]{1,300}\]|^[ \t]*>[^\n]*",
+    _FLAGS | regex.MULTILINE,
+)
+
+
+@dataclass(slots=True)
+class Letters:
+    """Numbers of letters: in the right script, in wrong ones, and in names, terms and quotations of other scripts."""
+
+    right: int = 0
+    wrong: int = 0
+    spared: int = 0
+
+    @property
+    def against(self) -> int:
+        """What counts as wrong: what is spared, too, as far as it outnumbers what is right."""
+        return self.wrong + max(0, self.spared - self.right)
+
+    @property
+    def share(self) -> float:
+        return self.right / (self.right + self.against)
+
+
+def measure_script(text: str, language: str) -> float | None:
+    """Return the share, in [0, 1], of a text's letters that are in the language's script; None if it has too few.
+
+    Of Chinese it is the smaller one of that share and the share of the right Chinese among the characters that only
+    simplified or only traditional Chinese has.
+    """
+    prose = " ".join(span.text for span in split_protected(text) if not span.kind)
+    prose = unicodedata.normalize("NFC", prose)
+    found = [count_letters(prose, language)]
+    if found[0].right + found[0].wrong < MIN_LETTERS and found[0].spared < MIN_SPARED_LETTERS:
+        found = []
+    variants = count_variants(prose, language)
+    if variants.right + variants.wrong + variants.spared >= MIN_VARIANTS:
+        found.append(variants)
+    return min((letters.share for letters in found), default=None)
+
+
+def count_letters(prose: str, language: str) -> Letters:
+    """Count the letters of a text that is without code and the like, by what they say of its script."""
+    scripts = LANGUAGES[language].scripts
+    right, foreign = _compile_patterns(scripts)
+    letters = Letters(right=sum(map(_weigh, right.findall(prose))))
+    for part, is_quoted in _split_quotations(prose):
+        for run in foreign.findall(part):
+            is_spared = is_quoted or _is_term(run)
+            for word in run.split():
+                # Names and abbreviations in Latin letters have capitals or digits.
+                if is_spared or _NAME_MARK.search(word):
+                    letters.spared += _weigh(word)
+                else:
+                    letters.wrong += _weigh(word)
+    return letters
+
+
+def count_variants(prose: str, language: str) -> Letters:
+    """Count the characters of a text that only the right one, or only the wrong one, of the two Chinese has."""
+    letters = Letters()
+    script = LANGUAGES[language].script
+    if script not in {"Hans", "Hant"}:
+        return letters
+    right, wrong = (_load_variants()[name] for name in (script, "Hant" if script == "Hans" else "Hans"))
+    letters.right = len(right.findall(prose))
+    for part, is_quoted in _split_quotations(prose):
+        found = len(wrong.findall(part))
+        letters.spared += found if is_quoted else 0
+        letters.wrong += 0 if is_quoted else found
+    return letters
+
+
+def _split_quotations(prose: str) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a text in order, each with whether it is a quotation or an aside in brackets."""
+    end = 0
+    for match in _QUOTATION.finditer(prose):
+        yield prose[end : match.start()], False
+        yield match[0], True
+        end = match.end()
+    yield prose[end:], False
+
+
+def _is_term(run: str) -> bool:
+    return len(run.split()) < MIN_RUN_WORDS and len(_WIDE.findall(run)) < MIN_RUN_CHARACTERS
+
+
+def _weigh(word: str) -> int:
+    num_letters = len(_LETTERS.findall(word))
+    return 2 * num_letters if _WIDE.match(word) else num_letters
+
+
+@cache
+def _compile_patterns(scripts: tuple[str, ...]) -> tuple[Pattern, Pattern]:
+    """Return patterns for runs of letters in these scripts, and of words in others that only spaces part."""
+    right = "".join(rf"\p{{sc={script}}}" for script in scripts)
+    others = rf"[{_LETTER}--[{right}]--\p{{sc=Latn}}]+"
+    word = others if "Latn" in scripts else rf"(?:{_LATIN_WORD}|{others})"
+    runs = rf"{word}(?:{_APOSTROPHE}[^\S\n]+{_APOSTROPHE}{word})*"
+    return regex.compile(rf"[[{right}]&&[\p{{L}}\p{{M}}]]+", _FLAGS), regex.compile(runs, _FLAGS)
+
+
+@cache
+def _load_variants() -> dict[str, Pattern]:
+    """Return, by script, a pattern for the characters that only this kind of Chinese has."""
+    characters = tomllib.loads((Path(__file__).parent / "chinese_characters.toml").read_text(encoding="utf-8"))
+    return {name: regex.compile(f"[{characters[name.lower()]}]") for name in ("Hans", "Hant")}
