@@ -8,7 +8,7 @@ import httpx
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
 from factory.engines.folders import WEIGHT_PATTERNS, check_model
-from factory.stages.files import read_file_rows
+from factory.stages.recorded import open_recorded
 from factory.stages.sources import read_source
 from flows.findings import Finding, Findings, note, ok, problem, size
 from flows.machine_checks import Gpu, memory_bytes
@@ -17,7 +17,6 @@ from schemas.errors import FactoryError
 from schemas.models import Model, RewardModel
 from schemas.paths import is_path
 from schemas.recipe import Recipe
-from schemas.section import list_columns
 from warehouse.user_sql import read_select
 
 SERVER_SECONDS = 3.0
@@ -46,9 +45,7 @@ def check_files(recipe: Recipe) -> Findings:
             yield _try_rows(f"prompts {source.name}", source.path or str(source.dataset), frames)
     for teacher in recipe.teachers:
         if teacher.recorded:
-            columns = list_columns(teacher.recorded.columns)
-            rows = read_file_rows(teacher.recorded.path, columns)
-            yield _try_rows(f"answers {teacher.name}", teacher.recorded.path, rows)
+            yield _try_rows(f"answers {teacher.name}", teacher.recorded.path, open_recorded(teacher.recorded))
     for name, path in (("routing", recipe.routing.sql), *((f"pairs {pair.label}", pair.sql) for pair in recipe.pairs)):
         if path is not None:
             yield _try_sql(name, path)

@@ -192,16 +192,28 @@ class Structured(Section):
 class RecordedColumns(Section):
     """Where recorded rows hold the answer and the key that joins it to a prompt; dots reach into nested fields.
 
-    A ``key`` of several columns joins with a source whose ``columns.id`` are as many, in the same order.
+    The answer is in ``text`` (a text, its parts, or a message), or ends the conversation in ``messages``. A ``key`` of
+    several columns joins with a source whose ``columns.id`` are as many, in the same order, or is one text with empty
+    lines between its parts.
     """
 
-    text: str
-    key: str | tuple[str, ...] = Field(min_length=1)
+    text: str | None = None
+    messages: Annotated[str | None, LATER] = None
+    key: str | tuple[str, ...] | None = Field(default=None, min_length=1)
     language: str | None = None
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("exactly one of 'text' (an answer) and 'messages' (a conversation that it ends) is needed")
+        return self
 
 
 class Recorded(Section):
-    """Completions that a team already has. ``join`` says what ``columns.key`` holds: a source's row id, or the text."""
+    """Completions that a team already has. ``join`` says what ``columns.key`` holds: a source's row id, or the text.
+
+    Without a key, the text is what the conversation in ``columns.messages`` asks.
+    """
 
     path: FilePath
     columns: RecordedColumns
@@ -209,10 +221,10 @@ class Recorded(Section):
     source: str | None = None
 
     @model_validator(mode="after")
-    def _one_text(self) -> Self:
-        if self.join == "prompt_text" and not isinstance(self.columns.key, str):
+    def _has_key(self) -> Self:
+        if self.columns.key is None and (self.join == "source_row" or self.columns.messages is None):
             raise ValueError(
-                "join = 'prompt_text' needs one column in 'columns.key'; several join with a source's row id"
+                "'columns.key' is needed, but with join = 'prompt_text' and 'columns.messages', whose question it then is"
             )
         return self
 

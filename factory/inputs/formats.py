@@ -5,7 +5,7 @@ Known by their columns are conversations (``messages``, ``conversations``), text
 ``rejected``), where the answers may be whole conversations, as in UltraFeedback, or transcripts, as in HH.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -149,6 +149,11 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
     return Conversation(_put_system(prompt, extra["system"], layout), tuple(answers), tools)
 
 
+def join_texts(texts: Iterable[str]) -> str:
+    """Return the parts of what is asked as one text, as Alpaca's instruction and input, with empty lines between them."""
+    return "\n\n".join(filter(None, texts))
+
+
 def find_optional(row: Row, column: str | None) -> Any:
     """Return the value of a column; none where there is no such column, or no such field in the row."""
     if column is None:
@@ -204,7 +209,7 @@ def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: La
     texts = [read_text(value, f"'{column}'")]
     if extra["input"]:
         texts.append(read_text(extra["input"], f"'{layout.parts['input']}'"))
-    return [*_read_history(extra["history"]), {"role": "user", "content": "\n\n".join(filter(None, texts))}]
+    return [*_read_history(extra["history"]), {"role": "user", "content": join_texts(texts)}]
 
 
 def _read_history(value: Any) -> Messages:

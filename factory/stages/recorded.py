@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 import polars as pl
 
 from factory.engines.base import Failure
 from factory.engines.text import split_reasoning
-from factory.inputs.text import find_text_fault
-from factory.stages.files import RawRow, find_value, read_file_rows
+from factory.inputs.answers import Answer, read_answer
+from factory.inputs.errors import RowError
+from factory.inputs.formats import find_optional, join_texts
+from factory.inputs.text import find_fault_within
+from factory.stages.files import RawRow, read_file_rows, refuse_absent
 from factory.stages.language_names import find_language
 from factory.stages.measures import measure, measure_languages
 from factory.stages.rows import Detect, Landed, Lane, Row, make_frame, make_rejection
@@ -96,13 +98,13 @@ def read_recorded(
     """
     index = PromptIndex(recorded, prompts)
     rows = refuse_hopeless(
-        (_read_row(raw, recorded, index) for raw in read_file_rows(recorded.path, list_columns(recorded.columns))),
+        (_read_row(raw, recorded, index) for raw in open_recorded(recorded)),
         recorded.path,
     )
     while batch := list(islice(rows, batch_rows)):
         kept = [row for row in batch if row["reason"] is None]
         for row in kept:
-            row |= _split_text(row["text"], reasoning)
+            row |= _split_text(row["text"], reasoning) if row["reasoning"] is None else {}
             row |= _make_completion(row, lane, index.count_answer(row["prompt_id"]))
         for row, measures in zip(
             kept, measure_languages([(row["text"], row["language"]) for row in kept], detect), strict=True
@@ -112,14 +114,29 @@ def read_recorded(
         yield Landed(make_frame("completions", kept), make_frame("rejections", dropped))
 
 
+def open_recorded(recorded: Recorded) -> Iterator[RawRow]:
+    """Yield recorded rows as they lie there.
+
+    Raises:
+        InputError: the file is missing or cannot be read, or lacks a column.
+    """
+    columns = recorded.columns
+    needed = [column for column in (columns.text, columns.messages) if column is not None]
+    others = [column for column in list_columns(columns) if column not in needed]
+    refuse_absent(recorded.path, needed, others)
+    yield from read_file_rows(recorded.path, needed, others)
+
+
 def _read_row(raw: RawRow, recorded: Recorded, index: PromptIndex) -> Row:
     row: Row = {"row": raw.row, "reason": None, "detail": None, "language": None}
     found = raw.fault
     if raw.value is not None:
         try:
             found = _join(raw.value, recorded, index, row)
-        except (LookupError, TypeError) as error:
+        except LookupError as error:
             found = Failure(Reason.INVALID_ROW, str(error.args[0]))
+        except RowError as error:
+            found = Failure(error.reason, error.detail)
     if found is not None:
         row |= {"reason": found.reason.value, "detail": f"{raw.where}: {found.detail}"}
     return row
@@ -127,28 +144,34 @@ def _read_row(raw: RawRow, recorded: Recorded, index: PromptIndex) -> Row:
 
 def _join(value: Row, recorded: Recorded, index: PromptIndex, row: Row) -> Failure | None:
     columns = recorded.columns
-    text, key = find_value(value, columns.text), read_id(value, columns.key)
-    language = None if columns.language is None else find_language(str(find_value(value, columns.language)))
+    answer = read_answer(value, columns.text, columns.messages)
+    key = _read_key(value, recorded, answer)
+    named = find_optional(value, columns.language)
+    language = find_language(str(named or ""))
     if key is None:
         return Failure(Reason.NO_SUCH_PROMPT, "the row names no prompt")
-    fault = find_text_fault(key) or _find_fault(text, columns.text)
+    fault = find_fault_within([key, answer.text, answer.reasoning])
     if fault is not None:
         return fault
     if columns.language is not None and language is None:
-        return Failure(Reason.UNKNOWN_LANGUAGE, repr(find_value(value, columns.language)))
+        said = "the row names no language" if named is None else repr(named)
+        return Failure(Reason.UNKNOWN_LANGUAGE, said)
     found = index.find(key, language)
     if isinstance(found, Failure):
         return found
-    row |= {"prompt_id": found[0], "language": found[1], "text": text}
+    row |= {"prompt_id": found[0], "language": found[1], "text": answer.text, "reasoning": answer.reasoning}
     return None
 
 
-def _find_fault(text: Any, column: str) -> Failure | None:
-    if text is None or text == "":
-        return Failure(Reason.EMPTY, "no text")
-    if not isinstance(text, str):
-        raise TypeError(f"'{column}' must be text, got {type(text).__name__} {str(text)[:40]!r}")
-    return find_text_fault(text)
+def _read_key(value: Row, recorded: Recorded, answer: Answer) -> str | None:
+    """Return what names the prompt: a row's id, or the text that is asked; of several parts those that there are."""
+    key = recorded.columns.key
+    if key is None:
+        return answer.asked
+    if recorded.join == "source_row" or isinstance(key, str):
+        return read_id(value, key)
+    parts = [read_id(value, column) for column in key]
+    return join_texts(part for part in parts if part is not None) or None
 
 
 def _split_text(text: str, tags: tuple[str, str] | None) -> Row:

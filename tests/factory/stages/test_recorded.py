@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ def read(path: Path, rows: list[Any], lane: Lane, detect: Detect | None = None, 
     path = path / "answers.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     columns = {"text": "text", "key": "key"} | recorded.pop("columns", {})
+    prompts = recorded.pop("prompts", PROMPTS)
     how = Recorded.model_validate({"path": str(path), "columns": columns} | recorded)
-    landed = list(read_recorded(how, [PROMPTS], lane, detect=detect, config_id="c" * 32, batch_rows=2))
+    landed = list(read_recorded(how, [prompts], lane, detect=detect, config_id="c" * 32, batch_rows=2))
     joined = Landed(pl.concat([one.rows for one in landed]), pl.concat([one.rejections for one in landed]))
     Completions.validate(joined.rows)
     Rejections.validate(joined.rejections)
@@ -162,9 +164,115 @@ def test_several_columns_join_with_as_many_of_the_source(tmp_path: Path, lane: L
     assert landed[0].rejections["reason"].to_list() == ["no_such_prompt"]
 
 
-def test_a_text_is_one_column() -> None:
-    with pytest.raises(ValidationError, match="'prompt_text' needs one column"):
-        Recorded.model_validate({"path": "a.jsonl", "join": "prompt_text", "columns": {"text": "t", "key": ["a", "b"]}})
+def test_a_text_of_several_columns_is_that_of_a_prompt_with_an_input(tmp_path: Path, lane: Lane) -> None:
+    prompts = PROMPTS.with_columns(
+        messages=pl.Series([[{"role": "user", "content": text}] for text in ("Sum up.\n\náb", "Sum up.", "c", "d")])
+    )
+    rows = [
+        {"i": "Sum up.", "in": "áb", "text": "1"},
+        {"i": "Sum up.", "in": "", "text": "2"},
+        {"i": "Sum up.", "text": "3"},
+    ]
+    columns = {"key": ["i", "in"]}
+    landed = read(tmp_path, rows, lane, join="prompt_text", columns=columns, prompts=prompts)
+    assert landed.rows["prompt_id"].to_list() == ["p1", "p2", "p2"]
+
+
+def turns(*texts: str, **last: Any) -> list[dict[str, Any]]:
+    roles = ["user", "assistant"] * len(texts)
+    said: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    said[-1] |= last
+    return said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [{"type": "text", "text": "لأ"}, {"type": "text", "text": "ن"}],
+        {"role": "assistant", "content": "لأن"},
+        [{"role": "assistant", "content": "لأن"}],
+        [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": [{"type": "text", "text": "لأن"}]}],
+        turns("Why?", "لأن", weight=1),
+    ],
+)
+def test_an_answer_may_be_parts_a_message_or_the_end_of_a_conversation(tmp_path: Path, lane: Lane, answer: Any) -> None:
+    landed = read(tmp_path, [{"key": 1, "text": answer}], lane, source="mine")
+    assert landed.rows["text"].to_list() == ["لأن"]
+    assert landed.rows["reasoning"].to_list() == [None]
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        turns("Why?", "Because"),
+        json.dumps(turns("Why?", "Because")),
+        [{"from": "system", "value": "S"}, {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because"}],
+        "\n\nHuman: Why?\n\nAssistant: Because",
+    ],
+)
+def test_a_conversation_names_its_prompt_itself(tmp_path: Path, lane: Lane, conversation: Any) -> None:
+    rows = [{"c": conversation}, {"c": turns("a", "b", "c", "d")}]
+    landed = read(tmp_path, rows, lane, join="prompt_text", columns={"text": None, "key": None, "messages": "c"})
+    assert landed.rows.select("prompt_id", "text").rows() == [("p1", "Because")]
+    assert "the row names no prompt" in landed.rejections["detail"][0]
+
+
+def test_reasoning_is_kept_apart(tmp_path: Path, lane: Lane) -> None:
+    rows = [{"key": 1, "text": turns("Why?", "Because", reasoning_content="Let me see.")}]
+    landed = read(tmp_path, rows, lane, source="mine")
+    assert landed.rows.select("text", "reasoning").rows() == [("Because", "Let me see.")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (turns("Why?", "x", tool_calls=[{"function": {"name": "f"}}]), "uses tools"),
+        (turns("Why?"), "must end with one message of the assistant"),
+        ([*turns("Why?", "x"), {"role": "assistant", "content": "y"}], "must end with one message of the assistant"),
+        (turns("Why?", "x", name="Ada"), "has 'name', which recorded answers cannot have"),
+        (turns("Why?", "x", refusal="no"), "has the key 'refusal', of which nothing is known"),
+        ([{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "y"}}], "only text can be used"),
+        (turns("Why?", "x", content=None), "turn 1 of 'text' is the assistant's and has no content"),
+    ],
+)
+def test_an_answer_that_is_more_than_text_is_rejected(tmp_path: Path, lane: Lane, answer: Any, said: str) -> None:
+    landed = read(tmp_path, [{"key": 1, "text": "good"}, {"key": 1, "text": answer}], lane, source="mine")
+    assert landed.rejections["reason"].to_list() == ["invalid_row"]
+    assert said in landed.rejections["detail"][0]
+
+
+def test_an_absent_column_is_a_null_one(tmp_path: Path, lane: Lane) -> None:
+    rows = [
+        {"key": 1, "text": "x", "l": "en"},
+        {"key": 1, "text": "x", "l": None},
+        {"key": 1, "text": "x"},
+        {"text": "x"},
+    ]
+    landed = read(tmp_path, rows, lane, columns={"language": "l"}, source="mine")
+    assert landed.rows.height == 1
+    assert landed.rejections["reason"].to_list() == ["unknown_language", "unknown_language", "no_such_prompt"]
+    assert landed.rejections["detail"].str.contains("names no language").to_list() == [True, True, False]
+
+
+def test_a_compressed_file_in_utf_16_is_read(tmp_path: Path, lane: Lane) -> None:
+    path = tmp_path / "answers.CSV.gz"
+    path.write_bytes(gzip.compress("key,text\n1,لأن\n".encode("utf-16")))
+    how = Recorded.model_validate({"path": str(path), "columns": {"text": "text", "key": "key"}, "source": "mine"})
+    (landed,) = read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32)
+    assert landed.rows["text"].to_list() == ["لأن"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"key": "k"}, "exactly one of 'text'"),
+        ({"text": "t", "messages": "m", "key": "k"}, "exactly one of 'text'"),
+        ({"text": "t"}, "'columns.key' is needed"),
+    ],
+)
+def test_a_table_that_names_no_answer_or_key_is_refused(columns: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Recorded.model_validate({"path": "a.jsonl", "join": "prompt_text", "columns": columns})
 
 
 def test_a_wrong_mapping_is_refused(tmp_path: Path, lane: Lane) -> None:
