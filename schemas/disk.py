@@ -1,8 +1,11 @@
 """What every part that writes folders needs of the disk."""
 
+import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sync(path: Path) -> None:
@@ -14,16 +17,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that appears under its name when it is whole, over one that is there. Its rights follow the umask.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when it is whole, over one that is there. Its rights follow the umask.
 
     Files of ``tempfile`` are the user's alone, and stay so when they are renamed.
     """
-    data = content.encode() if isinstance(content, str) else content
     unfinished = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

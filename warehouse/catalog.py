@@ -13,6 +13,7 @@ import duckdb
 
 from schemas.errors import WarehouseError
 from schemas.settings import WarehouseSettings
+from schemas.tables import TABLES
 
 METADATA = "__ducklake_metadata_lake"
 """The database of DuckLake's own tables beside the attached ``lake``."""
@@ -82,6 +83,32 @@ def check_folders(catalog: Catalog) -> None:
     for folder in filter(None, (catalog.sqlite and catalog.sqlite.parent, catalog.data_folder)):
         if found := next((place for place in (folder, *folder.parents) if place.is_file()), None):
             raise WarehouseError(f"the warehouse needs the folder {folder}, and {found} is a file; name another folder")
+
+
+def make_file(path: Path) -> None:
+    """Make an empty catalog, with the rights that the umask says: SQLite would keep the user's group from writing.
+
+    Raises:
+        WarehouseError: it cannot be made.
+    """
+    try:
+        path.touch()
+    except OSError as error:
+        raise _unwritable(error) from None
+
+
+def make_folders(catalog: Catalog) -> None:
+    """Make the folders of the tables, with the rights that the umask says: DuckDB's are closed to the user's group.
+
+    Raises:
+        WarehouseError: they cannot be made.
+    """
+    if folder := catalog.data_folder:
+        try:
+            for name in ("schema_version", *TABLES):
+                (folder / "main" / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(error) from None
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
@@ -163,6 +190,10 @@ def _refuse_other_database(connection: duckdb.DuckDBPyConnection, path: Path) ->
             f"the catalog {path} is a SQLite database of something else, with the tables {', '.join(names[:5])}; "
             "name another file"
         )
+
+
+def _unwritable(error: OSError) -> WarehouseError:
+    return WarehouseError(f"the warehouse cannot be written: {error.strerror} ({error.filename})")
 
 
 @contextlib.contextmanager

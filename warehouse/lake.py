@@ -26,7 +26,16 @@ from schemas.ids import CONTENT_ID_SQL
 from schemas.settings import WarehouseSettings
 from schemas.splits import SPLIT_SQL
 from warehouse import migrations
-from warehouse.catalog import Catalog, attach, check_folders, find_catalog, literal, load_extensions
+from warehouse.catalog import (
+    Catalog,
+    attach,
+    check_folders,
+    find_catalog,
+    literal,
+    load_extensions,
+    make_file,
+    make_folders,
+)
 from warehouse.explain import explain, is_passing
 from warehouse.locks import WRITE, Locks, open_locks
 from warehouse.owner import DataFolder
@@ -418,7 +427,9 @@ class Lake:
         folder = DataFolder(self._catalog, self._connection)
         if self._catalog.sqlite and not self._catalog.sqlite.exists():
             folder.refuse_for_new()
+            make_file(self._catalog.sqlite)
         self._attach()
+        make_folders(self._catalog)
         self._retried(folder.claim)
 
 

@@ -195,8 +195,6 @@ class DataFolder:
         return _name_file(folder) if folder and folder.exists() else self._data
 
     def _describe(self) -> Owner:
-        if folder := self._catalog.data_folder:
-            folder.mkdir(parents=True, exist_ok=True)
         snapshot = self._connection.execute("SELECT id FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
         lake = read_lake_id(self._connection)
         return Owner(lake, self._catalog_name, self._name_catalog_file(), self._data_name, int(snapshot))

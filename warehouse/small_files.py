@@ -4,7 +4,7 @@ from pathlib import Path
 
 import duckdb
 
-from schemas.disk import write_whole
+from schemas.disk import whole_file
 from warehouse.catalog import is_remote, literal
 
 
@@ -28,7 +28,8 @@ def read_file(connection: duckdb.DuckDBPyConnection, folder: str, name: str) -> 
 def write_file(connection: duckdb.DuckDBPyConnection, folder: str, name: str, text: str) -> None:
     """Write a file, whole or not at all; over one that is there."""
     if not is_remote(folder):
-        write_whole(Path(folder, name), text)
+        with whole_file(Path(folder, name)) as file:
+            file.write(text.encode())
         return
     options = "FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x1f'"
     connection.execute(f"COPY (SELECT {literal(text.rstrip())}) TO {literal(f'{folder}/{name}')} ({options})")

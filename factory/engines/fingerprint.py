@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import tempfile
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from schemas.disk import whole_file
 from schemas.errors import EngineError
 from schemas.ids import Json, content_id, file_digest, folder_digest
 from schemas.models import Model
@@ -91,9 +91,8 @@ def _remember(memory: Path, entry: dict[str, object]) -> None:
     """Write an entry whole or not at all; a cache that cannot be written only costs time."""
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, encoding="utf-8", delete=False) as file:
-            json.dump(entry, file)
-        Path(file.name).replace(memory)
+        with whole_file(memory) as file:
+            file.write(json.dumps(entry).encode())
 
 
 def _cache_folder() -> Path:

@@ -180,7 +180,7 @@ class Writer:
             header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
-        self._files[path] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._files[path] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         os.ftruncate(self._files[path], 8 + len(text) + end)
         os.pwrite(self._files[path], struct.pack("<Q", len(text)) + text, 0)
         position = 8 + len(text)

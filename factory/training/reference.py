@@ -6,7 +6,6 @@ template, tokenizer and limits), and the precision. Changing a learning rate cha
 
 import contextlib
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from factory.training.policy import Policy
 from factory.training.stopping import StopSignals
 from factory.training.watch import Watch
 from factory.training.world import World
+from schemas.disk import whole_file
 from schemas.errors import TrainingError
 from schemas.ids import content_id
 from schemas.training import TrainSettings
@@ -145,9 +145,8 @@ def _write(path: Path, logps: NDArray[np.float32]) -> bool:
     """Write a file whole or not at all, and return whether it was; one that cannot be written only costs time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
+        with whole_file(path) as file:
             np.save(file, logps)
-        Path(file.name).replace(path)
     except OSError:
         return False
     return True
