@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 
-from factory.stages.markup import name_protected, split_protected
+from factory.stages.markup import MARKED, name_protected, split_protected
 from factory.stages.scripts import count_letters, count_variants, measure_script
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
@@ -30,9 +30,15 @@ def find_loss(source: str, translation: str) -> str | None:
     Numbers are compared by value: digits of all scripts are equal, and the separators of thousands and decimals may
     change. What the translation has in addition is no loss.
     """
-    things, prose = _take_apart(source)
-    found_things, found_prose = _take_apart(translation)
+    things, code, prose = _take_apart(source)
+    found_things, _, found_prose = _take_apart(translation)
     lost = list((things - found_things).elements())
+    lost += (
+        [("table", "row")]
+        * (_count_rows(source) - _count_rows(translation))
+        * any(kind == "table" for kind, _ in things)
+    )
+    lost += [("code", unfenced) for unfenced in _find_lost_code(code, translation)]
     lost += [("number", number) for number in _find_lost_numbers(prose, found_prose)]
     if not lost:
         return None
@@ -82,6 +88,15 @@ def _find_lost_numbers(source: str, translation: str) -> list[str]:
     return list(lost.elements()) if runs - Counter(re.findall(r"\d+", _to_ascii_digits(translation))) else []
 
 
+def _count_rows(text: str) -> int:
+    return sum(line.count("|") > 1 for line in text.split("\n"))
+
+
+def _find_lost_code(expected: Counter[str], translation: str) -> list[str]:
+    found = " ".join(translation.split())
+    return [line for line, num in expected.items() if found.count(line) < num]
+
+
 def _normalise_number(number: str) -> str:
     number = _to_ascii_digits(number)
     groups = re.split(r"\D", number)
@@ -98,20 +113,24 @@ def _to_ascii_digits(text: str) -> str:
     return "".join(str(unicodedata.digit(char)) if char.isdecimal() and char > "9" else char for char in text)
 
 
-def _take_apart(text: str) -> tuple[Counter[tuple[str, str]], str]:
+def _take_apart(text: str) -> tuple[Counter[tuple[str, str]], Counter[str], str]:
+    """Return the things of a text by kind, the lines of what is code without a mark of it, and the prose."""
     things: Counter[tuple[str, str]] = Counter()
+    code: Counter[str] = Counter()
     prose = []
     for span in split_protected(text):
-        name = name_protected(span)
-        if name is not None:
+        if span.kind in MARKED and (name := name_protected(span)) is not None:
             things[_KIND_NAMES.get(span.kind, span.kind), name] += 1
+        elif span.kind and span.kind not in MARKED:
+            lines = [" ".join(line.split()) for line in span.text.split("\n")]
+            code.update(line for line in lines if any(map(str.isalnum, line)))
         # A space keeps the numbers on both sides of a protected span apart.
         prose.append(" \n " if span.kind else span.text)
-    return things, "".join(prose)
+    return things, code, "".join(prose)
 
 
 def _has_to_change(text: str, source_language: str, target_language: str) -> bool:
-    prose = _take_apart(text)[1]
+    prose = _take_apart(text)[2]
     if _are_two_chinese(source_language, target_language):
         return count_variants(prose, target_language).against > 0
     is_foreign = count_letters(prose, target_language).right == 0

@@ -1,31 +1,152 @@
-"""What must come out of a translation as it went in: code, formulas, links, mail addresses, tags, placeholders."""
+"""What must come out of a translation as it went in: code, data, formulas, links, paths, tags, placeholders and the like.
+
+One finder serves both ends: ``split_protected`` says what is not sent to a translator by sentences, and
+``name_protected`` what a translation of a whole text is held against.
+"""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from factory.stages.code_lines import COMMANDS, WORDS, find_code_lines
+from factory.stages.code_spans import SQL_BEGIN, find_json_end, find_sql_end
+
 _URL = r"[!#-&*-;=?-Z_a-z~]"
+_SUFFIXES = (
+    "py|js|mjs|ts|tsx|jsx|java|cpp|cc|hpp|cs|rb|rs|php|html?|css|scss|json|jsonl|ya?ml|toml|xml|csv|tsv|txt|log|sql|sh|bat|ps1|"
+    "ini|cfg|conf|exe|dll|zip|tar|gz|tgz|7z|rar|pdf|png|jpe?g|gif|svg|webp|mp[34]|wav|docx?|xlsx?|pptx?|ipynb|tex|bib|lock|env|"
+    "vue|kt|swift|dart|scala|lua|jar|parquet|pkl|npy|pt|onnx|safetensors|gguf|bak|tmp|db|sqlite|md|rst|key|pem|crt"
+)
+_FOLDERS = (
+    "src|lib|app|apps|bin|test|tests|node_modules|public|static|assets|docs|packages|dist|build|include|etc|usr|home|var|opt|"
+    "components|models|views|controllers|config|scripts|data|target|vendor|utils|api|www|resources|templates"
+)
+_ROOTS = "etc|usr|var|home|tmp|opt|bin|dev|proc|root|mnt|srv|lib|boot|sys|sbin|media|run|Users|Applications|Library"
+_COMMAND_PART = (
+    r"(?:[ \t]+(?:-m[ ]+(?:venv|pip|pytest|unittest|http\.server)\b|-n[ ]+(?:prod|dev|default|staging|test|kube-system)\b|-it[ ]+[a-z0-9:.-]+"
+    r"|-{1,2}[A-Za-z][\w-]*(?:=[^\s,;]+)?|[A-Z]{3,7}\b(?=[ ]+\S*[/:])|\.[\w-]+|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[|&]{1,2}[ \t]+[a-z][\w-]*|>{1,2}"
+    r"|\.(?![\w.])|[\w@{}$~.*+:-]*[/\\=$*@_~][\w@{}$~.*+:/\\=-]*|[\w-]+(?:\.[\w-]+)+|\+[a-z]\b|\d+(?:\.\d+)*\b))"
+)
+_SUBCOMMANDS = (
+    r"git[ ]+(?:commit|push|pull|clone|checkout|add|status|init|rebase|merge|branch|stash|reset|log|diff|fetch|remote|config|tag)"
+    r"(?:[ ]+origin(?:[ ]+(?:main|master|HEAD))?)?"
+    r"|(?:pip3?|npm|yarn|brew|conda|cargo|gem|apt|apt-get)[ ]+(?:-y[ ]+)?(?:install|uninstall|add|remove)(?:[ ]+[a-z0-9][\w.@/=<>\[\]-]*)?"
+    r"|(?:npm|yarn|cargo|docker|kubectl|docker-compose|dotnet|poetry|terraform|conda|apt-get|apt|brew|systemctl)[ ]+"
+    r"(?:run|build|test|exec|ps|pull|push|get|apply|describe|logs|update|upgrade|init|publish|up|down|compose|restart|start|stop"
+    r"|enable|status|create|delete|mod)(?:[ ]+(?:pods?|nodes?|services?|build|dev|start|test)\b)?"
+)
+_LATEX = (
+    "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|(?:var)?phi|"
+    "chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega|cdot|times|div|pm|mp|leq?|geq?|neq?|approx|equiv|sim|"
+    "propto|in|notin|subset|subseteq|cup|cap|to|(?:left|right|Left|Right|long)+arrow|mapsto|infty|partial|nabla|forall|exists|"
+    "[lc]?dots|q?quad|text(?:bf|it|tt|rm)?|emph|(?:sub){0,2}section|item|ref|cite|label|title|author|caption|footnote|url|href|"
+    "ket|bra|d?dot|tilde|angle|circ|mid|perp|prime|hbar|ell|oplus|otimes|langle|rangle|lfloor|rfloor|lceil|rceil|neg|land|lor|"
+    "therefore|because|implies|iff|boxed|displaystyle|limits|tan|cot|sec|exp|ln|det|max|min|sup|inf|gcd|mod|pmod"
+)
+_LETTER = r"(?:[A-Za-z\u0370-\u03ff\u2202\u2206\u2207]|\\[a-zA-Z]{2,12})"
+_SUPER = r"(?:[_^](?:\{[^{}\n]{1,60}\}|-?[A-Za-z0-9]{1,4}|\([^()\n]{1,40}\))|['′²³]){0,3}"
+_FUNCTION = r"(?:sin|cos|tan|log|ln|exp|lim|max|min|gcd|det|arg|sqrt)"
+_NUMBER = r"(?>\d{1,12}(?:[.,]\d{1,12}){0,2})"
+_TERM = (
+    rf"(?>[-+−±]?(?:\([ ]?)?{_NUMBER}?(?:{_FUNCTION}\([^()\n]{{1,30}}\){_SUPER}|{_LETTER}{_SUPER}(?:{_LETTER}{_SUPER})?"
+    rf"(?:\([^()\n]{{1,30}}\){_SUPER})?)(?:\s?\))?!?|[-+−±]?(?:\([ ]?)?{_NUMBER}{_SUPER}(?:[ ]?\))?)"
+)
+_TERMS = rf"{_TERM}(?:[ ]?[-+−±*/·×÷|][ ]?{_TERM}|(?<=\)){_TERM}){{0,8}}+(?!\w)"
+_RELATION = r"[ ]?(?:[=≤≥≠≈≡∈∉⊂⊆→]|<=|>=|:=)[ ]?"
+_EQUATION = (
+    rf"(?<![\w$\\^.@/'’-])(?=[^\n=≤≥≠≈≡∈∉⊂⊆→<>]{{1,60}}(?:[=≤≥≠≈≡∈∉⊂⊆→]|[<>:]=)){_TERMS}(?:{_RELATION}{_TERMS}){{1,4}}"
+)
 
 # Lengths are bounded so that no text, however odd, takes quadratic time. ASCII classes keep a URL from running on into
 # Chinese or Japanese text, which follows without a space.
-_KINDS = {
+_BLOCKS = {
     "code_block": r"(?<!`)(?P<fence>`{3,}+)[^`\n]*\n(?s:.*?)(?:(?P=fence)`*|\Z)"
     r"|(?m:^[ \t>]*)(?P<tildes>~{3,})[^\n]*\n(?s:.*?)(?:(?m:^[ \t>]*)(?P=tildes)~*|\Z)",
+}
+"""What is looked for first: nothing else begins inside."""
+
+_KINDS = {
     "code": r"```[^`\n]{1,1000}```|``[^\n]{1,500}?``|`[^`\n]{1,500}`",
     "formula": r"\$\$(?s:[^$]{1,3000})\$\$|\\\[(?s:.{1,2000}?)\\\]|\\\((?s:.{1,500}?)\\\)"
-    r"|\\begin\{(?P<env>[a-z]{1,20}\*?)\}(?s:.{0,5000}?)\\end\{(?P=env)\}"
+    r"|\\begin\{(?P<env>(?:align|equation|gather|multline|eqnarray|cases|[a-zA-Z]?matrix|array|split|math|displaymath|tikzpicture"
+    r"|lstlisting|verbatim|tabular)\*?)\}(?s:.{0,5000}?)\\end\{(?P=env)\}"
     r"|(?<![A-Za-z0-9$\\])\$(?=[^\s$])(?=[^$\n]{0,300}[\\^_={}<>+*]|[A-Za-z]\$)[^$\n]{1,300}(?<=\S)\$(?!\d)",
     "image": r"!\[[^\[\]\n]{0,300}\]\([^()\s]{1,2000}(?:\s\"[^\"\n]{0,300}\")?\)",
     "link_begin": r"\[(?=[^\[\]\n]{1,300}\]\([^()\s]{1,2000}[\s)])",
-    "link_end": r"\]\([^()\s]{1,2000}(?:\s\"[^\"\n]{0,300}\")?\)",
+    "link_end": r"\]\((?=[^()\s]{0,2000}[/.#])[^()\s]{1,2000}(?:\s\"[^\"\n]{0,300}\")?\)",
+    "address": r"[A-Za-z0-9_.-]{1,40}@[A-Za-z0-9.-]{1,80}:[\w./~-]{1,200}|(?<![A-Za-z0-9])localhost:\d{2,5}(?:/[\w./?=&%-]{0,200})?"
+    r"|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5}|/\d{1,2})?(?![\d.])",
     "mail": r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}",
-    "url": rf"(?:https?://|ftp://|(?<![A-Za-z0-9])www\.)(?:{_URL}|\({_URL}{{0,200}}\)){{1,2000}}(?<![.,;:!?*_])",
-    "tag": r"<!--(?s:.{0,2000}?)-->|</?[A-Za-z][^<>\n]{0,300}>|&(?:[a-zA-Z]{2,8}|\#[0-9]{2,6});",
-    "placeholder": r"\{\{[^{}\n]{0,100}\}\}|\$?\{[A-Za-z0-9_.:!\[\]]{0,60}\}|\$[A-Z_][A-Z0-9_]{1,60}(?![A-Za-z0-9_])"
-    r"|(?<![A-Za-z0-9_%])%(?:\([A-Za-z_][A-Za-z0-9_]{0,60}\)|[1-9]\$)?[sdifgr](?![A-Za-z0-9_%])",
+    "url": rf"(?:(?<![A-Za-z0-9])[a-z][a-z0-9+.-]{{1,15}}://|(?<![A-Za-z0-9])www\.)(?:{_URL}|\({_URL}{{0,200}}\)){{1,2000}}(?<![.,;:!?*_])"
+    r"|(?<![A-Za-z0-9./@-])[a-z0-9-]{2,40}(?:\.[a-z0-9-]{2,40}){0,2}\.(?:com|org|net|io|edu|gov|dev|ai|de|fr|uk|cn|jp|ru)"
+    r"/[\w./?=&%#~-]{1,200}",
+    "tag": r"<!--(?s:.{0,2000}?)-->|<(?P<raw>script|style)\b[^<>]{0,300}>(?s:.{0,5000}?)</(?P=raw)>|<\?(?:php|xml|=)(?s:.{0,2000}?)\?>"
+    r"|<%(?s:.{0,500}?)%>|\{%(?s:.{0,300}?)%\}|(?<!<)</?[A-Za-z][\w:.-]{0,60}\s{0,3}/?>(?!>)|<[A-Za-z][\w:.-]{0,40}\s[^<>]{0,600}=(?:[^<>]|=>){0,600}>"
+    r"|<!DOCTYPE[^<>]{0,200}>|&(?:[a-zA-Z]{2,8}|\#[0-9]{2,6});",
+    "table": r"(?m:^[ \t>]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \t]*){1,100}\|?[ \t]*$)",
+    "placeholder": r"\{\{[^{}\n]{0,100}\}\}|[$#]?\{[A-Za-z0-9_.:!\[\]]{0,60}\}|\$[A-Z_][A-Z0-9_]{1,60}(?![A-Za-z0-9_])"
+    r"|(?<![A-Za-z0-9_%])%(?:\([A-Za-z_][A-Za-z0-9_]{0,60}\)|[1-9]\$)?[-+0#]?\d{0,3}(?:\.\d{1,2})?[sdifgrxu@](?![A-Za-z0-9_%])"
+    r"|(?<![\w%])%[A-Z][A-Z0-9_]{2,40}%",
+    "literal": r"(?<![\w-])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![\w-])|(?<![A-Za-z0-9])0x[0-9A-Fa-f]{2,64}(?![A-Za-z0-9])"
+    r"|(?<![A-Za-z0-9])(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{32,128}(?![A-Za-z0-9])|(?<![\w&])#(?=[0-9a-fA-F]*\d)(?:[0-9a-fA-F]{3}){1,2}(?=[\s,;.)]|$|[^\x00-\x7f])(?<!#\d)(?<!#\d\d)(?<!#\d{3})",
+    "error": r"(?<![\w.])(?:[a-z]\w*\.){0,8}(?:[A-Z][a-z0-9]+){1,6}(?:Error|Exception)(?![\w])"
+    r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|FATAL|TRACE)\][ ][\w.]+:|(?<![\w/])[\w./-]{1,80}\.\w{1,4}:\d{1,6}(?::\d{1,5})?(?::(?= ))?",
+    "regex": r"(?<![\w\\])/(?=[^\s/]{0,200}(?:\\[dwsbDWSB./]|\[[^\]\s]{1,40}\][+*?{]|\.[*+]))(?:[^\s/\\]|\\.){2,200}/[gimsuy]{0,5}(?!\w)"
+    r"|(?<![^\s\u0590-\uffff(\"'“«])(?![A-Za-z]:\\)(?=[!-~]{0,200}(?:\\[dwsbDWSB](?![A-Za-z]{2})|\\b\w{1,30}\\b|\(\?[:=!<Pi]|\[\^?[^\]\s]{1,40}\](?:[+*?]|\{\d)"
+    r"|\.[*+](?:[\\$?)]|\w)|\\\.|\)[+*]\??(?![\w*])|\^\[))[!-~]{3,300}(?<![.,;:!?])",
+    "formula_run": rf"\\(?:[dt]?frac|sqrt|sum|int|prod|lim|binom|vec|hat|bar|overline|mathbb|mathbf|mathcal|mathrm|operatorname|left|right|log|sin|cos)"
+    rf"(?:\[[^\]\n]{{0,30}}\])?(?:[_^]?\{{(?:[^{{}}\n]|\{{(?:[^{{}}\n]|\{{[^{{}}\n]{{0,60}}\}}){{0,100}}\}}){{0,200}}\}}|[_^]\w){{0,4}}(?:[ ]?[a-z](?![A-Za-z]))?"
+    rf"|\\(?:begin|end)\{{[A-Za-z]{{1,20}}\*?\}}|\\(?:{_LATEX})\*?(?![A-Za-z])(?:\{{[^{{}}\s]{{1,60}}\}})?"
+    rf"|[∫∑∏√∂∇](?:[_^](?:\w|\{{[^{{}}\n]{{1,30}}\}}))*\s?(?:[\w^()+*/-]{{1,20}})(?:\sd[a-z]\b)?"
+    rf"|(?<![\w])[OΘΩ]\((?=[^()\n]*[nNkmVE])[^()\n]{{1,30}}(?:\([^()\n]{{1,10}}\))?\)"
+    rf"|(?<![A-Za-z0-9_])[A-Za-z]_(?:\d{{1,2}}|[a-z])(?:, [A-Za-z]_(?:\d{{1,2}}|[a-z])|, \.\.\.){{1,8}}(?!\w)"
+    rf"|{_EQUATION}"
+    rf"|(?<![A-Za-z0-9_^\\])(?:\d{{0,4}}[A-Za-z]|\d{{1,6}}|\))\^(?:\{{[^{{}}\n]{{1,60}}\}}|-?\w{{1,3}}|\([^()\n]{{1,30}}\))(?!\w)",
+    "path": rf"(?<![\w\\])[A-Za-z]:\\(?:[\w .()-]{{1,60}}\\){{0,12}}[\w.()-]{{1,80}}|(?<![\w\\])\\\\[\w.-]{{1,60}}(?:\\[\w$.-]{{1,60}}){{1,10}}"
+    rf"|(?<![\w/.~])(?:~|\.{{1,2}})/[\w.@+*-]{{1,80}}(?:/[\w.@+*-]{{1,80}}){{0,15}}/?"
+    rf"|(?<![\w/.:<>])/(?:{_ROOTS})(?![\w-])(?:/[\w.@+*-]{{1,80}}){{0,15}}/?|(?<![\w/.:<>])/[a-z][\w.@+-]{{1,60}}(?:/[\w.@+{{}}:-]{{2,60}}){{1,15}}/?"
+    rf"|(?<![\w/.])(?:{_FOLDERS})/(?:[\w.@+*-]{{1,80}}/?){{0,12}}(?<![.,])"
+    rf"|(?<![\w/.@-])(?:[\w@-]{{1,60}}/){{1,10}}[\w.-]{{1,60}}\.(?:{_SUFFIXES})(?!\w)"
+    rf"|(?<![\w/@.-])(?![A-Z][a-z]+\.js\b)(?:[\w-]{{1,60}}\.){{1,4}}(?:{_SUFFIXES})(?![\w(])(?!\.\w)"
+    r"|(?<![\w/@.-])(?:[a-z_]{3,40}\.[ch]|\.(?:gitignore|env|bashrc|zshrc|htaccess|dockerignore|npmrc|vimrc))(?![\w])|(?<!\w)(?:Dockerfile|Makefile)(?!\w)",
+    "command": rf"(?<![\w./$@-])(?!(?:{WORDS})[ ]+[^-./~$*](?!\S*://))(?:sudo[ ]+)?(?:{COMMANDS})(?:[ ]+(?:run|exec|compose|get|install|build)(?:[ ]+[a-z]+)?(?=[ ]+-))?"
+    rf"(?=[ ]+(?:-{{1,2}}[A-Za-z]|[~.]{{0,2}}/[\w.*]|~(?=\s)|\$[A-Z{{]|\.(?=[ ])|[|]|\+x|(?!\d)\S+[/=:@]\S+|(?!\d)\S+\.\w))"
+    rf"{_COMMAND_PART}{{1,20}}(?:[ ]+(?:bash|sh|build|python3?|nginx|ubuntu|make|[a-z]+(?=[ ]+[|&])))*"
+    rf"|(?<![\w./$@-])(?:{_SUBCOMMANDS}){_COMMAND_PART}{{0,20}}"
+    r"|(?<![\w.-])ps[ ]+aux(?:[ ]*\|[ ]*grep[ ]+[\w.-]+)?|(?<![\w.-])sudo[ ]+(?:apt(?:-get)?|yum|dnf|pacman|systemctl|service)[ ]+[a-z-]+(?:[ ]+[\w.-]+(?=[ ]*(?:$|\n|&&)))?"
+    r"|(?<![\w./-])--(?:[a-z]{2,20}(?:-[a-z0-9]{1,20})+|[a-z]{2,20}=[^\s,;]{1,60}|(?:help|version|verbose|force|all|quiet|recursive|debug|global))(?![\w-])",
+    "call": r"(?<![\w.$])(?:for|while|if)\s?\((?:[^()\n]|\([^()\n]*\)){1,200}(?:;|[=!<>]=|[<>]\s?\d|\+\+)(?:[^()\n]|\([^()\n]*\)){0,200}\)(?:\s*\{[^{}\n]{0,300}\})?"
+    r"|(?<![\w.$@])(?:new[ ])?(?:[A-Za-z_$][\w$]{0,60}(?:\.|->|::)){0,8}[A-Za-z_$][\w$]{0,60}\(\)(?:\.\w{1,40}(?:\([^()\n]{0,80}\))?){0,8};?"
+    r"|(?<![\w.$@])(?:[a-zA-Z_$][\w$]{1,60}(?:\.|->|::)){1,8}[A-Za-z_$][\w$]{0,60}\((?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,100}\)){1,200}\)(?:\.\w{1,40}(?:\([^()\n]{0,80}\))?){0,8};?"
+    r"|(?<![\w.$@])(?:[a-z]\w*_\w+|[a-z]+[A-Z]\w+|print|printf|len|range|malloc|calloc|sizeof|console|alert|require|println|echo|input)"
+    r"\((?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,100}\)){1,200}\);?"
+    r"|(?<![\w.$@])=[A-Z]{2,12}\([^\n()]{0,100}(?:\([^\n()]{0,60}\)[^\n()]{0,60}){0,4}\)",
+    "statement": r"#include\s*[<\"][\w./]+[>\"]|(?<!\w)import [\w.]+ as \w+|(?<!\w)from (?:[\w.]*[._][\w.]*|(?:numpy|pandas|torch|os|sys|re|typing|collections|datetime|sklearn|math|random|json)) import \w+(?:, \w+)*"
+    r"|(?<!\w)lambda(?: \w+(?:, ?\w+)*)?: [\w.()\[\]]+(?: [-+*/%<>=!]{1,2} [\w.()\[\]]+)*|(?<!\w)(?:int|void) \w+\([\w ,*&\[\]]*\)"
+    r"|(?<!\w)(?:const|let|var|int|float|double|char|String|auto|val) [A-Za-z_$][\w$]*(?:\[\w*\])? ?= ?[^\s;][^;\n]{0,100};"
+    r"|(?<!\w)return [\w.\[\]()]+(?: [-+*/%<>=!&|]{1,2} [\w.\[\]()]+)*;|(?<![\w.])[A-Za-z_][\w.]*\[[\w+ -]{1,20}\](?:\[[\w+ -]{1,20}\])*(?: ?[-+*/]?= ?[\w.]+(?:\[[\w+ -]{1,20}\])*)?(?!\w)"
+    r"|(?<![\w.])[A-Za-z_][\w.\[\]]* ?(?:===?|!==?) ?(?:[A-Za-z_\d][\w.\[\]]*|\"[^\"\n]*\"|'[^'\n]*')(?: ?(?:&&|\|\|) ?[A-Za-z_][\w.\[\]]* ?(?:[=!]==?|[<>]=?) ?[\w.\"']+)*"
+    r"|(?<![\w.])[A-Za-z_]\w* [-+*/]= [\w.]+|(?<![\w.])[A-Za-z_]\w*(?:->|::)[A-Za-z_]\w*(?:(?:->|::|\.)\w+)*(?:<[\w:, *]{1,40}>)?"
+    r"|(?<![\w.])(?:List|Map|Set|Vec|Option|Result|Array|HashMap|ArrayList|Dict|Optional|Promise|vector|unique_ptr|shared_ptr)<[\w:, *<>\[\]]{1,60}>"
+    r"|(?<![\w.])[A-Za-z]\w*(?:\+\+|--)(?=[;)])",
+    "name": r"(?<![\w\\])(?:[A-Z]\w{1,40}\\){1,6}[A-Z]\w{1,40}(?!\w)|"
+    r"(?<![\w@/.*-])(?!\w*_(?:in|innen|r|n|rin|rinnen)(?!\w))_{0,2}[a-zA-Z][a-zA-Z0-9]{0,40}(?:_[a-zA-Z0-9]{1,40}){1,8}_{0,2}(?![\w*])|(?<!\w)__[a-z]{2,20}__(?!\w)"
+    r"|(?<![\w@.-])(?:get|set|is|has|on|to|add|remove|create|delete|update|find|load|save|handle|use|make|fetch|parse|render|init|"
+    r"my|num|max|min|read|write|send|check|calc|calculate|compute|print|show|build|run|start|stop|open|close|convert|user|file|inner|data)[A-Z][a-z]\w{1,40}(?!\w)"
+    r"|(?<![\w@.])(?:self|this|np|pd|plt|tf|torch|os|sys|math|json|re|random|datetime|df|req|res|response|request|document|window|process|module|console|System|std|cv2|nn|sklearn|django|flask|requests|numpy|pandas|collections)"
+    r"(?:\.[A-Za-z_]\w{0,40}){1,6}(?!\w)",
 }
 
-_PROTECTED = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()))
+_OUTER = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _BLOCKS.items()))
+_INNER = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()), re.ASCII)
+_SCANNED = re.compile(
+    r"(?P<json>[\[{](?:\s*[\[{]){0,3}\s*(?:[\"'][^\n]|[A-Za-z_$][\w$]{0,60}\s*:\s))|(?P<sql>" + SQL_BEGIN + ")",
+    re.ASCII,
+)
+MARKED = frozenset(
+    ["code_block", "code", "formula", "image", "link_begin", "link_end", "mail", "url", "tag", "table", "placeholder"]
+)
+"""Kinds that are found in a translation as they are in its source; of others it only counts that they stand there."""
 _URL_IN_LINK = re.compile(r"\]\(([^()\s]+)")
 _TAG_NAME = re.compile(r"</?[A-Za-z][\w:-]*")
 
@@ -41,14 +162,56 @@ class Span:
 def split_protected(text: str) -> Iterator[Span]:
     """Yield the parts of a text in order, prose and protected; together they are the text."""
     end = 0
-    for match in _PROTECTED.finditer(text):
+    for match in _OUTER.finditer(text):
+        yield from _split_unfenced(text[end : match.start()])
+        yield Span(match[0], "code_block")
+        end = match.end()
+    yield from _split_unfenced(text[end:])
+
+
+def _split_unfenced(text: str) -> Iterator[Span]:
+    end = 0
+    for begin, stop in _join([*find_code_lines(text), *_scan(text)]):
+        yield from _split_prose(text, end, begin)
+        yield Span(text[begin:stop], "lines")
+        end = stop
+    yield from _split_prose(text, end, len(text))
+
+
+def _split_prose(text: str, begin: int, stop: int) -> Iterator[Span]:
+    """Yield the parts of a stretch of text outside of blocks."""
+    end = begin
+    for match in _INNER.finditer(text, begin, stop):
+        kind = next(kind for kind in _KINDS if match[kind] is not None)
+        if kind == "formula_run" and not any(map(str.isalpha, match[0])):
+            continue  # a sum in numbers alone, which are held against each other anyway
         if match.start() > end:
             yield Span(text[end : match.start()])
-        kind = next(kind for kind in _KINDS if match[kind] is not None)
         yield Span(match[0], kind)
         end = match.end()
-    if end < len(text):
-        yield Span(text[end:])
+    if end < stop:
+        yield Span(text[end:stop])
+
+
+def _scan(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where JSON and SQL begin and end."""
+    at = 0
+    while (match := _SCANNED.search(text, at)) is not None:
+        end = (find_json_end if match["json"] else find_sql_end)(text, match.start())
+        if end is not None:
+            yield match.start(), end
+        at = max(match.start() + 1, end or 0)
+
+
+def _join(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return spans in order, those that overlap as one."""
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if joined and begin < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return joined
 
 
 def name_protected(span: Span) -> str | None:
@@ -63,6 +226,8 @@ def name_protected(span: Span) -> str | None:
         case "image" | "link_end":
             found = _URL_IN_LINK.search(span.text)
             return found[1] if found else span.text
+        case "table":
+            return f"{len(re.findall('-+', span.text))} columns"
         case "tag":
             # Attributes such as alt texts may be translated; a tag of one word is itself, as <NAME> is.
             name = _TAG_NAME.match(span.text)

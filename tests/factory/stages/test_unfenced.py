@@ -1,0 +1,127 @@
+"""Code, data, formulas, paths and the like that no fence marks: kept in translation or missed, and no prose for code.
+
+``texts/`` holds what the tests are made of: ``inline.txt`` (kind|span), ``blocks.txt`` (several lines each), ``frames.txt``
+(language|sentence with a place for a span|sentence before a block|sentence after it) and ``prose.txt`` (one text a
+line, with its escapes).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from factory.stages.fidelity import find_loss
+from factory.stages.markup import split_protected
+from factory.stages.segments import fill_skeleton, make_skeleton
+
+TEXTS = Path(__file__).parent / "texts"
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A text with the spans that must survive, and the pieces of prose that must be translated."""
+
+    name: str
+    language: str
+    text: str
+    spans: tuple[str, ...]
+    prose: tuple[str, ...]
+
+
+def read_lines(name: str) -> list[str]:
+    return (TEXTS / name).read_text(encoding="utf-8").splitlines()
+
+
+def make_mixed() -> list[Mixed]:
+    frames = [line.split("|") for line in read_lines("frames.txt")]
+    mixed = []
+    for at, line in enumerate(read_lines("inline.txt")):
+        kind, span = line.split("|", 1)
+        for language, frame, _, outro in (frames[at % 2], frames[2 + at % (len(frames) - 2)]):
+            before, after = frame.split("{}")
+            text = f"{before}{span}{after} {outro}"
+            mixed.append(Mixed(f"{kind} {span}", language, text, (span,), (before.strip(), outro)))
+    for at, block in enumerate(read_blocks()):
+        name, body = block
+        for number, (language, _, intro, outro) in enumerate((frames[at % 2], frames[2 + at % (len(frames) - 2)])):
+            gap = "\n\n" if number else "\n"
+            text = f"{intro}{gap}{body}\n\n{outro}"
+            spans = tuple(part.strip() for part in body.split("\n") if re.search(r"\w", part))
+            mixed.append(Mixed(name, language, text, spans, (intro, outro)))
+    return mixed
+
+
+def read_blocks() -> Iterator[tuple[str, str]]:
+    for part in (TEXTS / "blocks.txt").read_text(encoding="utf-8").split("=== ")[1:]:
+        name, _, body = part.partition("\n")
+        yield name, body.rstrip("\n")
+
+
+MIXED = make_mixed()
+PROSE = [line.encode("latin-1", "backslashreplace").decode("unicode_escape") for line in read_lines("prose.txt")]
+
+
+def mangle(text: str) -> str:
+    """Write every letter and digit as another one, as a translator does with what it should leave alone."""
+    return "".join("ж" if char.isalnum() else char for char in text)
+
+
+def find_lost_by_sentences(mixed: Mixed) -> list[str]:
+    skeleton = make_skeleton(mixed.text, mixed.language, "vi" if mixed.language != "vi" else "en")
+    segments = [mangle(part.text) for part in skeleton if part.is_segment]
+    translation = " ".join(fill_skeleton(skeleton, segments).split())
+    return [span for span in mixed.spans if " ".join(span.split()) not in translation]
+
+
+def find_missed(mixed: Mixed) -> list[str]:
+    """Return the spans whose loss is not seen in the translation of a whole text."""
+    begin, missed = 0, []
+    for span in mixed.spans:
+        begin = mixed.text.index(span, begin)
+        end = begin + len(span)
+        # Numbers are held against each other anyway: letters alone are changed.
+        changed = "".join("ж" if char.isalpha() else char for char in span)
+        if changed != span and find_loss(mixed.text, mixed.text[:begin] + changed + mixed.text[end:]) is None:
+            missed.append(span)
+    return missed
+
+
+def test_there_are_enough_texts() -> None:
+    assert len({mixed.text for mixed in MIXED}) >= 200
+    assert len({mixed.language for mixed in MIXED}) >= 18
+    assert len(set(PROSE)) >= 200
+
+
+def test_spans_survive_a_translator_by_sentences() -> None:
+    lost = [(mixed.name, span) for mixed in MIXED for span in find_lost_by_sentences(mixed)]
+    num_spans = sum(len(mixed.spans) for mixed in MIXED)
+    assert 1 - len(lost) / num_spans >= 0.95, lost
+
+
+def test_their_loss_in_a_whole_text_is_seen() -> None:
+    missed = [(mixed.name, span) for mixed in MIXED for span in find_missed(mixed)]
+    num_spans = sum(len(mixed.spans) for mixed in MIXED)
+    assert 1 - len(missed) / num_spans >= 0.95, missed
+
+
+def list_frozen(text: str) -> list[str]:
+    return [span.text for span in split_protected(text) if span.kind]
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_no_prose_is_frozen(text: str) -> None:
+    assert [span for span in list_frozen(text) if any(map(str.isalpha, span))] == []
+
+
+def test_the_prose_around_is_translated() -> None:
+    frozen = [
+        (mixed.name, span)
+        for mixed in MIXED
+        for span in list_frozen(mixed.text)
+        if any(word in span for prose in mixed.prose for word in prose.split() if len(word) > 2)
+    ]
+    assert frozen == []
+    kept = {mixed.text: "".join(span.text for span in split_protected(mixed.text) if not span.kind) for mixed in MIXED}
+    assert [mixed.name for mixed in MIXED if not all(prose in kept[mixed.text] for prose in mixed.prose)] == []
