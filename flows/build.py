@@ -8,9 +8,10 @@ from functools import partial
 
 import polars as pl
 
-from flows.execution import STAGES, BuildSummary, check_stage, execute_build, stages_of
+from flows.execution import BuildSummary, check_stage, execute_build, stages_of
 from flows.policy import train_policy
 from flows.together import Watcher, run_side_by_side
+from schemas.names import STAGES
 from schemas.recipe import Recipe
 
 

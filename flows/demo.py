@@ -12,7 +12,6 @@ from rich.panel import Panel
 
 from factory.microworld.truth import quality
 from flows.build import build
-from flows.execution import STAGES
 from flows.pages.page import write_report
 from flows.policy import PolicySummary
 from flows.report import make_table
@@ -20,6 +19,7 @@ from flows.reporter import watch
 from flows.together import Watcher
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
+from schemas.names import STAGES
 from schemas.recipe import Recipe
 from schemas.recipe_file import load_recipe
 from warehouse.build_views import use_build

@@ -204,11 +204,13 @@ def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
     if num_seen:
         run.board.say(f"  warning: {num_seen:,} of {chosen.height:,} prompts are training prompts of this warehouse")
     members = chosen.select(pl.lit(evaluation_id).alias("config_id"), "prompt_id").unique()
-    with Frames("build_prompts") as frames:  # in place of those of a build that has grown since
-        frames.add(members)
-        replace_rows(lake, {"build_prompts": Derived(f"config_id = {to_literal(evaluation_id)}", frames.select)})
     others = {lane.settings_id: lane for lane in (evaluation.judge, evaluation.reward) if lane is not None}
-    lake.append("build_models", make_model_rows(evaluation_id, (*evaluation.models, *others.values())))
+    with Frames("build_prompts") as prompts, Frames("build_models") as models:
+        prompts.add(members)
+        models.add(make_model_rows(evaluation_id, (*evaluation.models, *others.values())))
+        own = f"config_id = {to_literal(evaluation_id)}"
+        # In place of those of a build that has grown since, and of what the models were called.
+        replace_rows(lake, {"build_prompts": Derived(own, prompts.select), "build_models": Derived(own, models.select)})
     use_build(lake, evaluation_id)
     judge = settings.judge
     use_games(

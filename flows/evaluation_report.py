@@ -1,6 +1,7 @@
 """The winrate command: settings from a file, an evaluation, its tables on the terminal and its figures as JSON."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,8 @@ def find_settings(file: Path | None, recipe: Recipe | None, a: str | None, b: st
     if recipe is None or a is None or b is None:
         raise FactoryError("name two models and --recipe, whose held-out prompts they answer, or --settings FILE")
     build_id = resolve_build(recipe).config_id
-    names = [Path(model).name if Path(model).name != "model" else Path(model).parent.name for model in (a, b)]
-    return make_evaluation(
-        recipe, build_id, f"{names[0]}-vs-{names[1]}", (names[0], _find_model(a)), (names[1], _find_model(b))
-    )
+    (name_a, model_a), (name_b, model_b) = ((_name(model), model) for model in map(_find_model, (a, b)))
+    return make_evaluation(recipe, build_id, f"{name_a}-vs-{name_b}", (name_a, model_a), (name_b, model_b))
 
 
 def print_result(result: EvaluationResult) -> None:
@@ -111,6 +110,13 @@ def describe(result: EvaluationResult) -> dict[str, Any]:
 
 def _replace(contestant: Contestant, model: str | None) -> Contestant:
     return contestant if model is None else contestant.model_copy(update={"model": _find_model(model)})
+
+
+def _name(model: str) -> str:
+    """Return what a model is called in tables and in the name of a file: the last name of its folder or hub id."""
+    path = Path(model)
+    name = path.parent.name if path.name == "model" else path.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
 
 
 def _find_model(name: str) -> str:

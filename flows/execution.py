@@ -19,15 +19,13 @@ from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, c
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
 from schemas.errors import FactoryError
+from schemas.names import STAGES
 from schemas.recipe import Recipe
 from schemas.tables import Builds
 from warehouse.lake import Lake
 
 if TYPE_CHECKING:
     from flows.policy import PolicySummary
-
-STAGES = ("read", "translate", "sample", "score", "route", "pair", "export")
-"""The stages of a build, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from schemas.curation import Export, Routing
 from schemas.errors import NothingToExportError
 from schemas.ids import content_id
 from schemas.models import Model, Teacher
+from schemas.names import BASE
 from schemas.policy import OnPolicy, Step
 from schemas.recipe import Recipe
 from schemas.section import identify
@@ -84,7 +85,7 @@ def train_policy(
     policy_id = identify_policy(recipe, source)
     run = PolicyRun(recipe, policy, policy_id, source, quiet, together, open_engine, slots)
     run.say(f"policy {recipe.name} ({policy_id[:8]}) · {', '.join(step.name for step in policy.steps)}")
-    kept = Stand("base", policy.base, base, {})
+    kept = Stand(BASE, policy.base, base, {})
     stands = [kept]
     for step in policy.steps:
         if step.on_policy:
@@ -97,7 +98,7 @@ def train_policy(
         if step.name == until:
             break
     with Lake.open(recipe.warehouse) as lake:
-        stands[0] = find_stand(lake, policy_id, "base") or stands[0]
+        stands[0] = find_stand(lake, policy_id, BASE) or stands[0]
     run.say(f"  kept: {kept.step} · {kept.model}")
     return PolicySummary(policy_id, tuple(stands), kept)
 
@@ -128,7 +129,7 @@ def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int, limit: int 
     for number in range(step.on_policy.rounds):
         betas = step.on_policy.betas
         train = step.train.model_copy(update={"beta": betas[number]}) if betas else step.train
-        name = f"{step.name}_{number + 1}"
+        name = step.round_name(number + 1)
         recipe = make_round_recipe(run, name, number + 1, step.on_policy, latest)
         round_step = step.model_copy(update={"name": name, "train": train})
         find_source, best = partial(_build_round, run, recipe, limit), _find_best(start, done)

@@ -24,13 +24,11 @@ from flows.slots import SlotPool
 from flows.training import train_and_record
 from flows.watch import find_hacking
 from schemas.models import Model
+from schemas.names import ALL, BASE
 from schemas.policy import Policy, Step
 from schemas.recipe import Recipe
 from schemas.section import identify
 from warehouse.lake import Lake
-
-ALL = "all"
-"""The cluster of a step that has none: all languages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +145,6 @@ def _evaluate(run: PolicyRun, step: str, model: str) -> EvaluationResult:
     """Let the policy and the base answer the build's held-out prompts, and judge them."""
     recipe = run.recipe
     settings = make_evaluation(
-        recipe, run.build.config_id, f"{recipe.name}.{step}", (step, model), ("base", run.policy.base)
+        recipe, run.build.config_id, f"{recipe.name}.{step}", (step, model), (BASE, run.policy.base)
     )
     return evaluate(settings, recipe.warehouse, quiet=run.quiet, open_engine=run.open_engine)

@@ -1,6 +1,6 @@
 """What becomes of answers: gates, rewards, routing, preference pairs and the export."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -73,6 +73,8 @@ class PairStrategy(Section):
             raise ValueError("strategy = 'strong_vs_weak' and the teachers 'strong' and 'weak' go together")
         if self.strategy == "sql" and not self.name:
             raise ValueError("a pair strategy of your own needs a 'name'")
+        if self.name != self.strategy and self.name in get_args(type(self).model_fields["strategy"].annotation):
+            raise ValueError(f"'name' = {self.name!r} is another strategy than {self.strategy!r}; name it otherwise")
         return self
 
     @property

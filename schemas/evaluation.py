@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 from schemas.models import RewardModel, Sampling, Teacher
 from schemas.prompts import PromptSource
-from schemas.section import EXECUTION, PLACE, Section
+from schemas.section import EXECUTION, PLACE, Section, identify
 from schemas.settings import RunSettings
 
 Scale = Literal["aya", "arena"]
@@ -103,4 +103,9 @@ class EvaluationSettings(Section):
             raise ValueError(f"both models are named {self.a.name!r}; names must differ")
         if self.a.samples != self.b.samples:
             raise ValueError("both models give as many answers to a prompt: 'samples' must be equal")
+        judge, reward = self.judge.reward, self.reward
+        if judge and reward and judge.name == reward.name and identify(judge) != identify(reward):
+            raise ValueError(
+                f"'judge.reward' and 'reward' are two models, both named {judge.name!r}; names must differ"
+            )
         return self

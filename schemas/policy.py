@@ -10,6 +10,7 @@ from schemas.evaluation import Judge
 from schemas.languages import LANGUAGES
 from schemas.merging import MergeSettings, Weight
 from schemas.models import ModelRun, ReasoningTags, Sampling
+from schemas.names import ALL, BASE, STAGES, check_folder_name, fold_name, refuse_reference
 from schemas.prompts import PromptSource
 from schemas.section import EXECUTION, LATER, ModelName, Section, check_languages
 from schemas.training import TrainSettings
@@ -90,6 +91,16 @@ class OnPolicy(Section):
             raise ValueError("a beta is greater than 0")
         return self
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        named = [("source", source.name) for source in self.prompts] + [("strategy", pair.label) for pair in self.pairs]
+        for what, name in named:
+            if named.count((what, name)) > 1:
+                raise ValueError(f"the {what} {name!r} is named twice; names must differ")
+        if any(pair.strategy == "strong_vs_weak" for pair in self.pairs):
+            raise ValueError("strong_vs_weak pairs two teachers, and in a round the policy alone answers")
+        return self
+
 
 class Step(Section):
     """``[[policy.steps]]``: train a model per cluster from the policy so far, merge them; that is the policy now.
@@ -98,7 +109,7 @@ class Step(Section):
     and ``merge`` stand in for the policy's own; ``clusters = {}`` trains one model on all languages.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100)
     train: StepTraining
     pairs: tuple[str, ...] = ()
     on_policy: OnPolicy | None = None
@@ -112,6 +123,14 @@ class Step(Section):
         if self.on_policy and self.pairs:
             raise ValueError("pairs of an on-policy step are those of 'on_policy.pairs'; leave 'pairs' out")
         return self
+
+    def round_name(self, number: int) -> str:
+        """Return what the policy of a round is called; rounds count from 1."""
+        return f"{self.name}_{number}"
+
+    def round_names(self) -> list[str]:
+        """Return what the policies of all rounds are called; none where the step has no rounds."""
+        return [self.round_name(number) for number in range(1, self.on_policy.rounds + 1)] if self.on_policy else []
 
 
 class HeldOut(Section):
@@ -183,18 +202,23 @@ class Policy(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [step.name for step in self.steps]
-        repeated = sorted({name for name in names if names.count(name) > 1 or name == "base"})
-        if repeated:
-            raise ValueError(f"steps need names of their own, other than 'base': {', '.join(map(repr, repeated))}")
-        for clusters in (self.clusters, *(step.clusters or {} for step in self.steps)):
-            for name, languages in clusters.items():
-                unknown = [code for code in languages if code not in LANGUAGES]
-                if unknown or not languages:
-                    raise ValueError(f"cluster {name!r} has languages {list(languages)}; allowed are known codes")
-        for step in self.steps:
+        taken = {BASE: "the model that the policy begins with"} | dict.fromkeys(STAGES, "a stage of the build")
+        taken |= {name: f"a round of the step {step.name!r}" for step in self.steps for name in step.round_names()}
+        for at, step in enumerate(self.steps):
+            if whose := taken.get(step.name):
+                refuse_reference(
+                    f"{step.name!r} is the name of {whose}; name the step otherwise", "policy", "steps", at, "name"
+                )
+            taken[step.name] = "another step"
+        _check_clusters(self.clusters, "policy", "clusters")
+        for at, step in enumerate(self.steps):
+            _check_clusters(step.clusters or {}, "policy", "steps", at, "clusters")
             self._check_merge(step)
         return self
+
+    def stand_names(self) -> list[str]:
+        """Return what the policies are called that the steps and rounds make, in order."""
+        return [name for step in self.steps for name in step.round_names() or [step.name]]
 
     def _check_merge(self, step: Step) -> None:
         clusters, merge = self.clusters_of(step), self.merge_of(step)
@@ -210,6 +234,24 @@ class Policy(Section):
     def merge_of(self, step: Step) -> StepMerge:
         """Return how a step's models become one."""
         return step.merge or self.merge
+
+
+def _check_clusters(clusters: Mapping[str, tuple[str, ...]], *location: str | int) -> None:
+    """Refuse clusters whose models would lie in one folder, or in none, or that have no known languages."""
+    taken = {ALL: "the name for all languages, of a step that has no clusters"}
+    for name, languages in clusters.items():
+        try:
+            check_folder_name(name)
+        except ValueError as error:
+            refuse_reference(f"cluster {error}", *location, name)
+        if whose := taken.get(fold_name(name)):
+            refuse_reference(f"cluster {name!r} is {whose}; name it otherwise", *location, name)
+        taken[fold_name(name)] = f"cluster {name!r} for a disk that does not tell upper case from lower case"
+        unknown = [code for code in languages if code not in LANGUAGES]
+        if unknown or not languages:
+            refuse_reference(
+                f"cluster {name!r} has languages {list(languages)}; allowed are known codes", *location, name
+            )
 
 
 def _has_table(step: object, name: str) -> bool:

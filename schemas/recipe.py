@@ -7,15 +7,15 @@ lie under the working directory.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from schemas.curation import Export, Gates, PairStrategy, Rewards, Routing
 from schemas.languages import CORE_LANGUAGES
 from schemas.merging import MergeSettings
 from schemas.models import RewardModel, Teacher, Translation
+from schemas.names import BASE, fold_name, refuse_reference
 from schemas.policy import Policy
 from schemas.prompts import PromptGates, PromptSource
 from schemas.section import EXECUTION, Section, check_languages, identify
@@ -63,14 +63,14 @@ class Recipe(Section):
         teachers = [teacher.name for teacher in self.teachers]
         for location, name in self._named_teachers():
             if name not in teachers:
-                _refuse_reference(f"unknown teacher {name!r}; the pool has {', '.join(teachers)}", *location)
+                refuse_reference(f"unknown teacher {name!r}; the pool has {', '.join(teachers)}", *location)
         return self
 
     @staticmethod
     def _refuse_repeated(section: str, what: str, names: list[str]) -> None:
         for at, name in enumerate(names):
             if name in names[:at]:
-                _refuse_reference(f"{what} {name!r} is named twice; names must differ", section, at, "name")
+                refuse_reference(f"{what} {name!r} is named twice; names must differ", section, at, "name")
 
     def _named_teachers(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Yield every teacher's name that the recipe refers to, after the place where it does."""
@@ -88,27 +88,31 @@ class Recipe(Section):
         if self.policy is None:
             return self
         policy, labels = self.policy, [pair.label for pair in self.pairs]
+        self._refuse_teachers_of_the_policy(policy)
         for at, step in enumerate(policy.steps):
             for code in {code for languages in policy.clusters_of(step).values() for code in languages}:
                 if code not in self.languages:
-                    _refuse_reference(f"language {code!r} of a cluster is none of the recipe's", "policy", "steps", at)
+                    refuse_reference(f"language {code!r} of a cluster is none of the recipe's", "policy", "steps", at)
             for label in step.pairs:
                 if label not in labels:
                     allowed = ", ".join(labels)
-                    _refuse_reference(
+                    refuse_reference(
                         f"unknown pair strategy {label!r}; the recipe has {allowed}", "policy", "steps", at, "pairs"
                     )
             exported = self.export.preference if step.train.is_preference else self.export.sft
             if not exported and step.on_policy is None:
                 part = "preference" if step.train.is_preference else "sft"
-                _refuse_reference(f"the step trains on {part} rows, and export.{part} is false", "policy", "steps", at)
+                refuse_reference(f"the step trains on {part} rows, and export.{part} is false", "policy", "steps", at)
         return self
+
+    def _refuse_teachers_of_the_policy(self, policy: Policy) -> None:
+        """Refuse a teacher whose answers would stand in the tables under the name of a policy."""
+        policies = {fold_name(name): f"a step or round of the policy, {name!r}" for name in policy.stand_names()}
+        policies[BASE] = "the model that the policy begins with"
+        for at, teacher in enumerate(self.teachers):
+            if whose := policies.get(fold_name(teacher.name)):
+                refuse_reference(f"{teacher.name!r} is {whose}; call the teacher otherwise", "teachers", at, "name")
 
     def identity(self) -> dict[str, Any]:
         """Return what makes this build this build, for people to read: everything but execution, and but the policy."""
         return identify(self.model_copy(update={"policy": None}), without={EXECUTION})
-
-
-def _refuse_reference(message: str, *location: str | int) -> NoReturn:
-    """Refuse a name at a place that is not the section being checked."""
-    raise PydanticCustomError("reference", "{message}", {"message": message, "location": location})

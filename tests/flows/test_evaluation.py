@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -284,6 +286,38 @@ def test_a_reward_model_judges(played):
     again = Engines()
     assert rows_of(evaluate(tied, played.warehouse, quiet=True, open_engine=again))["ja"]["tie_rate"] == 1
     assert again.asked == {}
+
+
+def test_more_samples_are_more_games_of_which_all_are_judged(settings, warehouse):
+    """Under the id of fewer samples, answers beyond them were none of the evaluation's, and no reward model saw them."""
+    reward = {"name": "reward", "model": str(Path(settings.a.model).parent / "reward")}
+    judged = with_judge(change(settings, languages=["en", "he"]), llm=None, reward=reward)
+    once = evaluate(judged, warehouse, quiet=True, open_engine=Engines())
+    both = {side: getattr(judged, side).model_dump() | {"samples": 2} for side in ("a", "b")}
+    engines = Engines()
+    twice = evaluate(change(judged, **both), warehouse, quiet=True, open_engine=engines)
+    assert engines.asked == {"long": 12, "short": 12, "reward": 24}  # the second samples alone
+    row = rows_of(twice)["he"]
+    assert (row["num_games"], row["num_unjudged"]) == (12, 0)
+    assert twice.evaluation.evaluation_id != once.evaluation.evaluation_id
+    again = evaluate(judged, warehouse, quiet=True, open_engine=engines)
+    assert (again.num_sent, rows_of(again)["he"]["num_games"]) == (0, 6)
+
+
+def test_whatever_changes_the_figures_gives_them_another_name(settings, warehouse, tmp_path, monkeypatch):
+    """The files of figures lie side by side; what a model is called and where it lies makes no other evaluation."""
+    monkeypatch.chdir(tmp_path)
+    ask = partial(evaluate, open_engine=Engines(prefer_long))
+    monkeypatch.setattr(evaluation_report, "evaluate", ask)
+    settings = change(settings, languages=["en"])
+    changes = [{}, {"judge": settings.judge.model_dump() | {"swap": "random"}}]
+    for number, changed in enumerate(changes, start=1):
+        evaluation_report.run_winrate(change(settings, **changed), warehouse=warehouse, quiet=True)
+        assert len(list((tmp_path / "evaluations").glob("small-*.json"))) == number
+    shutil.copytree(settings.b.model, tmp_path / "elsewhere")
+    moved = change(settings, b=settings.b.model_dump() | {"name": "other", "model": str(tmp_path / "elsewhere")})
+    evaluation_report.run_winrate(moved, warehouse=warehouse, quiet=True)
+    assert len(list((tmp_path / "evaluations").glob("small-*.json"))) == len(changes)
 
 
 def test_a_limit_takes_the_same_prompts_every_time(played):
