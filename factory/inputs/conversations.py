@@ -38,29 +38,11 @@ _KEYS = {
 """The keys of a turn, and what each stands for."""
 
 _BOOKKEEPING = frozenset(
-    [
-        "id",
-        "message_id",
-        "parent_id",
-        "openai_id",
-        "index",
-        "turn",
-        "turn_identifier",
-        "timestamp",
-        "created_at",
-        "create_time",
-        "language",
-        "lang",
-        "model",
-        "redacted",
-        "toxic",
-        "hashed_ip",
-        "country",
-        "state",
-        "header",
-        "temperature",
-        "top_p",
-    ]
+    (
+        "id message_id parent_id openai_id index turn turn_identifier timestamp created created_at create_time language "
+        "lang model redacted toxic hashed_ip country state header temperature top_p usage token_counter finish_reason "
+        "system_fingerprint"
+    ).split()
 )
 """Keys of a turn that say when, where and by whom it was written, and not what it says."""
 

@@ -44,6 +44,16 @@ _FORMS: dict[Task, tuple[tuple[dict[str, str], ...], ...]] = {
 """The columns that rows may have, by the part that each holds; those of the first group that fit come before others."""
 
 _CONTENT = ("messages", "prompt", "completion", "chosen", "rejected")
+_GIVEN: dict[Task, tuple[set[str], ...]] = {
+    "prompts": ({"messages"}, {"prompt"}),
+    "sft": ({"messages"}, {"prompt", "completion"}),
+    "preference": ({"prompt", *_SIDES}, {"messages", *_SIDES}, {*_SIDES}),
+}
+"""The parts that settings may name together."""
+
+_WHAT: dict[Task, str] = {"prompts": "a source of prompts", "sft": "SFT", "preference": "preference training"}
+
+_SYSTEM = ("system", "system_prompt")
 _TOOLS = ("tools", "functions")
 _UNUSABLE = ("image", "images", "video", "videos", "audio", "audios", "chat_template_kwargs")
 """Columns that change what a conversation is and that nothing here can make use of."""
@@ -93,12 +103,17 @@ def find_layout(
     Raises:
         InputError: the columns are none of the known, or may be meant in several ways.
     """
-    is_given = any(part in given for part in _CONTENT)
+    content = {part for part in _CONTENT if part in given}
+    is_given = bool(content)
+    if is_given and content not in _GIVEN[task]:
+        allowed = " or ".join(" + ".join(part for part in _CONTENT if part in parts) for parts in _GIVEN[task])
+        named = " + ".join(part for part in _CONTENT if part in content)
+        raise InputError(f"'columns' names {named} for {where}; {_WHAT[task]} needs {allowed}")
     parts = dict(given) if is_given else {**_detect(names, task, where), **given}
     if parts.get("prompt") == "instruction":
         parts = {**{part: part for part in ("input", "history") if part in names}, **parts}
-    if not is_given and "system" in names:
-        parts.setdefault("system", "system")
+    if not is_given and (system := next((name for name in _SYSTEM if name in names), None)):
+        parts.setdefault("system", system)
     usual = [("prompt", "completion"), ("prompt", "chosen", "rejected")]
     is_usual = tuple(column for part, column in parts.items() if part in _CONTENT) in usual
     return Layout(parts, is_text=is_usual if form is None else form == "text")
@@ -114,9 +129,8 @@ def _detect(names: Sequence[str], task: Task, where: str) -> dict[str, str]:
         if found:
             return found[0]
     allowed = " or ".join(dict.fromkeys(" + ".join(form.values()) for forms in _FORMS[task] for form in forms))
-    what = {"prompts": "a source of prompts", "sft": "SFT", "preference": "preference training"}[task]
     raise InputError(
-        f"{where} has the columns {', '.join(names) or 'none'}; {what} needs {allowed}, or 'columns' that say which are meant"
+        f"{where} has the columns {', '.join(names) or 'none'}; {_WHAT[task]} needs {allowed}, or 'columns' that say which are meant"
     )
 
 
@@ -236,7 +250,9 @@ def _part(context: Messages, answers: list[Messages], columns: Sequence[str]) ->
     if all(len(answer) == 1 and answer[0]["role"] == "assistant" for answer in answers):
         if not context:
             named = " and ".join(map(repr, columns))
-            raise RowError(f"without a column 'prompt', {named} must be whole conversations")
+            raise RowError(
+                f"without a column 'prompt', {named} must be whole conversations; 'columns' may name the prompt's"
+            )
         return context, answers
     shared = 0
     while all(shared < len(answer) - 1 and answer[shared] == answers[0][shared] for answer in answers):

@@ -185,6 +185,53 @@ def test_columns_that_may_be_meant_in_two_ways_are_refused_with_the_key_that_dec
     assert prompts_of(path, {"prompt": "prompt"})[0]["messages"] == [{"role": "user", "content": "?"}]
 
 
+@pytest.mark.parametrize(
+    ("objective", "columns", "said"),
+    [
+        (
+            "sft",
+            {"prompt": "q", "chosen": "a"},
+            r"'columns' names prompt \+ chosen for .*; SFT needs messages or prompt \+ comp",
+        ),
+        ("sft", {"completion": "a"}, "needs messages or prompt"),
+        (
+            "dpo",
+            {"prompt": "q", "completion": "a"},
+            r"preference training needs prompt \+ chosen \+ rejected or messages",
+        ),
+        ("sft", {"prompt": "q", "completion": "b"}, r"has no column 'b'; there are q, a"),
+    ],
+)
+def test_columns_that_do_not_make_a_row_are_refused(tmp_path: Path, objective: str, columns: Any, said: str) -> None:
+    path = write(tmp_path / "a.jsonl", [{"q": ASK, "a": ANSWER}])
+    with pytest.raises(InputError, match=said):
+        train_on(path, objective, columns=columns)
+
+
+def test_pairs_of_another_prompt_column_are_chats(tmp_path: Path) -> None:
+    row = {"system_prompt": "Sois bref.", "question": ASK, "chosen": ANSWER, "rejected": WORSE}
+    path = write(tmp_path / "a.jsonl", [row])
+    (found,) = train_on(path, "dpo")
+    assert isinstance(found, Rejected)
+    assert "'columns' may name the prompt's" in found.detail
+    named = {"prompt": "question", "system": "system_prompt", "chosen": "chosen", "rejected": "rejected"}
+    (found,) = train_on(path, "dpo", columns=named)
+    assert isinstance(found, TextRow), found
+    assert (found.prompt, found.answers) == ([SYSTEM, USER], (BETTER[1:], BAD[1:]))
+
+
+def test_bookkeeping_of_a_turn_is_no_part_of_what_it_says(tmp_path: Path) -> None:
+    extra = {
+        "turn_identifier": 7,
+        "language": "Japanese",
+        "toxic": False,
+        "usage": {"total_tokens": 3},
+        "header": {"a": "b"},
+    }
+    path = write(tmp_path / "a.jsonl", [{"conversation": [USER | extra, ASSISTANT | extra]}])
+    assert whole(train_on(path)[0]) == BETTER
+
+
 CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": {"city": "القاهرة", "n": 2}}}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 WITH_TOOLS = [
