@@ -37,13 +37,11 @@ _KEYS = {
 }
 """The keys of a turn, and what each stands for."""
 
-_BOOKKEEPING = frozenset(
-    (
-        "id message_id parent_id openai_id index turn turn_identifier timestamp created created_at create_time language "
-        "lang model redacted toxic hashed_ip country state header temperature top_p usage token_counter finish_reason "
-        "system_fingerprint"
-    ).split()
-)
+_BOOKKEEPING = frozenset((
+    "id", "message_id", "parent_id", "openai_id", "index", "turn", "turn_identifier", "timestamp", "created",
+    "created_at", "create_time", "language", "lang", "model", "redacted", "toxic", "hashed_ip", "country", "state",
+    "header", "temperature", "top_p", "usage", "token_counter", "finish_reason", "system_fingerprint",
+))  # fmt: skip
 """Keys of a turn that say when, where and by whom it was written, and not what it says."""
 
 _ONLY_OF = {"tool_calls": "assistant", "reasoning_content": "assistant", "tool_call_id": "tool"}
