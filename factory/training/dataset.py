@@ -15,7 +15,7 @@ from torch import Tensor
 
 from factory.training.examples import Example
 from factory.training.identity import write_text
-from factory.training.rows import Rejected, has_eval_split, read_rows
+from factory.training.rows import Rejected, has_eval_split, read_export_id, read_rows
 from factory.training.templating import Templater
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
@@ -102,7 +102,7 @@ def load_datasets(settings: TrainSettings, tokenizer: Any, eos_ids: Iterable[int
     templater = Templater(tokenizer, settings, eos_ids)
     train = make_dataset(templater.examples(read_rows(settings, settings.data, settings.split)), settings.data)
     if settings.eval_data is not None:
-        split = "eval" if (Path(settings.eval_data) / "manifest.json").is_file() else settings.split
+        split = "eval" if read_export_id(settings.eval_data) is not None else settings.split
         rows = read_rows(settings, settings.eval_data, split)
         return train, make_dataset(templater.examples(rows), settings.eval_data)
     if not has_eval_split(settings):

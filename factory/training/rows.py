@@ -69,8 +69,7 @@ def read_rows(
         InputError: there is no such data, it lacks the columns, or none of its rows is of what was asked for, unless
             it ``may_be_empty``.
     """
-    manifest = Path(data) / "manifest.json"
-    if manifest.is_file():
+    if read_export_id(data) is not None:
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
         data = _find_shards(Path(data), config, split)
     wanted = _Wanted(settings)
@@ -84,7 +83,7 @@ def read_rows(
 
 def _open(settings: TrainSettings, data: str, split: str) -> tuple[Layout, Iterator[RawRow]]:
     """Return which columns hold what, and the rows."""
-    if _is_files(settings, data):
+    if _is_files(settings, data, split):
         if split != "train" and data == settings.data:
             raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
         layout, others = _find_columns(settings, read_file_columns(data), data)
@@ -96,12 +95,12 @@ def _open(settings: TrainSettings, data: str, split: str) -> tuple[Layout, Itera
     return layout, read_dataset_rows(data, layout.needed, optional, config=config, split=split, revision=None)
 
 
-def _is_files(settings: TrainSettings, data: str) -> bool:
+def _is_files(settings: TrainSettings, data: str, split: str) -> bool:
     """Whether data are files to be read here: by name, by a glob, or a folder of the shards of one table."""
     folder = Path(data)
     if not folder.is_dir():
         return find_kind(folder) is not None or glob.has_magic(data)
-    if is_saved_dataset(folder) or settings.dataset_config is not None:
+    if is_saved_dataset(folder) or settings.dataset_config is not None or split != "train":
         return False
     try:
         return bool(find_files(data))
@@ -189,14 +188,17 @@ def name_language(name: object) -> str:
 
 
 def read_export_id(data: str) -> str | None:
-    """Return the id of an export of this project; None for other data."""
-    manifest = Path(data) / "manifest.json"
-    return json.loads(manifest.read_bytes())["export_id"] if manifest.is_file() else None
+    """Return the id of an export of this project; None for other data, though they may have a manifest of their own."""
+    try:
+        found = json.loads((Path(data) / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found.get("export_id") if isinstance(found, dict) else None
 
 
 def has_eval_split(settings: TrainSettings) -> bool:
     """Whether the training data is an export with an eval split that is not empty."""
-    if not (Path(settings.data) / "manifest.json").is_file():
+    if read_export_id(settings.data) is None:
         return False
     config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
     return any((Path(settings.data) / config).glob("eval-*"))

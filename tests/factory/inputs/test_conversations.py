@@ -371,6 +371,13 @@ def test_a_folder_of_compressed_shards_is_training_data(tmp_path: Path) -> None:
     assert [row["row"] for row in prompts_of(tmp_path / "set")] == ["0.jsonl.gz:1", "1.JSONL.GZ:1"]
 
 
+def test_a_manifest_of_another_program_makes_no_export(tmp_path: Path) -> None:
+    write(tmp_path / "0.jsonl", [{"messages": BETTER}])
+    for manifest in ('{"files": 1}', "[]", "{"):
+        (tmp_path / "manifest.json").write_text(manifest)
+        assert [whole(row) for row in train_on(tmp_path)] == [BETTER]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 def test_training_data_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.jsonl"
