@@ -86,9 +86,10 @@ def _read_questions(recipe: ArenaRecipe) -> pl.DataFrame:
         row = read.get(raw.row)
         if row is None or raw.value is None:
             continue
-        if row["source_row"] in ids:
-            raise InputError(f"{raw.where}: the id {row['source_row']!r} is there twice; ids must differ")
-        ids.add(row["source_row"])
+        question_id = row["source_row"] or row["row"]
+        if question_id in ids:
+            raise InputError(f"{raw.where}: the id {question_id!r} is there twice; ids must differ")
+        ids.add(question_id)
         try:
             labels = {name: find_value(raw.value, column) for name, column in columns.items()}
         except LookupError as error:
@@ -96,7 +97,7 @@ def _read_questions(recipe: ArenaRecipe) -> pl.DataFrame:
         named = {name: None if value is None else str(value) for name, value in labels.items()}
         # Of two equal prompts the first one counts; the other is rejected as a duplicate.
         root_id = make_prompt_id(row["language"], row["messages"])
-        questions.setdefault(root_id, {"root_id": root_id, "question_id": row["source_row"], **named})
+        questions.setdefault(root_id, {"root_id": root_id, "question_id": question_id, **named})
     names = ("root_id", "question_id", *columns)
     return pl.DataFrame(list(questions.values()), schema=dict.fromkeys(names, pl.String))
 

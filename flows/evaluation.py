@@ -26,6 +26,7 @@ from flows.identity import Lane, identify_asked, make_model_rows, reward_lane, t
 from flows.lanes import LaneJob, OpenEngine, check_stop, hold_run, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
+from flows.source_rows import check_listed, derive_source_rows, is_recorded, list_while_read
 from flows.stages import detector, land_recorded, sampling_job, scoring_job, signature
 from schemas.errors import InputError, RecipeError
 from schemas.evaluation import EvaluationSettings, Judge
@@ -124,7 +125,7 @@ def evaluate(
         )
         with hold_run(lake, f"evaluation {evaluation.evaluation_id}", settings.run, stop):
             num_prompts = _choose_prompts(run, build_id)
-            num_sent = _answer(run) + _judge(run) + _score(run)
+            num_sent = _answer(run, build_id) + _judge(run) + _score(run)
             return _summarize(run, num_prompts, num_sent)
 
 
@@ -195,6 +196,8 @@ def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
         found = _read_prompts(run)
     else:
         use_build(lake, build_id)
+        if any(map(is_recorded, evaluation.models)):
+            check_listed(lake, build_id)
         found = lake.query("SELECT prompt_id, root_id, language, split FROM kept_prompts WHERE split = 'eval'")
     wanted = found.filter(pl.col("language").is_in(settings.languages)).sort("root_id", "prompt_id")
     chosen = wanted if settings.limit is None else wanted.group_by("language").head(settings.limit)
@@ -232,30 +235,29 @@ def _read_prompts(run: EvaluationRun) -> pl.DataFrame:
     source = evaluation.settings.prompts.model_copy(update={"eval_percent": 100.0})
     seen = SeenPrompts(OPEN_GATES)
     ids = []
-    for raw in read_source(source):
-        landed = build_prompts(
-            raw,
-            source=source,
-            gates=OPEN_GATES,
-            config_id=evaluation.evaluation_id,
-            seen=seen,
-            detect=detector().detect,
-        )
-        run.lake.append("prompts", landed.rows)
-        run.lake.append("rejections", landed.rejections)
-        ids.extend(landed.rows["prompt_id"].to_list())
+    has_recorded = any(map(is_recorded, evaluation.models))
+    own_id = evaluation.evaluation_id
+    with Frames("source_rows") as listed:
+        for raw in list_while_read(read_source(source), source, own_id, listed, to_the_end=has_recorded):
+            landed = build_prompts(
+                raw, source=source, gates=OPEN_GATES, config_id=own_id, seen=seen, detect=detector().detect
+            )
+            run.lake.append("prompts", landed.rows)
+            run.lake.append("rejections", landed.rejections)
+            ids.extend(landed.rows["prompt_id"].to_list())
+        replace_rows(run.lake, {"source_rows": derive_source_rows(own_id, listed)})
     return run.lake.query(
         "SELECT prompt_id, root_id, language, split FROM prompts WHERE list_contains(?, prompt_id)", [ids]
     )
 
 
-def _answer(run: EvaluationRun) -> int:
+def _answer(run: EvaluationRun, build_id: str | None) -> int:
     """Let both models answer what they have not; return how many requests were sent."""
     num_sent = 0
     for lane in run.evaluation.models:
         check_stop(run.stop)
-        if isinstance(lane.model, Teacher) and lane.model.recorded is not None:
-            land_recorded(run.lake, run.board, lane, run.evaluation.evaluation_id)
+        if is_recorded(lane):
+            land_recorded(run.lake, run.board, lane, run.evaluation.evaluation_id, rows_of=build_id)
         else:
             num_sent += run_lane(run, sampling_job(lane))
     return num_sent

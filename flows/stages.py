@@ -1,6 +1,7 @@
 """The stages of a build: each joins a pure function of the factory with a query of the warehouse, and commits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,9 @@ import polars as pl
 from factory.engines.langid import LanguageDetector
 from factory.stages import rows
 from factory.stages.files import Stamp, stamp_files
+from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts
+from factory.stages.recorded import Tally
 from factory.stages.recorded import read_recorded as read_recorded_rows
 from factory.stages.sampling import Sampler
 from factory.stages.scoring import Scorer
@@ -19,11 +22,12 @@ from factory.stages.translation import Translator
 from flows.identity import Lane, check_limit, teacher_lane
 from flows.lanes import LaneJob, Run
 from flows.progress import Board
+from flows.source_rows import derive_source_rows, is_recorded, list_while_read
 from schemas.errors import InputError
-from schemas.models import Teacher, Translation
+from schemas.models import Recorded, Teacher, Translation
 from schemas.prompts import PromptSource
 from schemas.section import identify
-from warehouse import curate, pending
+from warehouse import curate, pending, source_rows
 from warehouse.audits import run_audits
 from warehouse.build_views import count_each_stage, count_slices, use_build
 from warehouse.export import export_build
@@ -70,31 +74,52 @@ def _stamp_sources(sources: Sequence[PromptSource]) -> list[Stamp]:
     return [stamp for source in sources if source.path is not None for stamp in stamp_files(source.path)]
 
 
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where the rows of a build's sources go: its prompts, the list of all of them, and what was dropped."""
+
+    members: Frames
+    listed: Frames
+    rejections: Frames
+
+
 def _read_sources(run: Run) -> int:
+    num_new = 0
     seen = SeenPrompts(run.build.recipe.prompt_gates)
     # In any order: no two of them are near-duplicates of each other.
     known = "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"
     for frame in run.lake.stream(known, batch_rows=1000, joined_as_written=True, slices=count_slices(run.lake)):
         seen.remember(frame)
-    with Frames("build_prompts") as members, Frames("rejections") as rejections:
-        num_new = sum(_read_source(run, source, seen, members, rejections) for source in run.build.recipe.prompts)
-        if run.limit is not None:
-            run.lake.insert_select("rejections", rejections.select)
-            return num_new
-        # All has been read: what was said of rows that have changed since is said no more.
-        own = (
-            f"config_id = {to_literal(run.build.config_id)} AND settings_id = '' AND "
-            "(stage = 'read' OR stage = 'prompt_gate' AND row_id NOT IN (SELECT prompt_id FROM prompts))"
-        )
-        replace_rows(run.lake, {"rejections": Derived(own, rejections.select)})
-        _report_gone(run, members)
+    with Frames("build_prompts") as members, Frames("source_rows") as listed, Frames("rejections") as rejections:
+        for source in run.build.recipe.prompts:
+            source = source.limited_to(run.limit)
+            num_new += _read_source(run, source, seen, Sinks(members, listed, rejections))
+        _replace_derived(run, listed, rejections)
+        if run.limit is None:
+            _report_gone(run, members)
     return num_new
 
 
-def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Frames, rejections: Frames) -> int:
+def _replace_derived(run: Run, listed: Frames, rejections: Frames) -> None:
+    """Bring what is said of the sources' rows up to what was read of them."""
     config_id = run.build.config_id
-    source = source.limited_to(run.limit)
+    rows = derive_source_rows(config_id, listed)
+    if run.limit is not None:
+        run.lake.insert_select("rejections", rejections.select)
+        replace_rows(run.lake, {"source_rows": rows})
+        return
+    # All has been read: what was said of rows that have changed since is said no more.
+    own = (
+        f"config_id = {to_literal(config_id)} AND settings_id = '' AND "
+        "(stage = 'read' OR stage = 'prompt_gate' AND row_id NOT IN (SELECT prompt_id FROM prompts))"
+    )
+    replace_rows(run.lake, {"rejections": Derived(own, rejections.select), "source_rows": rows})
+
+
+def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, sinks: Sinks) -> int:
+    config_id = run.build.config_id
     num_read = num_new = num_rejected = 0
+    frames = list_while_read(read_source(source), source, config_id, sinks.listed, to_the_end=bool(recorded_lanes(run)))
     landed = (
         build_prompts(
             raw,
@@ -104,57 +129,19 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, members: Fra
             seen=seen,
             detect=detector().detect,
         )
-        for raw in read_source(source)
+        for raw in frames
     )
     for part in rows.gather(landed):
         run.check_stop()
         run.lake.append("prompts", part.rows)
-        _follow_moved(run, part.rows)
         own = part.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
         num_new += run.lake.append("build_prompts", own)
-        members.add(own)
-        rejections.add(part.rejections)
+        sinks.members.add(own)
+        sinks.rejections.add(part.rejections)
         num_read += part.rows.height + part.rejections.height
         num_rejected += part.rejections.height
     run.board.say(f"  read · {source.name}: {num_read:,} rows, {num_new:,} new prompts, {num_rejected:,} rejected")
     return num_new
-
-
-def _follow_moved(run: Run, prompts: pl.DataFrame) -> None:
-    """Where recorded answers go by the row: have prompts that the warehouse knows as other rows be those of now.
-
-    Raises:
-        InputError: recorded answers were joined by the other rows already.
-    """
-    lanes = [lane for lane in recorded_lanes(run) if _joins_by_row(lane)]
-    if not lanes:
-        return
-    known = run.lake.query(
-        "SELECT prompt_id, source AS old_source, source_row AS old_row "
-        "FROM prompts JOIN (SELECT unnest(?) AS prompt_id) USING (prompt_id)",
-        [prompts["prompt_id"].to_list()],
-    )
-    moved = prompts.join(known, on="prompt_id").filter(
-        (pl.col("source") != pl.col("old_source")) | pl.col("source_row").ne_missing(pl.col("old_row"))
-    )
-    if moved.is_empty():
-        return
-    has_joined = "SELECT 1 FROM completions WHERE list_contains(?, settings_id) LIMIT 1"
-    if run.lake.query(has_joined, [[lane.settings_id for lane in lanes]]).height:
-        source, row, old_source, old_row = moved.select("source", "source_row", "old_source", "old_row").row(0)
-        raise InputError(
-            f"the prompt of row {row!r} of source {source!r} was row {old_row!r} of {old_source!r} when recorded answers "
-            "were joined to it, so they may be another prompt's: join them by prompt_text, or use another warehouse"
-        )
-    with Frames("prompts") as frames:
-        frames.add(moved.drop("old_source", "old_row"))
-        own = f"prompt_id IN (SELECT prompt_id FROM ({frames.select}))"
-        replace_rows(run.lake, {"prompts": Derived(own, frames.select)})
-
-
-def _joins_by_row(lane: Lane) -> bool:
-    assert isinstance(lane.model, Teacher)
-    return lane.model.recorded is not None and lane.model.recorded.join == "source_row"
 
 
 def _report_gone(run: Run, members: Frames) -> None:
@@ -245,7 +232,7 @@ def scoring_job(lane: Lane) -> LaneJob:
 
 def recorded_lanes(run: Run) -> list[Lane]:
     """Return the teachers whose completions a team already has."""
-    return [lane for lane in run.build.teachers if isinstance(lane.model, Teacher) and lane.model.recorded]
+    return [lane for lane in run.build.teachers if is_recorded(lane)]
 
 
 def read_recorded(run: Run, lane: Lane) -> int:
@@ -253,38 +240,60 @@ def read_recorded(run: Run, lane: Lane) -> int:
     return land_recorded(run.lake, run.board, lane, run.build.config_id)
 
 
-def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str) -> int:
+def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str, *, rows_of: str | None = None) -> int:
     """Let a lane's recorded completions answer the kept prompts of the build in use; return how many are new.
 
+    They are joined by the rows that the sources of ``rows_of`` have; none given, of ``config_id`` itself.
+
     Raises:
-        InputError: the file is missing or cannot be read, or is no longer the one that the lane is named by.
+        InputError: the file is missing or cannot be read, or is no longer the one that the lane is named by; or it was
+            joined by other rows before.
     """
     assert isinstance(lane.model, Teacher)
     assert lane.model.recorded is not None
     path = lane.model.recorded.path
     stamps = stamp_files(path)
     _refuse_change(path, teacher_lane(lane.model, lane.languages).fingerprint != lane.fingerprint)
-    columns = "prompt_id, language, source, source_row, parent_id, messages"
-    prompts = lake.stream(f"SELECT {columns} FROM kept_prompts", joined_as_written=True, slices=count_slices(lake))
-    num_new = num_rejected = 0
-    with Frames("rejections") as rejections:
+    with Frames("completions") as completions, Frames("rejections") as rejections:
+        tally = Tally()
         for landed in read_recorded_rows(
-            lane.model.recorded,
-            prompts,
+            _index_prompts(lake, lane.model.recorded, rows_of or config_id),
             signature(lane),
             detect=detector().detect,
             config_id=config_id,
             reasoning=lane.model.reasoning,
         ):
             _refuse_change(path, stamp_files(path) != stamps)
-            num_new += lake.append("completions", landed.rows)
+            completions.add(landed.rows)
             rejections.add(landed.rejections)
-            num_rejected += landed.rejections.height
+            tally.count(landed)
         _refuse_change(path, stamp_files(path) != stamps)
+        _refuse_rejoined(lake, lane, completions)
+        num_new = sum(lake.append("completions", frame) for frame in lake.stream(completions.select, batch_rows=2000))
         own = f"config_id = {to_literal(config_id)} AND stage = 'read' AND settings_id = {to_literal(lane.settings_id)}"
         replace_rows(lake, {"rejections": Derived(own, rejections.select)})
-    board.say(f"  read · {lane.name}: {num_new:,} new completions, {num_rejected:,} rejected")
+    board.say(f"  read · {lane.name}: {num_new:,} new completions, {tally.num_rejected:,} rejected")
+    if tally.is_poor:
+        board.say(f"  warning: {lane.name}: {tally.describe()}")
     return num_new
+
+
+def _index_prompts(lake: Lake, recorded: Recorded, config_id: str) -> PromptIndex:
+    """Index what recorded answers may name: the rows of the sources of ``config_id``, the prompts of the build in use."""
+    named = lake.stream(source_rows.named_rows(config_id), joined_as_written=True)
+    scope = lake.stream(source_rows.prompts_in_scope(), joined_as_written=True, slices=count_slices(lake))
+    return PromptIndex(recorded, named, scope)
+
+
+def _refuse_rejoined(lake: Lake, lane: Lane, completions: Frames) -> None:
+    """Refuse answers of which the build has some already that were joined otherwise: these may be another prompt's."""
+    found = lake.query(source_rows.rejoined(lane.settings_id, completions.select))
+    if found.height:
+        raise InputError(
+            f"{found.height:,} answers of {lane.name!r} were joined by other rows than the sources have now (the first to "
+            f"prompt {found['prompt_id'][0]}), so they may be another prompt's: give the teacher another name to have all "
+            "answers joined anew"
+        )
 
 
 def _refuse_change(path: str, is_changed: bool) -> None:

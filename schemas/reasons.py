@@ -37,6 +37,7 @@ class Reason(StrEnum):
     ENGINE_DIED = "engine_died"
     # recorded pools
     NO_SUCH_PROMPT = "no_such_prompt"
+    AMBIGUOUS_KEY = "ambiguous_key"
     # pairing
     TIE = "tie"
     MARGIN_TOO_SMALL = "margin_too_small"

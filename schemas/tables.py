@@ -20,6 +20,7 @@ def _one_of(*values: str, primary_key: bool = False) -> dy.String:
 class Prompts(dy.Schema):
     """Conversations to be answered: read from a source, or translated from a parent.
 
+    ``source_row`` is the id of the row that it was first read from, or the row's place where the source has no id column.
     ``script_share`` is the share of the letters that are in the language's script, null where there are too few, and in
     rows that are older than the column.
     """
@@ -115,6 +116,26 @@ class BuildPrompts(dy.Schema):
 
     config_id = dy.String(primary_key=True)
     prompt_id = dy.String(primary_key=True)
+
+
+class SourceRows(dy.Schema):
+    """Every row of a build's sources, kept or not: what recorded answers may name. ``row`` is its place in the source.
+
+    ``key`` is the row's id, as the JSON list of its columns' values as text; of a source without an id column it is the
+    place, as JSON text; null where the id is null. ``prompt_id`` stands for the row's prompt, ``text_id`` for the text of
+    a single turn; null where there is none. Rows that are not ``is_read`` lie beyond a limit. A row that has gone from
+    its source stays as long as its prompt is in the build.
+    """
+
+    config_id = dy.String(primary_key=True)
+    row_id = dy.String(primary_key=True)
+    source = dy.String()
+    row = dy.String()
+    key = dy.String(nullable=True)
+    language = dy.String(nullable=True)
+    prompt_id = dy.String(nullable=True)
+    text_id = dy.String(nullable=True)
+    is_read = dy.Bool()
 
 
 class Reads(dy.Schema):
@@ -271,6 +292,7 @@ TABLES: dict[str, type[dy.Schema]] = {
     "verdicts": Verdicts,
     "rejections": Rejections,
     "build_prompts": BuildPrompts,
+    "source_rows": SourceRows,
     "reads": Reads,
     "build_models": BuildModels,
     "selections": Selections,

@@ -16,6 +16,12 @@ MIGRATIONS: tuple[Migration, ...] = (
         'ALTER TABLE "prompts" ADD COLUMN "script_share" DOUBLE',
         'ALTER TABLE "completions" ADD COLUMN "script_share" DOUBLE',
     ),
+    (
+        'CREATE TABLE "source_rows" ("config_id" VARCHAR NOT NULL, "row_id" VARCHAR NOT NULL, "source" VARCHAR NOT NULL, '
+        '"row" VARCHAR NOT NULL, "key" VARCHAR, "language" VARCHAR, "prompt_id" VARCHAR, "text_id" VARCHAR, '
+        '"is_read" BOOLEAN NOT NULL)',
+        'DELETE FROM "reads"',  # so that every build lists the rows of its sources when it is run again
+    ),
 )
 """Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""
 

@@ -97,6 +97,25 @@ def make_prompt_id(language: str, messages: Sequence[Message]) -> str:
     return content_id("prompt", [language, [{"role": turn["role"], "content": turn["content"]} for turn in messages]])
 
 
+def make_text_id(text: str) -> str:
+    """Return the id of the text of a single turn; white space at its ends does not count."""
+    return content_id("text", text.strip())
+
+
+def list_rows(raw: pl.DataFrame, source: PromptSource, config_id: str, *, is_read: bool = True) -> pl.DataFrame:
+    """Return a row of ``source_rows`` for each row of ``sources.RAW_ROWS``, whatever becomes of it, in their order."""
+    rows = []
+    for row in raw.to_dicts():
+        messages = row["messages"] or []
+        turns = [message["content"] for message in messages if message["role"] != "system"]
+        prompt_id = make_prompt_id(row["language"], messages) if messages else None
+        row |= {"config_id": config_id, "source": source.name, "prompt_id": prompt_id, "is_read": is_read}
+        row["row_id"] = content_id("row", [source.name, row["row"], prompt_id])
+        row["text_id"] = make_text_id(turns[0]) if len(turns) == 1 else None
+        rows.append(row)
+    return make_frame("source_rows", rows)
+
+
 def _complete(row: Row, source: PromptSource) -> Row:
     row |= {"source": source.name, "detected_language": None, "language_score": None, "script_share": None}
     if row["reason"] is None and row["messages"]:
@@ -163,7 +182,7 @@ def _partition(rows: Sequence[Row], source: PromptSource, config_id: str) -> Lan
             make_rejection(
                 content_id("source_row", [source.name, row["row"]]),
                 "prompt_gate" if reason in PROMPT_GATE_REASONS else "read",
-                Failure(reason, f"row {row['source_row']}: {row['detail']}"),
+                Failure(reason, f"row {row['source_row'] or row['row']}: {row['detail']}"),
                 config_id=config_id,
                 language=row["language"] if row["language"] in LANGUAGES else None,
             )

@@ -1,9 +1,9 @@
 """Recorded completions: answers that a team already has, joined to the prompts that they answer."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
-
-import polars as pl
 
 from factory.engines.base import Failure
 from factory.engines.text import split_reasoning
@@ -14,8 +14,8 @@ from factory.inputs.text import find_fault_within
 from factory.stages.files import RawRow, read_file_rows, refuse_absent
 from factory.stages.language_names import find_language
 from factory.stages.measures import measure, measure_languages
+from factory.stages.prompt_index import PromptIndex
 from factory.stages.rows import Detect, Landed, Lane, Row, make_frame, make_rejection
-from factory.stages.scratch import open_scratch
 from factory.stages.sources import read_id, refuse_hopeless
 from schemas.ids import content_id
 from schemas.models import Recorded
@@ -25,60 +25,43 @@ from schemas.section import list_columns
 STAGE = "read"
 
 
-class PromptIndex:
-    """The prompts of a build by what recorded rows name them by, and how many answers each has got; on disk."""
+@dataclass(slots=True)
+class Tally:
+    """How many rows of a recorded file could be joined, and why the others could not."""
 
-    def __init__(self, recorded: Recorded, prompts: Iterable[pl.DataFrame]) -> None:
-        """Index prompts with the columns prompt_id, language, source, source_row, parent_id and messages."""
-        self._recorded = recorded
-        self._index = open_scratch(
-            "CREATE TABLE prompts (key TEXT, prompt_id TEXT, language TEXT, is_source INTEGER, "
-            "PRIMARY KEY (key, prompt_id)) WITHOUT ROWID",
-            "CREATE TABLE answers (prompt_id TEXT PRIMARY KEY, num INTEGER) WITHOUT ROWID",
+    num_joined: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def count(self, landed: Landed) -> None:
+        """Add rows that ``read_recorded`` has yielded."""
+        self.num_joined += landed.rows.height
+        for reason, detail in landed.rejections.select("reason", "detail").iter_rows():
+            self.reasons[reason] += 1
+            self.examples.setdefault(reason, detail)
+
+    @property
+    def num_rejected(self) -> int:
+        """How many rows could not be joined."""
+        return self.reasons.total()
+
+    @property
+    def is_poor(self) -> bool:
+        """Whether fewer than a tenth of the rows could be joined, which is most often a wrong mapping."""
+        return 9 * self.num_joined < self.num_rejected
+
+    def describe(self) -> str:
+        """Say in one line how many rows could be joined, and the most frequent reason why the others could not."""
+        ((reason, number),) = self.reasons.most_common(1)
+        num_rows = self.num_joined + self.num_rejected
+        return (
+            f"only {self.num_joined:,} of {num_rows:,} recorded answers could be joined to a prompt; {number:,} are "
+            f"{reason}, such as {self.examples[reason]}"
         )
-        for frame in prompts:
-            self._index.executemany("INSERT INTO prompts VALUES (?, ?, ?, ?)", self._make_entries(frame))
-
-    def find(self, key: str, language: str | None) -> tuple[str, str] | Failure:
-        """Return the id and language of the one prompt that a key, and a language if given, name.
-
-        Without a language a source prompt is meant, not its translations, which carry its row id too.
-        """
-        matches: list[tuple[str, str]] = self._index.execute(
-            "SELECT prompt_id, language FROM prompts WHERE key = ? AND iif(?2 IS NULL, is_source, language = ?2)",
-            [_text_key(key) if self._recorded.join == "prompt_text" else key, language],
-        ).fetchall()
-        if len(matches) == 1:
-            return matches[0]
-        named = f"{self._recorded.join} {key[:80]!r}" + (f" in {language}" if language else "")
-        if not matches:
-            return Failure(Reason.NO_SUCH_PROMPT, f"no prompt in scope has the {named}")
-        return Failure(Reason.NO_SUCH_PROMPT, f"{len(matches)} prompts in scope have the {named}; it must name one")
-
-    def count_answer(self, prompt_id: str) -> int:
-        """Return how many answers a prompt had before this one."""
-        sql = "INSERT INTO answers VALUES (?, 1) ON CONFLICT DO UPDATE SET num = num + 1 RETURNING num - 1"
-        return int(self._index.execute(sql, [prompt_id]).fetchall()[0][0])
-
-    def _make_entries(self, frame: pl.DataFrame) -> Iterator[tuple[str, str, str, bool]]:
-        for row in frame.iter_rows(named=True):
-            key = self._make_key(row)
-            if key is not None:
-                yield key, row["prompt_id"], row["language"], row["parent_id"] is None
-
-    def _make_key(self, row: Row) -> str | None:
-        if self._recorded.source not in {None, row["source"]}:
-            return None
-        if self._recorded.join == "source_row":
-            source_row: str | None = row["source_row"]
-            return source_row
-        turns = [message["content"] for message in row["messages"] if message["role"] != "system"]
-        return _text_key(turns[0]) if len(turns) == 1 else None
 
 
 def read_recorded(
-    recorded: Recorded,
-    prompts: Iterable[pl.DataFrame],
+    index: PromptIndex,
     lane: Lane,
     *,
     detect: Detect | None,
@@ -88,17 +71,16 @@ def read_recorded(
 ) -> Iterator[Landed]:
     """Yield recorded rows as completions (origin "recorded") and rejections; every row is in one of the two.
 
-    ``prompts`` are those in scope. Several answers to a prompt are its samples 0, 1, ... in the order of the file, and
-    their ids follow from ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the
-    text of a single-turn prompt, white space at its ends aside. ``reasoning`` are the tags around the thinking that
-    stands before an answer.
+    Several answers to a prompt are its samples 0, 1, ... in the order of the file, and their ids follow from
+    ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the text of a single-turn
+    prompt, white space at its ends aside. ``reasoning`` are the tags around the thinking that stands before an answer.
 
     Raises:
         InputError: the file is missing or cannot be read, lacks a column, or none of its rows has the right shape.
     """
-    index = PromptIndex(recorded, prompts)
+    recorded = index.recorded
     rows = refuse_hopeless(
-        (_read_row(raw, recorded, index) for raw in open_recorded(recorded)),
+        (_read_row(raw, index) for raw in open_recorded(recorded)),
         recorded.path,
     )
     while batch := list(islice(rows, batch_rows)):
@@ -127,12 +109,12 @@ def open_recorded(recorded: Recorded) -> Iterator[RawRow]:
     yield from read_file_rows(recorded.path, needed, others)
 
 
-def _read_row(raw: RawRow, recorded: Recorded, index: PromptIndex) -> Row:
+def _read_row(raw: RawRow, index: PromptIndex) -> Row:
     row: Row = {"row": raw.row, "reason": None, "detail": None, "language": None}
     found = raw.fault
     if raw.value is not None:
         try:
-            found = _join(raw.value, recorded, index, row)
+            found = _join(raw.value, index, row)
         except LookupError as error:
             found = Failure(Reason.INVALID_ROW, str(error.args[0]))
         except RowError as error:
@@ -142,10 +124,10 @@ def _read_row(raw: RawRow, recorded: Recorded, index: PromptIndex) -> Row:
     return row
 
 
-def _join(value: Row, recorded: Recorded, index: PromptIndex, row: Row) -> Failure | None:
-    columns = recorded.columns
+def _join(value: Row, index: PromptIndex, row: Row) -> Failure | None:
+    columns = index.recorded.columns
     answer = read_answer(value, columns.text, columns.messages)
-    key = _read_key(value, recorded, answer)
+    key = _read_key(value, index.recorded, answer)
     named = find_optional(value, columns.language)
     language = find_language(str(named or ""))
     if key is None:
@@ -163,15 +145,15 @@ def _join(value: Row, recorded: Recorded, index: PromptIndex, row: Row) -> Failu
     return None
 
 
-def _read_key(value: Row, recorded: Recorded, answer: Answer) -> str | None:
+def _read_key(value: Row, recorded: Recorded, answer: Answer) -> list[str] | None:
     """Return what names the prompt: a row's id, or the text that is asked; of several parts those that there are."""
     key = recorded.columns.key
     if key is None:
-        return answer.asked
+        return [answer.asked] if answer.asked else None
     if recorded.join == "source_row" or isinstance(key, str):
         return read_id(value, key)
-    parts = [read_id(value, column) for column in key]
-    return join_texts(part for part in parts if part is not None) or None
+    parts = [part for column in key for part in read_id(value, column) or ()]
+    return [join_texts(parts)] if parts else None
 
 
 def _split_text(text: str, tags: tuple[str, str] | None) -> Row:
@@ -206,7 +188,3 @@ def _make_rejection(row: Row, lane: Lane, config_id: str) -> Row:
         language=row["language"],
         model=lane.model,
     )
-
-
-def _text_key(text: str) -> str:
-    return content_id("text", text.strip())

@@ -1,8 +1,11 @@
 """Reading prompt sources: rows of many shapes in, conversations with a language and a row id out."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from itertools import chain, islice
+from typing import Any
 
 import polars as pl
 
@@ -31,13 +34,19 @@ from schemas.tables import MESSAGES
 RAW_ROWS: dict[str, pl.DataType] = {
     "row": pl.String(),
     "source_row": pl.String(),
+    "key": pl.String(),
     "language": pl.String(),
     "messages": MESSAGES,
     "reason": pl.String(),
     "detail": pl.String(),
 }
-"""What ``read_source`` yields. ``row`` is the row's place, unique within the source; ``source_row`` its id column or,
-without one, the place again. A row with a ``reason`` (null = none) could not be read; its messages are null then."""
+"""What ``read_source`` yields. ``row`` is the row's place, unique within the source; ``source_row`` its id or, where the
+source has no id column, the place again; null where the id is null. ``key`` is the same as JSON: an id is a list of texts,
+a place a text, so that no place is ever taken for an id. A row with a ``reason`` (null = none) could not be read; its
+messages are null then."""
+
+_EXACT = float(2**53)
+"""Below this every whole number has a float of its own, so that an id is still the one that it was."""
 
 HOPELESS_ROWS = 1000
 """A source whose first rows, as many as this, are all of the wrong shape or no UTF-8 is refused as a whole."""
@@ -55,6 +64,22 @@ def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.
     """
     layout = find_source_layout(source)
     rows = refuse_hopeless((_read_row(raw, source, layout) for raw in _open_rows(source, layout)), source.name)
+    while batch := list(islice(rows, batch_rows)):
+        yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
+
+
+def read_beyond(source: PromptSource, *, at_most: int | None = None, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
+    """Yield the rows beyond a source's limit, as ``read_source`` does those before it: all of them, or ``at_most`` so many.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    if source.limit is None:
+        return
+    end = None if at_most is None else source.limit + at_most
+    every = open_rows(source.model_copy(update={"limit": None}))
+    layout = find_source_layout(source)
+    rows = (_read_row(raw, source, layout) for raw in islice(every, source.limit, end))
     while batch := list(islice(rows, batch_rows)):
         yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
 
@@ -150,20 +175,41 @@ def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
     yield from chain(bad, rows)
 
 
-def read_id(value: Row, columns: str | Sequence[str]) -> str | None:
-    """Return a row's id as text: a column's value, or the JSON list of several; none where one is absent, null or empty."""
-    parts = [find_optional(value, column) for column in ([columns] if isinstance(columns, str) else columns)]
-    if any(part is None or part == "" for part in parts):
-        return None
-    return str(parts[0]) if isinstance(columns, str) else json.dumps(list(map(str, parts)), ensure_ascii=False)
+def read_id(value: Row, columns: str | Sequence[str]) -> list[str] | None:
+    """Return a row's id: the values of its columns as text; none where one of them is absent, null or empty.
+
+    Whole numbers are the same id in every type that holds them exactly: 1, 1.0 and "1" are one, "01" is another.
+    """
+    parts = [_id_text(find_optional(value, column)) for column in ([columns] if isinstance(columns, str) else columns)]
+    return None if None in parts else [part for part in parts if part is not None]
+
+
+def show_id(parts: Sequence[str]) -> str:
+    """Return an id as people know it: the one value, or the JSON list of several."""
+    return parts[0] if len(parts) == 1 else json.dumps(list(parts), ensure_ascii=False)
+
+
+def make_key(named: str | Sequence[str]) -> str:
+    """Return what names a row among those of all sources: its id, or its place where the source has no ids."""
+    return json.dumps(named if isinstance(named, str) else list(named), ensure_ascii=False)
+
+
+def _id_text(value: Any) -> str | None:
+    if isinstance(value, float | Decimal):
+        if math.isnan(value):
+            return None
+        if -_EXACT < value < _EXACT and value == int(value):
+            return str(int(value))
+    return None if value is None or value == "" else str(value)
 
 
 def _read_row(raw: RawRow, source: PromptSource, layout: Layout) -> Row:
-    row: Row = {"row": raw.row, "source_row": raw.row, "language": source.language, "messages": None}
+    row: Row = {"row": raw.row, "source_row": raw.row, "key": make_key(raw.row), "language": source.language}
+    row |= {"messages": None} if source.columns.id is None else {"messages": None, "source_row": None, "key": None}
     fault = raw.fault
     if raw.value is not None:
+        row |= _map_columns(raw.value, source)  # first, since a row without a prompt has an id all the same
         try:
-            row |= _map_columns(raw, source)
             row["messages"] = _read_prompt(raw.value, layout)
             fault = _find_fault(row)
         except LookupError as error:
@@ -173,17 +219,16 @@ def _read_row(raw: RawRow, source: PromptSource, layout: Layout) -> Row:
             fault = Failure(reason, error.detail)
     if fault is None:
         return row | {"reason": None, "detail": None}
-    keep = {name: value for name in ("source_row", "language") if not find_text_fault(value := row[name] or "")}
-    row = {"row": raw.row, "source_row": raw.row, "language": None, **keep, "messages": None}
-    return row | {"reason": fault.reason.value, "detail": clean_detail(f"{raw.where}: {fault.detail}")}
+    row |= {name: None for name in ("source_row", "key", "language") if find_text_fault(row[name] or "")}
+    detail = clean_detail(f"{raw.where}: {fault.detail}")
+    return row | {"messages": None, "reason": fault.reason.value, "detail": detail}
 
 
-def _map_columns(raw: RawRow, source: PromptSource) -> Row:
-    columns, value = source.columns, raw.value
-    assert value is not None
+def _map_columns(value: Row, source: PromptSource) -> Row:
+    columns = source.columns
     mapped: Row = {}
-    if columns.id is not None:
-        mapped["source_row"] = read_id(value, columns.id) or raw.row
+    if columns.id is not None and (parts := read_id(value, columns.id)) is not None:
+        mapped |= {"source_row": show_id(parts), "key": make_key(parts)}
     if columns.language is not None:
         mapped["language"] = _read_language(find_optional(value, columns.language))
     return mapped
@@ -219,5 +264,5 @@ def _read_prompt(value: Row, layout: Layout) -> list[Message]:
 
 
 def _find_fault(row: Row) -> Failure | None:
-    texts = [row["source_row"], row["language"], *(message["content"] for message in row["messages"])]
+    texts = [row["source_row"] or "", row["language"], *(message["content"] for message in row["messages"])]
     return next((fault for text in texts if (fault := find_text_fault(text))), None)

@@ -1,0 +1,118 @@
+"""Which prompt a recorded answer is for: the one that its key names among all rows that the sources have."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import polars as pl
+
+from factory.engines.base import Failure
+from factory.stages.prompts import make_text_id
+from factory.stages.rows import Row
+from factory.stages.scratch import open_scratch
+from factory.stages.sources import make_key, show_id
+from schemas.languages import LANGUAGES
+from schemas.models import Recorded
+from schemas.reasons import Reason
+
+_Named: TypeAlias = tuple[str, str, str | None, bool, str, str | None]
+"""A key, the prompt that has it, its language if known, whether it is a row's own prompt, its place, why it was dropped."""
+
+
+class PromptIndex:
+    """What recorded rows may name, and how many answers each prompt has got; on disk.
+
+    A key names what all rows with it hold, whether these became prompts or not. Where that is more than one prompt,
+    nobody can say which of them was answered; a row that cannot be read may hold any. One prompt in several rows is one.
+    """
+
+    def __init__(self, recorded: Recorded, rows: Iterable[pl.DataFrame], prompts: Iterable[pl.DataFrame]) -> None:
+        """Index the rows of the sources and the prompts in scope.
+
+        Args:
+            recorded: what its rows are joined by.
+            rows: source, row, key, language, prompt_id and text_id as in ``source_rows``, and ``why`` a row was dropped
+                (null: it was not, or nobody knows).
+            prompts: prompt_id, language, parent_id, messages and is_kept of source prompts and of translations.
+        """
+        self.recorded = recorded
+        self._translated: set[str] = set()
+        self._index = open_scratch(
+            "CREATE TABLE named (key TEXT, prompt_id TEXT, language TEXT, is_own INTEGER, place TEXT, why TEXT, "
+            "PRIMARY KEY (key, prompt_id)) WITHOUT ROWID",
+            "CREATE TABLE kept (prompt_id TEXT PRIMARY KEY, origin_id TEXT, language TEXT) WITHOUT ROWID",
+            "CREATE INDEX by_origin ON kept (origin_id, language)",
+            "CREATE TABLE answers (prompt_id TEXT PRIMARY KEY, num INTEGER) WITHOUT ROWID",
+        )
+        for frame in rows:
+            self._add_named(self._name_rows(frame.to_dicts()))
+        for frame in prompts:
+            self._add_prompts(frame.to_dicts())
+
+    def find(self, key: Sequence[str], language: str | None) -> tuple[str, str] | Failure:
+        """Return the id and language of the one prompt that a key, and a language if given, name.
+
+        Without a language a source's prompt is meant, not its translations, which go by the same row.
+        """
+        by_row = self.recorded.join == "source_row"
+        named = f"{self.recorded.join} {show_id(key)[:80]!r}" + (f" in {language}" if language else "")
+        found: list[tuple[str, str, str | None]] = self._index.execute(
+            "SELECT DISTINCT prompt_id, place, why FROM named WHERE key IN (SELECT value FROM json_each(?1)) "
+            "AND iif(?2 IS NULL, is_own, language IS NULL OR language = ?2 OR ?3) LIMIT 2",
+            [json.dumps(self._spell(key)), language, by_row and language in self._translated],
+        ).fetchall()
+        if not found:
+            return Failure(Reason.NO_SUCH_PROMPT, f"no prompt in scope has the {named}")
+        prompt_id, place, why = found[0]
+        if len(found) > 1:
+            return Failure(
+                Reason.AMBIGUOUS_KEY, f"several prompts have the {named}: that of {place}, that of {found[1][1]}"
+            )
+        column = "origin_id" if by_row and language else "prompt_id"
+        sql = f"SELECT prompt_id, language FROM kept WHERE {column} = ? AND language = coalesce(?, language)"
+        kept: tuple[str, str] | None = self._index.execute(sql, [prompt_id, language]).fetchone()
+        if kept is not None:
+            return kept
+        detail = f"the prompt with the {named}, that of {place}, was dropped or is not in scope"
+        return Failure(Reason.NO_SUCH_PROMPT, f"{detail}: {why}" if why else detail)
+
+    def count_answer(self, prompt_id: str) -> int:
+        """Return how many answers a prompt had before this one."""
+        sql = "INSERT INTO answers VALUES (?, 1) ON CONFLICT DO UPDATE SET num = num + 1 RETURNING num - 1"
+        return int(self._index.execute(sql, [prompt_id]).fetchall()[0][0])
+
+    def _spell(self, key: Sequence[str]) -> list[str]:
+        """Return all that a key may be: a text, or an id and, of a single value, the place of a row without one."""
+        if self.recorded.join == "prompt_text":
+            return [make_text_id(key[0])]
+        return [make_key(key), *([make_key(key[0])] if len(key) == 1 else [])]
+
+    def _name_rows(self, rows: Iterable[Row]) -> Iterator[_Named]:
+        for row in rows:
+            key = row["key" if self.recorded.join == "source_row" else "text_id"]
+            if key is not None and self.recorded.source in {None, row["source"]}:
+                place = f"row {row['row']} of {row['source']!r}"
+                language = row["language"] if row["language"] in LANGUAGES else None
+                yield key, row["prompt_id"] or place, language, True, place, row["why"]
+
+    def _add_prompts(self, prompts: Sequence[Row]) -> None:
+        kept = [
+            (row["prompt_id"], row["parent_id"] or row["prompt_id"], row["language"])
+            for row in prompts
+            if row["is_kept"]
+        ]
+        self._index.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", kept)
+        translations = [row for row in prompts if row["parent_id"] is not None]
+        self._translated.update(row["language"] for row in translations)
+        if self.recorded.join == "prompt_text":
+            self._add_named(self._name_translations(translations))
+
+    def _name_translations(self, translations: Iterable[Row]) -> Iterator[_Named]:
+        for row in translations:
+            turns = [message["content"] for message in row["messages"] if message["role"] != "system"]
+            if len(turns) == 1 and self.recorded.source in {None, row["source"]}:
+                place = f"the translation {row['prompt_id']}"
+                yield make_text_id(turns[0]), row["prompt_id"], row["language"], False, place, None
+
+    def _add_named(self, named: Iterable[_Named]) -> None:
+        self._index.executemany("INSERT OR IGNORE INTO named VALUES (?, ?, ?, ?, ?, ?)", named)
