@@ -57,8 +57,11 @@ class PromptIndex:
         by_row = self.recorded.join == "source_row"
         named = f"{self.recorded.join} {show_id(key)[:80]!r}" + (f" in {language}" if language else "")
         found: list[tuple[str, str, str | None]] = self._index.execute(
-            "SELECT DISTINCT prompt_id, place, why FROM named WHERE key IN (SELECT value FROM json_each(?1)) "
-            "AND iif(?2 IS NULL, is_own, language IS NULL OR language = ?2 OR ?3) LIMIT 2",
+            # Of an id and a place each prompt has one row at most, so that three rows are of two prompts.
+            "SELECT prompt_id, min(place), why FROM ("
+            "SELECT prompt_id, place, why FROM named WHERE key IN (SELECT value FROM json_each(?1)) "
+            "AND iif(?2 IS NULL, is_own, language IS NULL OR language = ?2 OR ?3) LIMIT 3"
+            ") GROUP BY prompt_id ORDER BY 2",
             [json.dumps(self._spell(key)), language, by_row and language in self._translated],
         ).fetchall()
         if not found:

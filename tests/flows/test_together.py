@@ -324,7 +324,7 @@ model = "{tmp_path}/models/north"
 
     file = tmp_path / "prompts.jsonl"
     file.write_text(file.read_text().replace('"row-4"', '"moved"'))
-    moved = "the prompt of row 'moved' of source 'questions' was row 'row-4' of 'questions' when recorded answers "
+    moved = "answers of 'recorded' were joined by other rows than the sources have now"
     with pytest.raises(InputError, match=re.escape(moved)):
         build(path)
 

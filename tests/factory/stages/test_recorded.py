@@ -1,5 +1,7 @@
 import gzip
 import json
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from factory.stages.recorded import read_recorded
+from factory.stages.prompt_index import PromptIndex
+from factory.stages.prompts import SeenPrompts, build_prompts, list_rows, make_text_id
+from factory.stages.recorded import Tally, read_recorded
 from factory.stages.rows import Detect, Landed, Lane
-from factory.stages.sources import read_source
+from factory.stages.sources import read_beyond, read_source
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.models import Recorded
-from schemas.prompts import PromptSource
-from schemas.tables import MESSAGES, Completions, Rejections
+from schemas.prompts import PromptGates, PromptSource
+from schemas.tables import MESSAGES, Completions, Rejections, SourceRows
 
 PROMPTS = pl.DataFrame(
     [
         ("p1", "en", "mine", "1", None, [{"role": "user", "content": "Why?"}]),
         ("p2", "en", "mine", "2", None, [{"role": "system", "content": "S"}, {"role": "user", "content": "How? "}]),
-        ("p1-ar", "ar", "mine", "1", "p1", [{"role": "user", "content": "لماذا؟"}]),
+        ("p1-ar", "ar", "mine", None, "p1", [{"role": "user", "content": "لماذا؟"}]),
         ("p3", "en", "other", "2", None, [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]),
     ],
     schema={
@@ -30,21 +34,46 @@ PROMPTS = pl.DataFrame(
         "messages": MESSAGES,
     },
     orient="row",
-)
+).with_columns(is_kept=pl.lit(True))
 
 
-def read(path: Path, rows: list[Any], lane: Lane, detect: Detect | None = None, **recorded: Any) -> Landed:
-    path = path / "answers.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    columns = {"text": "text", "key": "key"} | recorded.pop("columns", {})
-    prompts = recorded.pop("prompts", PROMPTS)
-    how = Recorded.model_validate({"path": str(path), "columns": columns} | recorded)
-    landed = list(read_recorded(how, [prompts], lane, detect=detect, config_id="c" * 32, batch_rows=2))
+def rows_of(prompts: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of sources, one for each prompt that is no translation."""
+    names = ["source", "row", "key", "language", "prompt_id", "text_id", "why"]
+    rows = []
+    for row in prompts.filter(pl.col("parent_id").is_null()).to_dicts():
+        turns = [message["content"] for message in row["messages"] if message["role"] == "user"]
+        text_id = make_text_id(turns[0]) if len(turns) == 1 else None
+        key = json.dumps([row["source_row"]])
+        rows.append(row | {"row": f"at {row['source_row']}", "key": key, "text_id": text_id, "why": None})
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
+
+
+def join(path: Path, lane: Lane, rows: pl.DataFrame, prompts: pl.DataFrame, **recorded: Any) -> Landed:
+    """Join a file by rows and prompts."""
+    detect = recorded.pop("detect", None)
+    how = Recorded.model_validate({"path": str(path)} | recorded)
+    landed = list(
+        read_recorded(PromptIndex(how, [rows], [prompts]), lane, detect=detect, config_id="c" * 32, batch_rows=2)
+    )
     joined = Landed(pl.concat([one.rows for one in landed]), pl.concat([one.rejections for one in landed]))
     Completions.validate(joined.rows)
     Rejections.validate(joined.rejections)
+    return joined
+
+
+def read(path: Path, rows: list[Any], lane: Lane, detect: Detect | None = None, **recorded: Any) -> Landed:
+    path = write_rows(path / "answers.jsonl", rows)
+    columns = {"text": "text", "key": "key"} | recorded.pop("columns", {})
+    prompts = recorded.pop("prompts", PROMPTS)
+    joined = join(path, lane, rows_of(prompts), prompts, columns=columns, detect=detect, **recorded)
     assert len(joined.rows) + len(joined.rejections) == len(rows)
     return joined
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def test_answers_join_by_row_id_and_are_numbered_by_prompt(tmp_path: Path, lane: Lane, detect: Detect) -> None:
@@ -85,8 +114,8 @@ def test_the_thinking_of_recorded_answers_is_kept_apart(tmp_path: Path, lane: La
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps({"key": 1, "text": text}) + "\n" for text in texts), encoding="utf-8")
     how = Recorded.model_validate({"path": str(path), "columns": {"text": "text", "key": "key"}})
-    tags = ("<think>", "</think>")
-    (landed,) = read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32, reasoning=tags)
+    tags, index = ("<think>", "</think>"), PromptIndex(how, [rows_of(PROMPTS)], [PROMPTS])
+    (landed,) = read_recorded(index, lane, detect=None, config_id="c" * 32, reasoning=tags)
     assert landed.rows.select("text", "reasoning", "finish_reason", "num_chars").rows() == [
         ("四", "为什么", None, 1),
         ("just so", None, None, 7),
@@ -98,7 +127,11 @@ def test_the_thinking_of_recorded_answers_is_kept_apart(tmp_path: Path, lane: La
     ("row", "reason", "said"),
     [
         ({"key": 9, "text": "x"}, "no_such_prompt", "no prompt in scope has the source_row '9'"),
-        ({"key": 2, "text": "x"}, "no_such_prompt", "2 prompts in scope"),
+        (
+            {"key": 2, "text": "x"},
+            "ambiguous_key",
+            "several prompts have the source_row '2': that of row at 2 of 'mine', that of row at 2 of 'other'",
+        ),
         ({"key": None, "text": "x"}, "no_such_prompt", "names no prompt"),
         ({"key": 1, "text": ""}, "empty", "no text"),
         ({"key": 1, "text": None}, "empty", "no text"),
@@ -116,25 +149,197 @@ def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Lane, row: Any,
     assert "answers.jsonl:2" in rejection["detail"]
 
 
-@pytest.mark.parametrize("join", ["source_row", "prompt_text"])
-def test_a_key_that_is_no_utf8_is_rejected(tmp_path: Path, lane: Lane, join: str) -> None:
+@pytest.mark.parametrize("by", ["source_row", "prompt_text"])
+def test_a_key_that_is_no_utf8_is_rejected(tmp_path: Path, lane: Lane, by: str) -> None:
     path = tmp_path / "answers.csv"
     path.write_bytes(b"key,text\n1,good\ncaf\xe9,x\n")
-    how = Recorded.model_validate({"path": str(path), "join": join, "columns": {"text": "text", "key": "key"}})
-    (landed,) = read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32)
+    landed = join(path, lane, rows_of(PROMPTS), PROMPTS, join=by, columns={"text": "text", "key": "key"})
     assert "invalid_text" in landed.rejections["reason"].to_list()
 
 
 def test_a_key_column_that_a_header_has_twice_is_refused(tmp_path: Path, lane: Lane) -> None:
     path = tmp_path / "answers.csv"
     path.write_text("key,text,key\n1,good,2\n", encoding="utf-8")
-    how = Recorded.model_validate({"path": str(path), "columns": {"text": "text", "key": "key"}})
     with pytest.raises(InputError, match=r"answers\.csv has the column 'key' 2 times"):
-        list(read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32))
+        join(path, lane, rows_of(PROMPTS), PROMPTS, columns={"text": "text", "key": "key"})
+
+
+class World:
+    """Sources that are read as a build reads them, and recorded answers that are joined to what came of them."""
+
+    def __init__(self, folder: Path, lane: Lane, **gates: Any) -> None:
+        self.folder, self.lane = folder, lane
+        self.gates = PromptGates.model_validate({"language": False, "near_duplicate_similarity": 0} | gates)
+        self.seen = SeenPrompts(self.gates)
+        self.prompts: list[pl.DataFrame] = []
+        self.rows: list[pl.DataFrame] = []
+        self.dropped: dict[str, str] = {}
+
+    def add(self, name: str, rows: list[Any], suffix: str = ".jsonl", **source: Any) -> None:
+        path = self.folder / f"{name}{suffix}"
+        if suffix == ".parquet":
+            pl.DataFrame(rows).write_parquet(path)
+        else:
+            write_rows(path, rows)
+        columns = {"prompt": "q"} | source.pop("columns", {"id": "id"})
+        language = {} if "language" in columns else {"language": "en"}
+        self.read(
+            PromptSource.model_validate({"name": name, "path": str(path), "columns": columns} | language | source)
+        )
+
+    def read(self, source: PromptSource) -> None:
+        for raw in read_source(source):
+            landed = build_prompts(
+                raw, source=source, gates=self.gates, config_id="c" * 32, seen=self.seen, detect=None
+            )
+            self.prompts.append(landed.rows)
+            self.rows.append(list_rows(raw, source, "c" * 32))
+            self.dropped |= dict(landed.rejections.select("row_id", "detail").iter_rows())
+        self.rows += [list_rows(raw, source, "c" * 32, is_read=False) for raw in read_beyond(source)]
+
+    def join(self, answers: list[Any], **recorded: Any) -> Landed:
+        rows = pl.concat(self.rows)
+        SourceRows.validate(rows)
+        ids = (content_id("source_row", [*row]) for row in rows.select("source", "row").iter_rows())
+        why = pl.Series("why", [self.dropped.get(row_id) for row_id in ids], pl.String)
+        prompts = pl.concat(self.prompts).with_columns(is_kept=pl.lit(True))
+        path = write_rows(self.folder / "answers.jsonl", answers)
+        return join(
+            path, self.lane, rows.with_columns(why), prompts, **{"columns": {"text": "a", "key": "id"}} | recorded
+        )
+
+    def questions(self, landed: Landed) -> dict[str, str]:
+        """Return the question that each answer that was joined was joined to."""
+        asked = {row["prompt_id"]: row["messages"][-1]["content"] for row in pl.concat(self.prompts).to_dicts()}
+        return {row["text"]: asked[row["prompt_id"]] for row in landed.rows.to_dicts()}
+
+
+@pytest.fixture
+def world(tmp_path: Path, lane: Lane) -> World:
+    return World(tmp_path, lane, max_chars=20)
+
+
+def test_the_key_of_a_dropped_row_is_not_taken_for_that_of_another_source(world: World) -> None:
+    world.add("a", [{"id": 1, "q": "Why?"}, {"id": 2, "q": "ما هي عاصمة فرنسا؟ قل لي الآن"}])
+    world.add("b", [{"id": 2, "q": "何時ですか"}])
+    landed = world.join([{"id": 1, "a": "of a"}, {"id": 2, "a": "of a, too"}])
+    assert world.questions(landed) == {"of a": "Why?"}
+    assert landed.rejections["reason"].to_list() == ["ambiguous_key"]
+    assert "that of row 1 of 'b', that of row 2 of 'a'" in landed.rejections["detail"][0]
+    landed = world.join([{"id": 1, "a": "of a"}, {"id": 2, "a": "of a, too"}], source="a")
+    assert landed.rejections["reason"].to_list() == ["no_such_prompt"]
+    assert (
+        "row 2 of 'a', was dropped or is not in scope: row 2: 29 characters, allowed are 20"
+        in landed.rejections["detail"][0]
+    )
+
+
+@pytest.mark.parametrize(
+    "fault", [{"q": "too long to be a prompt"}, {"q": ""}, {"q": 5}, {}, {"q": "\ud800"}, {"q": "Why?", "lang": "xx"}]
+)
+def test_an_id_twice_in_a_source_names_no_prompt_whatever_its_other_row_is(world: World, fault: Any) -> None:
+    rows = [{"id": 7, "q": "Which?", "lang": "en"}, {"id": "7", "lang": "en"} | fault]
+    world.add("a", rows, columns={"id": "id", "language": "lang"})
+    for recorded in ({}, {"columns": {"text": "a", "key": "id", "language": "l"}}):
+        landed = world.join([{"id": 7, "a": "x", "l": "en"}], **recorded)
+        assert landed.rejections["reason"].to_list() == ["ambiguous_key"]
+
+
+def test_an_id_in_two_rows_of_one_prompt_names_that_prompt(world: World) -> None:
+    world.add("a", [{"id": 1, "q": "Why?"}, {"id": 1, "q": "Why?"}, {"id": 2, "q": "Why?"}])
+    landed = world.join([{"id": 1, "a": "x"}, {"id": 2, "a": "y"}])
+    assert world.questions(landed) == {"x": "Why?", "y": "Why?"}
+    world.add("b", [{"q": "Why?"}], columns={})
+    assert world.questions(world.join([{"id": 1, "a": "of both"}])) == {"of both": "Why?"}
+
+
+def test_an_id_that_rows_of_several_languages_have_names_one_with_the_language(world: World) -> None:
+    rows = [
+        {"id": 1, "q": "Why?", "l": "en"},
+        {"id": 1, "q": "למה?", "l": "he"},
+        {"id": 1, "q": "何故、何故、何故、何故、何故、何故", "l": "ja"},
+    ]
+    world.add("a", rows, columns={"id": "id", "language": "l"})
+    answers = [{"id": 1, "a": name, "l": name} for name in ("Hebrew", "jpn", "en", "fr")]
+    landed = world.join(answers, columns={"text": "a", "key": "id", "language": "l"})
+    assert world.questions(landed) == {"Hebrew": "למה?", "en": "Why?", "jpn": "何故、何故、何故、何故、何故、何故"}
+    assert landed.rejections["reason"].to_list() == ["no_such_prompt"]
+    assert world.join(answers).rejections["reason"].to_list() == ["ambiguous_key"] * 4
+
+
+def test_a_row_beyond_the_limit_has_its_id_too(world: World) -> None:
+    rows = [{"id": number % 3, "q": f"Number {number}?"} for number in range(5)]
+    world.add("a", rows, limit=2)
+    landed = world.join([{"id": number, "a": str(number)} for number in range(3)])
+    assert landed.rows.is_empty()
+    assert landed.rejections["reason"].to_list() == ["ambiguous_key", "ambiguous_key", "no_such_prompt"]
+
+
+def test_the_place_of_a_row_is_no_id(world: World) -> None:
+    world.add("a", [{"id": 2, "q": "Of id 2"}, {"id": None, "q": "Without"}, {"id": "", "q": "Empty"}])
+    landed = world.join([{"id": number, "a": str(number)} for number in (1, 2, 3)])
+    assert world.questions(landed) == {"2": "Of id 2"}
+    world.add("b", [{"q": "First of b"}, {"q": "Second of b"}], columns={})
+    landed = world.join([{"id": number, "a": str(number)} for number in (1, 2, 3)])
+    assert world.questions(landed) == {"1": "First of b"}
+    assert landed.rejections["reason"].to_list() == ["ambiguous_key", "no_such_prompt"]
+    landed = world.join([{"id": number, "a": str(number)} for number in (1, 2, 3)], source="b")
+    assert world.questions(landed) == {"1": "First of b", "2": "Second of b"}
+
+
+@pytest.mark.parametrize(
+    ("key", "question"),
+    [
+        (1, "One"),
+        (1.0, "One"),
+        ("1", "One"),
+        ("01", "Zero one"),
+        ("1.0", None),
+        (True, None),
+        (1.5, "A half"),
+        ("1 ", None),
+    ],
+)
+def test_numbers_and_texts_are_one_id_where_they_are_the_same(world: World, key: Any, question: str | None) -> None:
+    world.add("a", [{"id": 1, "q": "One"}, {"id": "01", "q": "Zero one"}, {"id": "1.5", "q": "A half"}])
+    found = world.questions(world.join([{"id": 1, "a": "x"}, {"id": key, "a": "y"}]))
+    assert found.get("y") == question
+
+
+def test_numbers_that_a_float_cannot_tell_apart_are_no_ids(world: World) -> None:
+    world.add("a", [{"id": 2**53 + at, "q": f"Number {at}"} for at in range(3)])
+    assert world.join([{"id": float(2**53), "a": "x"}]).rows.is_empty()
+
+
+def test_a_text_that_was_dropped_is_not_taken_for_another(tmp_path: Path, lane: Lane) -> None:
+    world = World(tmp_path, lane, near_duplicate_similarity=0.6)
+    text = "Please tell me what you know about the river that flows through Cairo"
+    world.add("a", [{"q": text}, {"q": f"{text}!"}, {"q": "Why?"}], columns={})
+    world.add("b", [{"q": "Why?"}, {"q": f"{text}?"}], columns={})
+    answers = [
+        {"id": text, "a": "x"},
+        {"id": f"{text}!", "a": "y"},
+        {"id": "Why? ", "a": "z"},
+        {"id": f"{text}?", "a": "v"},
+    ]
+    landed = world.join(answers, join="prompt_text")
+    assert world.questions(landed) == {"x": text, "z": "Why?"}
+    assert landed.rejections["reason"].to_list() == ["no_such_prompt"] * 2
+    assert all("similar to prompt" in detail for detail in landed.rejections["detail"])
+    assert world.questions(world.join(answers, join="prompt_text", source="b")) == {"z": "Why?"}
+
+
+def test_a_text_under_two_system_prompts_or_in_two_languages_names_none(world: World) -> None:
+    world.add("a", [{"q": "Why?", "s": "Be brief"}, {"q": "How?", "s": None}], columns={"system": "s"})
+    world.add("b", [{"q": "Why?", "l": "en"}, {"q": "How?", "l": "de"}], columns={"language": "l"})
+    answers = [{"id": "Why?", "a": "x", "l": "en"}, {"id": "How?", "a": "y", "l": "de"}]
+    assert world.join(answers, join="prompt_text").rejections["reason"].to_list() == ["ambiguous_key"] * 2
+    with_language = {"columns": {"text": "a", "key": "id", "language": "l"}}
+    assert world.questions(world.join(answers, join="prompt_text", **with_language)) == {"y": "How?"}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_several_columns_join_with_as_many_of_the_source(tmp_path: Path, lane: Lane, suffix: str) -> None:
+def test_several_columns_join_with_as_many_of_the_source(world: World, suffix: str) -> None:
     """Nested fields, numbers against text, and values that would be the same when only strung together."""
     asked = [
         {"q": "Why?", "meta": {"topic": "a", "ids": [1]}},
@@ -147,21 +352,114 @@ def test_several_columns_join_with_as_many_of_the_source(tmp_path: Path, lane: L
         {"from": {"item": {"n": str(row["meta"]["ids"][0]), "topic": row["meta"]["topic"]}}, "text": f"on {row['q']}"}
         for row in reversed(asked)
     ]
-    sources, answers = tmp_path / f"prompts{suffix}", tmp_path / f"answers{suffix}"
-    for path, rows in ((sources, asked), (answers, given)):
-        frame = pl.DataFrame(rows)
-        frame.write_parquet(path) if suffix == ".parquet" else frame.write_ndjson(path)
-    columns = {"prompt": "q", "id": ["meta.topic", "meta.ids.0"]}
-    source = PromptSource.model_validate({"name": "s", "path": str(sources), "language": "en", "columns": columns})
-    prompts = pl.concat(read_source(source)).with_columns(
-        pl.col("row").alias("prompt_id"), pl.lit("s").alias("source"), pl.lit(None, pl.String).alias("parent_id")
+    world.add("s", asked, suffix, columns={"id": ["meta.topic", "meta.ids.0"]})
+    world.add("single", [{"q": "Alone", "id": '["a", "1"]'}])
+    ids = pl.concat(world.prompts)["source_row"].to_list()
+    assert ids == ['["a", "1"]', '["a", "11"]', '["a 1", "1"]', '["تاريخ", "1"]', None, '["a", "1"]']
+    columns = {"text": "text", "key": ["from.item.topic", "from.item.n"]}
+    landed = world.join(given, columns=columns)
+    assert world.questions(landed) == {f"on {question}": question for question in ("Why?", "How?", "When?", "متى؟")}
+    assert landed.rejections["reason"].to_list() == ["no_such_prompt"]
+
+
+IDS = st.one_of(
+    st.none(), st.integers(0, 4), st.sampled_from(["0", "1", "01", "", "x", "עברית"]), st.sampled_from([0.0, 1.0, 2.5])
+)
+SOURCES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "has_ids": st.booleans(),
+            "limit": st.none() | st.integers(1, 4),
+            "rows": st.lists(
+                st.fixed_dictionaries(
+                    {
+                        "id": IDS,
+                        "l": st.sampled_from(["en", "ja", "xx", ""]),
+                        "fault": st.sampled_from([None, None, None, "long", "empty", "number", "absent", "same"]),
+                    }
+                ),
+                min_size=1,
+                max_size=5,
+            ),
+        }
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@pytest.mark.parametrize("by", ["source_row", "prompt_text"])
+@pytest.mark.parametrize("with_language", [False, True])
+@settings(max_examples=60, deadline=None)
+@given(sources=SOURCES, named=st.booleans())
+def test_an_answer_joins_the_row_that_it_was_made_for_or_none(
+    tmp_path_factory: pytest.TempPathFactory, by: str, with_language: bool, sources: list[Any], named: bool
+) -> None:
+    """Every readable row is answered under its own id, place or text; the answer says what was asked."""
+    world = World(tmp_path_factory.mktemp("any"), Lane("s", "m", "f"), max_chars=12)
+    answers = []
+    for at, source in enumerate(sources):
+        rows = [make_row(at, number, row) for number, row in enumerate(source["rows"])]
+        columns = {"language": "l"} | ({"id": "id"} if source["has_ids"] else {})
+        write_rows(world.folder / f"{at}.jsonl", rows)
+        with suppress(InputError):  # no row can be used
+            world.add(f"{at}", rows, columns=columns, limit=source["limit"])
+            answers += [
+                {"id": row["q"] if by == "prompt_text" else row["id"] if source["has_ids"] else number, "of": at}
+                | {"l": row["l"], "a": f"{row['l']} {row['q']}"}
+                for number, row in enumerate(rows, start=1)
+                if isinstance(row.get("q"), str)
+            ]
+    answers = [answer for answer in answers if not named or answer["of"] == 0]
+    if not answers or not world.rows:
+        return
+    columns = {"text": "a", "key": "id"} | ({"language": "l"} if with_language else {})
+    landed = world.join(answers, join=by, columns=columns, **({"source": "0"} if named else {}))
+    assert landed.rows.height + landed.rejections.height == len(answers)
+    prompts = pl.concat(world.prompts)
+    asked = {row["prompt_id"]: f"{row['language']} {row['messages'][-1]['content']}" for row in prompts.to_dicts()}
+    assert all(asked[row["prompt_id"]] == row["text"] for row in landed.rows.to_dicts())
+    if by == "source_row":
+        assert_no_clear_answer_is_lost(world, landed, answers, None if not named else "0")
+
+
+def make_row(at: int, number: int, row: Any) -> Any:
+    texts = {"long": f"{at} {number} too long for it", "empty": " ", "number": 5, "same": "the same"}
+    made = {"id": row["id"], "l": row["l"], "q": texts.get(row["fault"], f"{at} {number}")}
+    return {name: value for name, value in made.items() if (name, row["fault"]) != ("q", "absent")}
+
+
+def assert_no_clear_answer_is_lost(world: World, landed: Landed, answers: list[Any], source: str | None) -> None:
+    """Whatever names one row alone, by what people see of ids and places, and this is a prompt, is joined."""
+    rows = pl.concat(world.rows).filter(pl.lit(source is None) | (pl.col("source") == (source or "")))
+    shown = [json.loads(key) if key else None for key in rows["key"]]
+    names = Counter("".join(key) for key in shown if key is not None)
+    kept = set(pl.concat(world.prompts)["prompt_id"])
+    clear = {
+        "".join(key)
+        for key, prompt_id in zip(shown, rows["prompt_id"], strict=True)
+        if key is not None and names["".join(key)] == 1 and prompt_id in kept
+    }
+    joined = set(landed.rows["text"])
+    lost = [answer for answer in answers if str(answer["id"]) in clear and answer["a"] not in joined]
+    assert not lost
+
+
+def test_a_tally_says_how_few_answers_could_be_joined(tmp_path: Path, lane: Lane) -> None:
+    tally = Tally()
+    rows = [
+        {"key": 1, "text": "good"},
+        *({"key": f"q{at}", "text": "x"} for at in range(9)),
+        {"key": None, "text": "x"},
+    ]
+    for number in (10, 11):
+        tally = Tally()
+        tally.count(read(tmp_path, rows[:number], lane))
+        assert tally.is_poor == (number == 11)
+    assert tally.describe() == (
+        "only 1 of 11 recorded answers could be joined to a prompt; 10 are no_such_prompt, such as "
+        "answers.jsonl:2: no prompt in scope has the source_row 'q0'"
     )
-    assert prompts["source_row"].to_list() == ['["a", "1"]', '["a", "11"]', '["a 1", "1"]', '["تاريخ", "1"]', "5"]
-    how = {"path": str(answers), "columns": {"text": "text", "key": ["from.item.topic", "from.item.n"]}}
-    landed = list(read_recorded(Recorded.model_validate(how), [prompts], lane, detect=None, config_id="c" * 32))
-    joined = dict(zip(landed[0].rows["prompt_id"], landed[0].rows["text"], strict=True))
-    assert joined == {"1": "on Why?", "2": "on How?", "3": "on When?", "4": "on متى؟"}
-    assert landed[0].rejections["reason"].to_list() == ["no_such_prompt"]
 
 
 def test_a_text_of_several_columns_is_that_of_a_prompt_with_an_input(tmp_path: Path, lane: Lane) -> None:
@@ -257,8 +555,8 @@ def test_an_absent_column_is_a_null_one(tmp_path: Path, lane: Lane) -> None:
 def test_a_compressed_file_in_utf_16_is_read(tmp_path: Path, lane: Lane) -> None:
     path = tmp_path / "answers.CSV.gz"
     path.write_bytes(gzip.compress("key,text\n1,لأن\n".encode("utf-16")))
-    how = Recorded.model_validate({"path": str(path), "columns": {"text": "text", "key": "key"}, "source": "mine"})
-    (landed,) = read_recorded(how, [PROMPTS], lane, detect=None, config_id="c" * 32)
+    columns = {"text": "text", "key": "key"}
+    landed = join(path, lane, rows_of(PROMPTS), PROMPTS, columns=columns, source="mine")
     assert landed.rows["text"].to_list() == ["لأن"]
 
 

@@ -1,0 +1,201 @@
+"""Builds on recorded answers alone: each is joined to the prompt that it was made for, or rejected, run after run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.execution import BuildSummary, execute_build
+from schemas.errors import InputError
+from schemas.recipe_file import load_recipe
+from tests.flows.direct import DirectEngines
+from warehouse.build_views import use_build
+from warehouse.lake import Lake
+
+RECIPE = """
+name = "{name}"
+languages = ["en", "ja", "ar"]
+pairs = [{{ strategy = "best_vs_worst" }}]
+{sources}
+[prompt_gates]
+language = false
+near_duplicate_similarity = 0
+max_chars = 40
+[[teachers]]
+name = "{teacher}"
+engine = "recorded"
+[teachers.recorded]
+path = "answers.jsonl"
+columns = {{ text = "a", key = "id" }}
+{recorded}
+[gates]
+language = false
+min_chars = 0
+[[reward_models]]
+name = "judge"
+model = "./reward"
+[warehouse]
+catalog = "{folder}/lake/catalog.sqlite"
+data = "{folder}/lake/data"
+[run]
+exports = "{folder}/exports"
+"""
+
+
+class Project:
+    """A folder with sources, recorded answers and a recipe, whose models are stand-ins."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "reward").mkdir()
+        (folder / "reward" / "config.json").write_text("{}")
+
+    def write(self, name: str, *rows: Any) -> None:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (self.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+    def recipe(self, *, name: str = "small", teacher: str = "archive", recorded: str = "", **sources: str) -> Path:
+        usual = 'language = "en"\ncolumns = { prompt = "q", id = "id" }'
+        tables = "".join(
+            f'[[prompts]]\nname = "{source}"\npath = "{source}.jsonl"\n{more or usual}\n'
+            for source, more in sources.items()
+        )
+        path = self.folder / f"{name}.toml"
+        path.write_text(
+            RECIPE.format(name=name, teacher=teacher, recorded=recorded, sources=tables, folder=self.folder),
+            encoding="utf-8",
+        )
+        return path
+
+    def build(self, path: Path, **how: Any) -> BuildSummary:
+        return execute_build(load_recipe(path), open_engine=DirectEngines(), **{"quiet": True, "until": "sample"} | how)
+
+    def joined(self, summary: BuildSummary) -> dict[str, str]:
+        """Return which question each kept answer of a build answers."""
+        with Lake.open(load_recipe(self.folder / f"{summary.name}.toml").warehouse, read_only=True) as lake:
+            use_build(lake, summary.config_id)
+            sql = (
+                "SELECT text, messages[-1].content FROM kept_completions AS answers "
+                "JOIN prompts ON prompts.prompt_id = answers.prompt_id"
+            )
+            return dict(lake.query(sql).iter_rows())
+
+    def rejected(self, summary: BuildSummary) -> dict[str, str]:
+        """Return reason and detail of each recorded row that was rejected."""
+        with Lake.open(load_recipe(self.folder / f"{summary.name}.toml").warehouse, read_only=True) as lake:
+            sql = "SELECT reason, detail FROM rejections WHERE config_id = ? AND settings_id <> '' ORDER BY detail"
+            return {detail: reason for reason, detail in lake.query(sql, [summary.config_id]).iter_rows()}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+LONG = "اكتب مقالة طويلة عن النهر الذي يمر بالمدينة القديمة"
+
+
+def test_an_answer_to_a_dropped_row_is_not_joined_to_another_source(project: Project) -> None:
+    project.write("a", {"id": 1, "q": "Why is the sky blue?"}, {"id": 2, "q": LONG})
+    project.write("b", {"id": 2, "q": "何時ですか"}, {"id": 3, "q": "Who?"})
+    project.write(
+        "answers", {"id": 1, "a": "a1"}, {"id": 2, "a": "a2"}, {"id": 2, "a": "a2, again"}, {"id": 3, "a": "b3"}
+    )
+    path = project.recipe(a="", b="")
+    for _ in range(2):  # the second run does not read the files of prompts
+        summary = project.build(path, until="export")
+        assert project.joined(summary) == {"a1": "Why is the sky blue?", "b3": "Who?"}
+        rejected = project.rejected(summary)
+        assert set(rejected.values()) == {"ambiguous_key"}
+        assert "that of row 1 of 'b', that of row 2 of 'a'" in next(iter(rejected))
+        counts = {
+            row["stage"]: (row["num_in"], row["num_out"], row["num_rejected"]) for row in summary.counts.to_dicts()
+        }
+        assert (counts["join recorded"], counts["score"]) == ((4, 2, 2), (2, 2, 0))
+    summary = project.build(project.recipe(name="named", recorded='source = "a"', a="", b=""))
+    assert project.joined(summary) == {"a1": "Why is the sky blue?"}
+    assert set(project.rejected(summary).values()) == {"no_such_prompt"}
+    assert any(
+        "row 2 of 'a', was dropped or is not in scope: too_long" in detail for detail in project.rejected(summary)
+    )
+
+
+def test_ids_beyond_a_limit_are_known(project: Project) -> None:
+    project.write("a", *({"id": number % 4, "q": f"Number {number}?"} for number in range(6)))
+    project.write("answers", *({"id": number, "a": f"a{number}"} for number in range(5)))
+    summary = project.build(project.recipe(a=""), limit=3)
+    assert project.joined(summary) == {"a2": "Number 2?"}
+    reasons = sorted(project.rejected(summary).values())
+    assert reasons == ["ambiguous_key"] * 2 + ["no_such_prompt"] * 2
+    assert any(
+        "'3', that of row 4 of 'a', was dropped or is not in scope: it lies beyond the limit" in detail
+        for detail in project.rejected(summary)
+    )
+    assert project.joined(project.build(project.recipe(a=""))) == {"a2": "Number 2?", "a3": "Number 3?"}
+
+
+def test_rows_without_an_id_are_not_known_by_their_place(project: Project) -> None:
+    project.write("a", {"id": 3, "q": "Three?"}, {"id": None, "q": "None?"}, {"id": "", "q": "Empty?"})
+    project.write("answers", {"id": 2, "a": "a2"}, {"id": 3, "a": "a3"})
+    summary = project.build(project.recipe(a=""))
+    assert project.joined(summary) == {"a3": "Three?"}
+    with Lake.open(load_recipe(project.folder / "small.toml").warehouse, read_only=True) as lake:
+        rows = lake.query("SELECT messages[1].content, source_row FROM prompts ORDER BY 1").rows()
+    assert rows == [("Empty?", None), ("None?", None), ("Three?", "3")]
+    project.write("answers", {"id": 2, "a": "b2"}, {"id": 3, "a": "b3"})
+    summary = project.build(project.recipe(name="places", a='language = "en"\ncolumns = { prompt = "q" }'))
+    assert project.joined(summary) == {"b2": "None?", "b3": "Empty?"}
+
+
+def test_a_prompt_that_has_gone_from_its_source_keeps_its_answers_and_its_id(project: Project) -> None:
+    project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": "Two?"})
+    project.write("answers", {"id": 1, "a": "a1"}, {"id": 2, "a": "a2"})
+    path = project.recipe(a="")
+    project.build(path)
+    project.write("a", {"id": 1, "q": "One?"}, {"id": 3, "q": "Three?"})
+    assert project.joined(project.build(path)) == {"a1": "One?", "a2": "Two?"}
+    project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": "Another two?"})
+    refused = (
+        r"1 answers of 'archive' were joined by other rows than the sources have now .* give the teacher another name"
+    )
+    with pytest.raises(InputError, match=refused):
+        project.build(path)
+    summary = project.build(project.recipe(teacher="archive, again", a=""))
+    assert project.joined(summary)["a1"] == "One?"
+    assert "a2" in project.joined(summary)  # of another build, which never had the old row
+    assert project.joined(summary)["a2"] == "Another two?"
+
+
+def test_a_warehouse_of_before_lists_the_rows_when_it_is_read_again(project: Project) -> None:
+    project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": LONG})
+    project.write("b", {"id": 2, "q": "Two?"})
+    project.write("answers", {"id": 1, "a": "a1"}, {"id": 2, "a": "a2"})
+    path = project.recipe(a="", b="")
+    project.build(path)
+    with Lake.open(load_recipe(path).warehouse) as lake:
+        for statement in (
+            "DROP TABLE source_rows",
+            "DELETE FROM schema_version",
+            "INSERT INTO schema_version VALUES (2)",
+        ):
+            lake.transact(lambda cursor, statement=statement: cursor.execute(statement))
+    summary = project.build(path)
+    assert project.joined(summary) == {"a1": "One?"}
+    assert list(project.rejected(summary).values()) == ["ambiguous_key"]
+
+
+def test_a_file_of_which_little_can_be_joined_is_a_warning(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write("a", {"id": 1, "q": "One?"})
+    project.write("answers", {"id": 1, "a": "a1"}, *({"id": f"q-{number}", "a": "x"} for number in range(10)))
+    project.build(project.recipe(a=""), quiet=False)
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert said == [
+        "  warning: archive: only 1 of 11 recorded answers could be joined to a prompt; 10 are no_such_prompt, such as "
+        "answers.jsonl:2: no prompt in scope has the source_row 'q-0'"
+    ]
+    project.write("answers", {"id": 1, "a": "a1"}, *({"id": f"q-{number}", "a": "x"} for number in range(9)))
+    project.build(project.recipe(a=""), quiet=False)
+    assert "warning" not in capsys.readouterr().err
