@@ -290,9 +290,9 @@ def _refuse_rejoined(lake: Lake, lane: Lane, completions: Frames) -> None:
     found = lake.query(source_rows.rejoined(lane.settings_id, completions.select))
     if found.height:
         raise InputError(
-            f"{found.height:,} answers of {lane.name!r} were joined by other rows than the sources have now (the first to "
-            f"prompt {found['prompt_id'][0]}), so they may be another prompt's: give the teacher another name to have all "
-            "answers joined anew"
+            f"recorded answers of {lane.name!r} ({found.height:,} of them, the first to prompt {found['prompt_id'][0]}) were "
+            "joined by other rows than the sources have now, so they may be another prompt's: give the teacher another name "
+            "to have all of them joined anew"
         )
 
 

@@ -156,9 +156,7 @@ def test_a_prompt_that_has_gone_from_its_source_keeps_its_answers_and_its_id(pro
     project.write("a", {"id": 1, "q": "One?"}, {"id": 3, "q": "Three?"})
     assert project.joined(project.build(path)) == {"a1": "One?", "a2": "Two?"}
     project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": "Another two?"})
-    refused = (
-        r"1 answers of 'archive' were joined by other rows than the sources have now .* give the teacher another name"
-    )
+    refused = r"recorded answers of 'archive' \(1 of them, the first to prompt .*\) were joined by other rows .* give the teacher another name"
     with pytest.raises(InputError, match=refused):
         project.build(path)
     summary = project.build(project.recipe(teacher="archive, again", a=""))

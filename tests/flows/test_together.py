@@ -324,7 +324,7 @@ model = "{tmp_path}/models/north"
 
     file = tmp_path / "prompts.jsonl"
     file.write_text(file.read_text().replace('"row-4"', '"moved"'))
-    moved = "answers of 'recorded' were joined by other rows than the sources have now"
+    moved = "recorded answers of 'archive' (2 of them, the first to prompt "
     with pytest.raises(InputError, match=re.escape(moved)):
         build(path)
 
