@@ -8,17 +8,20 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import polars as pl
 from pydantic import BaseModel
 
+from factory.engines.fingerprint import remembered_digest
 from factory.engines.open import open_engine
 from factory.evaluation.confusion import check_responses, rate_confusion
 from factory.evaluation.judging import STAGE, JudgeStage, make_structure, wording
 from factory.evaluation.scored import decide_games, score_by_truth
 from factory.evaluation.verdicts import MIRRORED, STRONG_WEIGHTS
 from factory.evaluation.winrates import rate_first_shown, rate_games
+from factory.stages.hf_datasets import resolve_revision
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import identify_sources, read_source
 from flows.execution import stop_on_signal
@@ -32,8 +35,9 @@ from schemas.errors import InputError, RecipeError
 from schemas.evaluation import EvaluationSettings, Judge
 from schemas.ids import Json, content_id
 from schemas.models import Teacher
+from schemas.paths import is_path
 from schemas.prompts import PromptGates, PromptSource
-from schemas.section import identify
+from schemas.section import CONTENT, EXECUTION, PLACE, identify
 from schemas.settings import RunSettings, WarehouseSettings
 from warehouse.build_views import latest_build, use_build
 from warehouse.games import games_with_verdicts, pending_games, pending_scored_games, use_games
@@ -140,6 +144,7 @@ def resolve_evaluation(settings: EvaluationSettings, build_id: str | None) -> Ev
         InputError: a file of prompts is missing or cannot be read.
         RecipeError: both models are the same one with the same settings.
     """
+    settings = _pin_prompts(settings)
     a = teacher_lane(settings.a, settings.languages, "policy")
     b = teacher_lane(settings.b, settings.languages, "policy")
     if a.settings_id == b.settings_id:
@@ -174,9 +179,23 @@ def _stand_in(section: BaseModel) -> Json:
     return _identify_prompts(section) if isinstance(section, PromptSource) else identify_asked(section)
 
 
+def _pin_prompts(settings: EvaluationSettings) -> EvaluationSettings:
+    """Return settings whose prompts, where they are a data set of the hub, are those of a commit."""
+    source = settings.prompts
+    if source is None or source.dataset is None or is_path(source.dataset):
+        return settings
+    commit = resolve_revision(source.dataset, source.revision, source.config)
+    return settings.model_copy(update={"prompts": source.model_copy(update={"revision": commit})})
+
+
 def _identify_prompts(source: PromptSource) -> str:
-    """Return the id of prompts: of the files' bytes, not of where they lie; of a Hugging Face dataset by its name."""
-    return identify_sources([source], identify(OPEN_GATES)) or content_id("prompts", identify(source))
+    """Return the id of prompts: by the bytes of files, not by where they lie; of a data set of the hub by its commit."""
+    files = identify_sources([source], identify(OPEN_GATES))
+    if files is not None:
+        return files
+    assert source.dataset is not None
+    content = remembered_digest(Path(source.dataset)) if is_path(source.dataset) else source.dataset
+    return content_id("prompts", [identify(source, without={EXECUTION, PLACE, *CONTENT}), content])
 
 
 def _find_build(lake: Lake, name: str | None) -> str:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from factory.engines.devices import visible_devices
-from factory.training.identity import RunIdentity, claim_output, identify_run
+from factory.training.identity import RunIdentity, claim_output, identify_run, pin_data
 from factory.training.result import TrainResult, read_result
 from factory.training.rows import read_export_id
 from flows.checkpoints import record_checkpoint
@@ -50,6 +50,7 @@ def train_and_record(
     Raises:
         TrainingError: the run could not start or go on, in the trainer's own words; or it was killed.
     """
+    settings = pin_data(settings)
     identity = identify_run(settings)
     result = read_result(output, identity)
     if result is None:

@@ -24,7 +24,17 @@ class StepTraining(TrainSettings):
 
     @model_validator(mode="after")
     def _leaves_to_the_step(self) -> Self:
-        for name in ("model", "data", "eval_data", "languages", "strategies", "dataset_config", "split"):
+        for name in (
+            "model",
+            "data",
+            "eval_data",
+            "languages",
+            "strategies",
+            "dataset_config",
+            "split",
+            "revision",
+            "eval_revision",
+        ):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"the step settles '{name}' itself: it trains the policy on the rows of its clusters")
         return self

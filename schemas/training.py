@@ -11,6 +11,7 @@ from schemas.prompts import ConversationColumns
 from schemas.section import (
     DATA,
     EXECUTION,
+    FINGERPRINTED,
     LATER,
     MODEL,
     DataName,
@@ -77,7 +78,8 @@ class TrainSettings(Section):
     """``[train]``: one run of SFT or preference training.
 
     ``data`` is an export folder of this project, a file or folder of files (globs allowed), or a Hugging Face dataset;
-    ``eval_data`` defaults to the export's eval split. ``format`` says what a prompt and its answers are that are texts:
+    ``eval_data`` defaults to the export's eval split. ``revision`` and ``eval_revision`` are those of data sets of the hub
+    (a commit, branch or tag; none: the newest), resolved to a commit when a run starts. ``format`` says what a prompt and its answers are that are texts:
     turns of a ``chat``, or ``text`` as it is (the default for columns named ``prompt`` and ``completion``, ``chosen``,
     ``rejected``). ``objective`` and its formula: factory/training/losses.py.
     ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all).
@@ -91,6 +93,8 @@ class TrainSettings(Section):
     model: ModelName = Field(min_length=1)
     data: DataName = Field(min_length=1)
     eval_data: DataName | None = None
+    revision: Annotated[str | None, FINGERPRINTED] = None
+    eval_revision: Annotated[str | None, FINGERPRINTED] = None
     dataset_config: str | None = None
     split: str = "train"
     columns: Annotated[TrainColumns | None, LATER] = None

@@ -68,10 +68,10 @@ def _identify(name: str, revision: str | None, file: str) -> Json:
     folder = Path(name)
     if not folder.is_dir():
         raise EngineError(f"there is no model folder '{folder}'")
-    return ["folder", _remembered_digest(folder)]
+    return ["folder", remembered_digest(folder)]
 
 
-def _remembered_digest(folder: Path) -> str:
+def remembered_digest(folder: Path) -> str:
     """Return the folder's digest; it is worked out anew only when a name, a size or a time in the folder changed."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(path, path.stat()) for path in files]

@@ -1,10 +1,17 @@
 """Hugging Face datasets: found by name, split and slice, whether on the hub, in a folder, or saved to disk."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
 from schemas.errors import InputError
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 UNNAMED_SPLIT = "train"
 """What the split of a saved dataset is called that does not say: what ``load_dataset`` calls that of plain data files."""
@@ -29,6 +36,44 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
         return _cut(_check_config(saved, config), split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
         raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
+
+
+def resolve_revision(name: str, revision: str | None, config: str | None = None) -> str:
+    """Return the commit that a revision of a data set of the hub stands for now; none: that of its main branch.
+
+    Where the hub cannot be reached it is the commit that was loaded last, which is what ``open_dataset`` loads then.
+
+    Raises:
+        InputError: there is no such data set or revision, or the hub cannot be reached and nothing is cached.
+    """
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return str(HfApi().dataset_info(name, revision=revision).sha)
+    except (OfflineModeIsEnabled, httpx.TransportError) as error:
+        cached = _find_cached_commit(name, config)
+        if cached is None:
+            raise InputError(
+                f"dataset '{name}' is not in the local cache of datasets, and the hub cannot be reached"
+            ) from error
+        return cached
+    except (HfHubHTTPError, HFValidationError) as error:
+        wanted = "" if revision is None else f" at revision '{revision}'"
+        line = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"'{name}'{wanted} is neither a file or folder that is there nor a data set that the hub gives: {line}"
+        ) from error
+
+
+def _find_cached_commit(name: str, config: str | None) -> str | None:
+    """Return the commit of a data set that was loaded last: its folder in the cache is that of a configuration and a commit."""
+    import datasets
+
+    home, _, own = name.rpartition("/")
+    folder = f"{home}___{datasets.naming.camelcase_to_snakecase(own)}" if home else own
+    cached = Path(datasets.config.HF_DATASETS_CACHE).glob(f"{folder}/{config or '*'}/*/*/dataset_info.json")
+    found = [path.parent for path in cached if _COMMIT.fullmatch(path.parent.name)]
+    return max(found, key=lambda path: path.stat().st_mtime).name if found else None
 
 
 def is_saved_dataset(folder: Path) -> bool:

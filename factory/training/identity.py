@@ -1,17 +1,21 @@
 """What identifies a run, worked out without loading torch: settings, models and data by content, never by path."""
 
+import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.engines.fingerprint import fingerprint_model
+from factory.engines.fingerprint import fingerprint_model, remembered_digest
+from factory.inputs.opening import find_kind
+from factory.stages.hf_datasets import is_saved_dataset, resolve_revision
 from factory.training.curves import read_metrics
 from factory.training.rows import find_data_files, read_export_id
 from schemas.errors import TrainingError
 from schemas.ids import content_id, file_digest
 from schemas.models import Model
-from schemas.section import CONTENT, EXECUTION, identify
+from schemas.paths import is_path
+from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, identify
 from schemas.training import TrainSettings
 
 RUN_FILE = "run.json"
@@ -43,30 +47,55 @@ def identify_run(settings: TrainSettings) -> RunIdentity:
 
     Raises:
         EngineError: a model is missing.
+        InputError: there is no such data set on the hub, or it cannot be reached and nothing is cached.
         TrainingError: a file is missing.
     """
-    template = settings.chat_template
+    template, pinned = settings.chat_template, pin_data(settings)
     if template is not None and not Path(template).is_file():
         raise TrainingError(f"there is no chat template '{template}'")
     return RunIdentity(
         model=fingerprint_model(Model(model=settings.model)),
         reference=None if settings.reference is None else fingerprint_model(Model(model=settings.reference)),
-        data=_identify_data(settings.data),
-        eval_data=None if settings.eval_data is None else _identify_data(settings.eval_data),
+        data=_identify_data(pinned.data, pinned.revision),
+        eval_data=None if pinned.eval_data is None else _identify_data(pinned.eval_data, pinned.eval_revision),
         chat_template=None if template is None else file_digest(Path(template)),
-        settings=identify(settings, without={EXECUTION, *CONTENT}),
+        settings=identify(settings, without={EXECUTION, FINGERPRINTED, *CONTENT}),
     )
 
 
-def _identify_data(data: str) -> str:
-    """Return an export's id, the digest of files, or a dataset's name."""
+def pin_data(settings: TrainSettings) -> TrainSettings:
+    """Return settings in which data sets of the hub are those of a commit: a run is identified by it, and reads no other.
+
+    Raises:
+        InputError: there is no such data set or revision, or the hub cannot be reached and nothing is cached.
+        TrainingError: a revision of what is not on the hub.
+    """
+    pinned = {"revision": _resolve(settings.data, settings.revision, settings)}
+    if settings.eval_data is not None:
+        pinned["eval_revision"] = _resolve(settings.eval_data, settings.eval_revision, settings)
+    return settings.model_copy(update=pinned)
+
+
+def _resolve(data: str, revision: str | None, settings: TrainSettings) -> str | None:
+    is_local = is_path(data) or find_kind(Path(data)) is not None or glob.has_magic(data) or Path(data).exists()
+    if is_local and revision is not None:
+        raise TrainingError(f"revision '{revision}' was given, and {data} is no data set of the hub; leave it out")
+    return None if is_local else resolve_revision(data, revision, settings.dataset_config)
+
+
+def _identify_data(data: str, revision: str | None) -> str:
+    """Return an export's id, the digest of files or of a folder, or the name and commit of a data set of the hub."""
     export_id = read_export_id(data)
     if export_id is not None:
         return export_id
-    paths = find_data_files(data)
-    if paths:
-        return content_id("files", [file_digest(path) for path in paths])
-    return content_id("dataset", data)
+    folder = Path(data)
+    if not folder.is_dir():
+        paths = find_data_files(data)
+        return content_id("files", [file_digest(path) for path in paths]) if paths else f"{data}@{revision}"
+    shards = [] if is_saved_dataset(folder) else find_data_files(data)
+    if not shards:
+        return content_id("folder", remembered_digest(folder))
+    return content_id("shards", [[path.relative_to(folder).as_posix(), file_digest(path)] for path in shards])
 
 
 def claim_output(output: Path, identity: RunIdentity, *, writes: bool = True) -> None:

@@ -89,10 +89,11 @@ def _open(settings: TrainSettings, data: str, split: str) -> tuple[Layout, Itera
         layout, others = _find_columns(settings, read_file_columns(data), data)
         return layout, read_file_rows(data, layout.needed, [*layout.optional, *others])
     config = settings.dataset_config
-    names = read_dataset_columns(data, config=config, split=split)
+    revision = settings.revision if data == settings.data else settings.eval_revision
+    names = read_dataset_columns(data, config=config, split=split, revision=revision)
     layout, others = _find_columns(settings, names, f"dataset '{data}'")
     optional = [*layout.optional, *others]
-    return layout, read_dataset_rows(data, layout.needed, optional, config=config, split=split, revision=None)
+    return layout, read_dataset_rows(data, layout.needed, optional, config=config, split=split, revision=revision)
 
 
 def _is_files(settings: TrainSettings, data: str, split: str) -> bool:

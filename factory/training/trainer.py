@@ -10,7 +10,7 @@ output/result.json       written last: the run is complete, and is not run again
 
 from pathlib import Path
 
-from factory.training.identity import identify_run
+from factory.training.identity import identify_run, pin_data
 from factory.training.result import TrainResult, read_result
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
@@ -26,6 +26,7 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
         EngineError: the model is missing.
     """
     try:
+        settings = pin_data(settings)
         identity = identify_run(settings)
         done = read_result(output, identity)
         if done is not None:

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from factory.engines import fingerprint
 from factory.merging.identity import identify_merge
 from factory.training.identity import identify_run
+from flows import evaluation as evaluation_flow
 from flows import identity
 from flows.evaluation import resolve_evaluation
 from flows.identity import identify_model, resolve_build
@@ -56,7 +57,17 @@ EXECUTED = {
 """All fields that are no part of an identity. Whoever marks another one says so here."""
 
 SETTLED = {
-    StepTraining: {"model", "data", "eval_data", "dataset_config", "split", "languages", "strategies"},
+    StepTraining: {
+        "model",
+        "data",
+        "eval_data",
+        "revision",
+        "eval_revision",
+        "dataset_config",
+        "split",
+        "languages",
+        "strategies",
+    },
     StepMerge: {"models", "base"},
 }
 """Fields that a section has from another one and allows no value of."""
@@ -110,6 +121,7 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(fingerprint, "resolve_commit", lambda *of: f"commit of {of}")
     monkeypatch.setattr(fingerprint, "_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(evaluation_flow, "resolve_revision", lambda *of: f"commit of {of}")
     monkeypatch.setattr(identity, "check_sql", lambda recipe: None)
     return World(tmp_path)
 
@@ -233,7 +245,11 @@ def roots(world: World) -> dict[str, Root]:
             lambda model: identify_model(model)[1],
             ignored=frozenset({REQUEST}),
         ),
-        "training": Root(TrainSettings.model_validate(train), lambda settings: identify_run(settings).id),
+        "training": Root(
+            TrainSettings.model_validate(train),
+            lambda settings: identify_run(settings).id,
+            lambda way: way[-1] not in {"revision", "eval_revision"},  # refused for files: test_data_sets_of_the_hub
+        ),
         "merge": Root(
             MergeSettings.model_validate(merge), lambda settings: content_id("merge", identify_merge(settings))
         ),

@@ -53,7 +53,7 @@ BUILDS = {
 def known_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model is there, at a commit or with files that are always the same."""
     monkeypatch.setattr(fingerprint, "resolve_commit", lambda name, *_: f"commit of {name}")
-    monkeypatch.setattr(fingerprint, "_remembered_digest", lambda folder: f"digest of {folder.name}")
+    monkeypatch.setattr(fingerprint, "remembered_digest", lambda folder: f"digest of {folder.name}")
 
 
 @pytest.mark.parametrize("name", ["microworld", "starter", "aya_expanse"])
