@@ -1,17 +1,29 @@
 """A run is the factory's and Prefect watches it: what is shown on a server, and what becomes of a run whose server is lost."""
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 
+from flows import build as build_module
+from flows import reporter
+from flows.execution import BuildSummary
+from flows.reporter import FlowRun, Reporter
+from flows.together import Watcher, run_side_by_side
+from tests.http_server import serve
 from tests.prefect_server import (
     Teacher,
     make_environment,
@@ -204,3 +216,128 @@ def test_a_lane_shows_its_progress_on_the_server(environment):
         (artifact,) = find(server, "artifacts")
         assert (artifact["type"], artifact["data"]) == ("progress", 75.0)
         assert artifact["description"].startswith("sample north: 3/4 rows, ")
+
+
+# A server that is scripted, in this process
+
+
+class Script(BaseHTTPRequestHandler):
+    """Answers as a Prefect server does, as long as ``is_up``; notes the paths that it was asked for in ``asked``."""
+
+    asked: list[tuple[str, Any]]
+    answers: Callable[[str], int]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status = self.answers(self.path)
+        if status == 201:
+            self.asked.append((self.path, body))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps({"id": "made"}).encode())
+
+    def do_GET(self) -> None:  # the token against forgery, which a server need not know
+        self.send_response(404)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the reporter lose patience at once; what it waits for in these tests comes by an event."""
+    monkeypatch.setattr(reporter, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(reporter, "LOST_SECONDS", 0.01)
+
+
+def report(url: str, watched: Callable[[Watcher], object]) -> list[str]:
+    """Return what the user is told while a watched run reports to this URL."""
+    said: list[str] = []
+    with Reporter(url, FlowRun(), said.append) as watcher:
+        watched(watcher)
+    return said
+
+
+def test_a_server_that_comes_back_is_told_all_in_order(quick):
+    is_back, has_failed = threading.Event(), threading.Event()
+
+    def answer(path: str) -> int:
+        if is_back.is_set():
+            return 201
+        has_failed.set()
+        return 503
+
+    def run(watcher: Watcher) -> None:
+        run_side_by_side(watcher, {"قراءة": lambda: 1})
+        assert has_failed.wait(GUARD_SECONDS)
+        is_back.set()
+        watcher.table("counts", "| a |")
+
+    asked: list[tuple[str, Any]] = []
+    with serve(type("Here", (Script,), {"asked": asked, "answers": staticmethod(answer)})) as url:
+        said = report(f"{url}/api", run)
+    assert [line for line in said if not line.startswith("warning: ")] == []
+    assert len(said) <= 1
+    assert [re.sub(r"[0-9a-f-]{36}", "ID", path).removeprefix("/api") for path, _ in asked] == [
+        "/flows/",
+        "/flow_runs/",
+        "/flow_runs/made/set_state",
+        "/task_runs/",
+        "/task_runs/ID/set_state",
+        "/task_runs/ID/set_state",
+        "/artifacts/",
+        "/flow_runs/made/set_state",
+    ]
+    assert asked[3][1]["name"] == "قراءة"
+    assert [body["state"]["type"] for path, body in asked if "set_state" in path] == [
+        "RUNNING",
+        "RUNNING",
+        "COMPLETED",
+        "COMPLETED",
+    ]
+
+
+def test_a_report_that_is_refused_is_told_of_and_those_after_it_are_sent(quick):
+    asked: list[tuple[str, Any]] = []
+    answers = staticmethod(lambda path: 422 if "artifacts" in path else 201)
+    with serve(type("Here", (Script,), {"asked": asked, "answers": answers})) as url:
+        said = report(f"{url}/api", lambda watcher: watcher.table("counts", "| a |"))
+    assert said == [
+        f"warning: the Prefect server at {url}/api was not told of the table counts (status 422); "
+        "the build goes on without being watched",
+        f"not told to the Prefect server at {url}/api: the table counts",
+    ]
+    assert asked[-1][1]["state"] == {"type": "COMPLETED"}
+
+
+def test_a_server_that_hangs_holds_nothing_up(quick, monkeypatch):
+    monkeypatch.setattr(reporter, "TIMEOUT", httpx.Timeout(0.05))
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and never answers
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}/api"
+        said = report(url, lambda watcher: run_side_by_side(watcher, {"sample": lambda: 1}))
+    assert [line.split(url)[0] for line in said] == [
+        "warning: the Prefect server at ",
+        "not told to the Prefect server at ",
+    ]
+    assert said[1].endswith(": the start of the run, 'sample', the end of the run (completed)")
+
+
+def test_a_policy_is_trained_though_nobody_watches(quick, monkeypatch):
+    """With stand-ins for the build and the training: what is shown here is that neither fails with the watcher."""
+    recipe = SimpleNamespace(name="small", policy=SimpleNamespace(steps=[SimpleNamespace(name="sft")]))
+    summary = BuildSummary("small", "c", 1, 2, pl.DataFrame({"stage": ["read"], "num_in": [2]}), "exports", 1.0)
+    trained = SimpleNamespace(table=lambda: pl.DataFrame({"step": ["sft"]}))
+
+    def work(*arguments: Any, together: Any, **options: Any) -> Any:
+        assert together({"train": lambda: 5}) == [5]
+        return trained if "sft" in options.values() else summary
+
+    monkeypatch.setattr(build_module, "execute_build", work)
+    monkeypatch.setattr(build_module, "train_policy", work)
+    done = []
+    said = report(DEAD, lambda watcher: done.append(build_module.build(recipe, watcher)))
+    assert done[0].policy is trained
+    assert len(said) == 2
+    assert said[1].endswith("'train', the table small-counts, the table small-policy, the end of the run (completed)")

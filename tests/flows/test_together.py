@@ -82,11 +82,21 @@ def test_two_recipes_with_a_common_teacher_run_at_once_beside_a_reader(write_rec
     write_prompts(tmp_path / "prompts.jsonl", 6)
     paths = [write_recipe(name=name, teachers=("north", name), **SMALL) for name in ("east", "west")]
     config_id = resolve_build(load_recipe(paths[0])).config_id
-    with Lake.open(load_recipe(paths[0]).warehouse):
-        pass
+    translator = resolve_build(load_recipe(paths[0])).translator
+    assert translator is not None
     log = tmp_path / "asked.log"
-    processes = [start_build(path, log, 0.2) for path in paths]
     counts = []
+    # Both wait for the translator until both are there.
+    with (
+        Lake.open(load_recipe(paths[0]).warehouse) as lake,
+        lake.lease(f"translate_prompts-{translator.settings_id}"),
+    ):
+        processes = [start_build(path, log, 0.2) for path in paths]
+        while lake.query("SELECT count(*) FROM builds").item() < 2:
+            assert all(process.poll() is None for process in processes)
+            counts.append(count_candidates(paths[0], config_id))
+            time.sleep(0.3)
+        counts.append(count_candidates(paths[0], config_id))
     while any(process.poll() is None for process in processes):
         counts.append(count_candidates(paths[0], config_id))
         time.sleep(0.3)
