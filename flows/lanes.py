@@ -150,7 +150,7 @@ def hold_run(lake: Lake, name: str, settings: RunSettings, stop: threading.Event
 
 
 def run_lane(run: LaneRun, job: LaneJob) -> int:
-    """Send what is pending, commit what comes back, and return the number of requests answered or rejected.
+    """Send what is pending, commit what comes back, and return the number of rows answered or rejected.
 
     Nothing is sent, and no engine started, when nothing is pending. Only one process at a time works on a lane.
 
@@ -182,7 +182,7 @@ def _answer(run: LaneRun, job: LaneJob, pending: Spool) -> None:
     check_stop(run.stop)
     if report.meter.done != total:
         raise EngineError(
-            f"{job.stage} of {job.lane.name} answered {report.meter.done:,} of {total:,} requests; "
+            f"{job.stage} of {job.lane.name} finished {report.meter.done:,} of {total:,} rows; "
             f"run the recipe again for the rest"
         )
 
@@ -191,13 +191,13 @@ def _work(run: LaneRun, job: LaneJob, engine: Engine, pending: Spool, report: La
     settings = run.settings
 
     def count(landed: Landed) -> None:
-        report.count(rows=landed.rows.height, rejected=landed.rejections.height)
+        report.count_rows(finished=landed.rows.height, rejected=landed.rejections.height)
 
     with Committer(
         run.lake, job.table, job.work, rows=settings.commit_rows, seconds=settings.commit_seconds, on_commit=count
     ) as committer:
         for reply in engine.stream(job.work.requests(pending.frames())):
-            report.count(prompt_tokens=reply.num_prompt_tokens, completion_tokens=reply.num_completion_tokens)
+            report.count_reply(reply)
             committer.add(reply)
 
 
@@ -233,7 +233,8 @@ def _record_usage(run: LaneRun, job: LaneJob, slot: Slot, report: LaneReport) ->
         "model": job.lane.name,
         "settings_id": job.lane.settings_id,
         "device": f"gpu {','.join(map(str, slot))}" if slot else "cpu",
-        "num_requests": meter.done,
+        "num_requests": meter.num_requests,
+        "num_rows": meter.done,
         "num_rejected": meter.num_rejected,
         "num_prompt_tokens": meter.num_prompt_tokens,
         "num_completion_tokens": meter.num_completion_tokens,

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from factory.engines.base import Reply
+
 LOG_SECONDS = 10.0
 """How often a lane is reported where no terminal redraws the bars, and to who watches."""
 
@@ -30,11 +32,15 @@ PROGRESS: ContextVar[TellProgress | None] = ContextVar("progress", default=None)
 
 @dataclass(slots=True)
 class Meter:
-    """Counts of one lane of one stage. ``seconds`` counts from its start; rates count from the first reply on."""
+    """Counts of one lane of one stage. ``seconds`` counts from its start; rates count from the first reply on.
+
+    A row may take several requests, as a text that is translated sentence by sentence, or none.
+    """
 
     stage: str
     name: str
     total: int
+    num_requests: int = 0
     num_rows: int = 0
     num_rejected: int = 0
     num_prompt_tokens: int = 0
@@ -124,13 +130,22 @@ class LaneReport:
         self._tell = PROGRESS.get()
         self._told = time.monotonic()
 
-    def count(self, *, rows: int = 0, rejected: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
-        """Add to the counts and redraw."""
+    def count_reply(self, reply: Reply) -> None:
+        """Add the answer to one request."""
+        self.meter.num_requests += 1
+        self.meter.num_prompt_tokens += reply.num_prompt_tokens
+        self.meter.num_completion_tokens += reply.num_completion_tokens
+        self._show()
+
+    def count_rows(self, *, finished: int = 0, rejected: int = 0) -> None:
+        """Add rows to which all answers are there and committed."""
+        self.meter.num_rows += finished
+        self.meter.num_rejected += rejected
+        self._show()
+
+    def _show(self) -> None:
+        """Redraw, or say a line where nothing is redrawn, if the last time is long enough ago."""
         meter = self.meter
-        meter.num_rows += rows
-        meter.num_rejected += rejected
-        meter.num_prompt_tokens += prompt_tokens
-        meter.num_completion_tokens += completion_tokens
         now = time.monotonic()
         meter.answered = meter.answered or now
         bars = self._board._bars

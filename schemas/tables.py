@@ -270,7 +270,11 @@ class Builds(dy.Schema):
 
 
 class Usage(dy.Schema):
-    """What each lane of each run cost."""
+    """What each lane of each run cost.
+
+    ``num_rows`` counts what was wanted of the lane and finished, rejected or not; ``num_requests`` what the engine was
+    asked for that: several where a row is translated sentence by sentence. No ``num_rows``: ``num_requests`` has them.
+    """
 
     run_id = dy.String(primary_key=True)
     stage = dy.String(primary_key=True)
@@ -278,6 +282,7 @@ class Usage(dy.Schema):
     settings_id = dy.String()
     device = dy.String()
     num_requests = dy.Int64()
+    num_rows = dy.Int64(nullable=True)
     num_rejected = dy.Int64()
     num_prompt_tokens = dy.Int64()
     num_completion_tokens = dy.Int64()

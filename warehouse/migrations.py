@@ -22,6 +22,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         '"is_read" BOOLEAN NOT NULL)',
         'DELETE FROM "reads"',  # so that every build lists the rows of its sources when it is run again
     ),
+    ('ALTER TABLE "usage" ADD COLUMN "num_rows" BIGINT',),
 )
 """Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""
 

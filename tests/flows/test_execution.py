@@ -1,5 +1,6 @@
 """Whole builds over stand-in engines: what is sent, what is kept, and that a rerun sends the difference alone."""
 
+import json
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -223,6 +224,27 @@ def test_a_plan_counts_the_answers_of_a_teacher_under_its_new_name(write_recipe,
     assert planned["sample", "renamed"] == 0
     assert planned["translate_completions", "translator"] == 40
     assert build(path, engines, until="sample").num_sent == 40
+
+
+def test_usage_counts_what_was_asked_and_a_plan_what_a_row_costs(write_recipe, engines, tmp_path):
+    """A text that is translated sentence by sentence is one row of several requests; one without letters takes none."""
+    texts = ["Tell me about rivers. Say it twice. Is it cold?", "Name a stone! It must be a grey one.", "12345 + 67890"]
+    rows = [json.dumps({"id": f"row-{number}", "q": text}) for number, text in enumerate(texts)]
+    path, file = write_recipe(languages=("en", "fr", "he")), tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    summary = build(path, engines, until="translate")
+    asked = [task for task, *_ in engines.asked()]
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        (usage,) = lake.query("FROM usage").to_dicts()
+        use_build(lake, summary.config_id)
+        assert lake.query("SELECT num_requests FROM usage_by_stage").item() == len(asked)
+    assert len(asked) > 2 * len(texts)
+    assert (usage["num_requests"], usage["num_rows"]) == (len(asked), 2 * len(texts))
+    file.write_text("\n".join([*rows, json.dumps({"id": "new", "q": "And now. Something else."})]), encoding="utf-8")
+    planned = [lane for lane in make_plan(load_recipe(path)) if lane.stage == "translate_prompts" and lane.num_to_send]
+    assert {lane.language for lane in planned} == {"fr", "he"}
+    per_row = (usage["num_prompt_tokens"] + usage["num_completion_tokens"]) / usage["num_rows"]
+    assert [lane.num_tokens for lane in planned] == [round(per_row)] * 2
 
 
 def test_a_plan_keeps_to_the_smaller_of_two_limits(write_recipe):

@@ -200,7 +200,7 @@ from flows.together import run_side_by_side
 def answer():
     with Board(quiet=True) as board, board.lane("sample", "north", 4) as report:
         for _ in range(3):
-            report.count(rows=1)
+            report.count_rows(finished=1)
     return 3
 
 flows.progress.LOG_SECONDS = 0.0
