@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -97,7 +98,7 @@ def init(
     from flows.init import write_recipe
 
     write_recipe(path, template)
-    print(f"wrote {path}; next: factory plan {path}")
+    print(f"wrote {path}; next: factory plan {quote(str(path))}")
 
 
 @app.command()

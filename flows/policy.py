@@ -98,7 +98,7 @@ def train_policy(
         if step.name == until:
             break
     with Lake.open(recipe.warehouse) as lake:
-        stands[0] = find_stand(lake, policy_id, BASE) or stands[0]
+        stands[0] = find_stand(lake, policy_id, BASE, run.folder) or stands[0]
     run.say(f"  kept: {kept.step} · {kept.model}")
     return PolicySummary(policy_id, tuple(stands), kept)
 

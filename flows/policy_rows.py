@@ -120,16 +120,26 @@ def record_stand(
     lake.append("steps", make_frame("steps", [row]))
 
 
-def find_stand(lake: Lake, policy_id: str, step: str) -> Stand | None:
-    """Return a step that is done and whose model is still there; a base may be on the hub."""
+def find_stand(lake: Lake, policy_id: str, step: str, folder: Path) -> Stand | None:
+    """Return a step that is done and whose model is still there; a base may be on the hub.
+
+    ``folder`` is where the policy's models lie now; they may have been moved or copied since the step was recorded.
+    """
     rows = lake.query("SELECT * FROM steps WHERE policy_id = ? AND step = ?", [policy_id, step])
     if rows.is_empty():
         return None
     row = rows.row(0, named=True)
-    if is_path(row["path"]) and not Path(row["path"]).is_dir():
+    model = _locate(row["path"], folder)
+    if is_path(model) and not Path(model).is_dir():
         return None
     scores = lake.query(
         "SELECT * EXCLUDE (policy_id, step) FROM step_scores WHERE policy_id = ? AND step = ? AND language = ?",
         [policy_id, step, ALL],
     )
-    return Stand(step, row["path"], row["checkpoint_id"], scores.row(0, named=True), row["is_kept"], row["detail"])
+    return Stand(step, model, row["checkpoint_id"], scores.row(0, named=True), row["is_kept"], row["detail"])
+
+
+def _locate(path: str, folder: Path) -> str:
+    """Return where a recorded model is: below the folder, in ``NAME`` or ``NAME/model``, or else where it was."""
+    names = Path(path).parts
+    return next((str(own) for count in (1, 2) if (own := folder.joinpath(*names[-count:])).is_dir()), path)

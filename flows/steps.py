@@ -74,7 +74,7 @@ def do_step(
 ) -> Stand:
     """Train, merge and judge, or find that it is done. With ``best``, the watch compares with it and may stop a round."""
     with Lake.open(run.recipe.warehouse) as lake:
-        found = find_stand(lake, run.policy_id, step.name)
+        found = find_stand(lake, run.policy_id, step.name, run.folder)
     if found is not None:
         run.say(f"  {step.name}: done · {found}")
         return found

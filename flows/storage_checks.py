@@ -10,6 +10,7 @@ from schemas.errors import FactoryError
 from schemas.settings import WarehouseSettings
 from warehouse.catalog import Catalog, find_catalog
 from warehouse.lake import Lake
+from warehouse.owner import KEEP
 
 LITTLE_SPACE = 10 * GIB
 NO_SPACE = GIB // 2
@@ -43,6 +44,9 @@ def _check_tables(settings: WarehouseSettings, catalog: Catalog) -> Findings:
         yield problem("warehouse", str(error), "name another one in [warehouse], or mend this one")
     else:
         yield ok("warehouse", f"{catalog.shown} holds {num_builds:,} builds")
+    if (folder := catalog.data_folder) and (folder / KEEP).exists():
+        found = f"no file is deleted in {folder}, since its catalog was restored or replaced"
+        yield note("data", found, f"delete {folder / KEEP} once there is no other copy of the catalog")
 
 
 def _check_postgres(catalog: Catalog) -> Findings:

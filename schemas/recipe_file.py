@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -28,7 +29,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
     """
-    text, data = _read_toml(path, f"there is no recipe {path}; `factory init {path}` writes one")
+    text, data = _read_toml(path, f"there is no recipe {path}; `factory init {quote(str(path))}` writes one")
     return _validate(path, text, Recipe, data)
 
 

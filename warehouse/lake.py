@@ -126,11 +126,9 @@ class Lake:
 
     def close(self) -> None:
         """Close the warehouse. A stream that is being read goes on to its end."""
-        if self._has_written:
-            with contextlib.suppress(duckdb.Error, OSError, WarehouseError), self._locks.hold(WRITE, wait=True):
-                DataFolder(
-                    self._catalog, self._connection
-                ).note_snapshot()  # what fails here is done by the next writer
+        if self._has_written:  # if another writer is at it, that one notes the snapshot
+            with contextlib.suppress(duckdb.Error, OSError, WarehouseError), self._locks.hold(WRITE, wait=False):
+                DataFolder(self._catalog, self._connection).note_snapshot()
         self._connection.close()
         self._locks.close()
 
