@@ -1,7 +1,7 @@
 """What a run would send: wanted and answered requests by stage, model and language, with an estimate of tokens."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
 from flows.identity import Build, Lane, check_limit, resolve_build
 from flows.report import make_table
-from schemas.models import Teacher
+from flows.source_rows import is_recorded
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
@@ -48,20 +48,23 @@ class PlannedLane:
 
 def make_plan(recipe: Recipe, *, limit: int | None = None) -> list[PlannedLane]:
     """Read the sources and the warehouse; nothing is written and no model is started."""
-    build = resolve_build(recipe)
-    with _open_scratch(recipe) as lake:
-        check_limit(build, lake, limit)
-        use_build(lake, build.config_id)
-        return _Planner(build, lake, limit).lanes()
+    with _open_planner(recipe, limit) as planner:
+        return planner.lanes()
 
 
 def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
-    """Print the plan by stage and model, and by language."""
-    lanes = make_plan(recipe, limit=limit)
+    """Print the plan by stage and model, and by language, and what its numbers do not say."""
+    with _open_planner(recipe, limit) as planner:
+        lanes = planner.lanes()
+        notes = planner.notes()
     console = Console()
-    if not lanes:
-        console.print("the recipe asks for no requests: its sources hold no prompts in a language of its teachers")
-        return
+    if lanes:
+        _print_tables(console, lanes)
+    for line in (*notes, *_describe_policy(recipe)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_tables(console: Console, lanes: Sequence[PlannedLane]) -> None:
     rows = [
         {
             "stage": lane.stage,
@@ -81,11 +84,11 @@ def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
     total = frame.select(sums).row(0, named=True)
     console.print(
         f"{total['to_send']:,} requests to send, about {total['tokens_about']:,} tokens; "
-        f"{total['answered']:,} are answered already"
+        f"{total['answered']:,} are answered already",
+        soft_wrap=True,
     )
-    console.print("what gates and duplicates remove is counted as if it passed; a stage may send less than planned")
-    for line in _describe_policy(recipe):
-        console.print(line)
+    if total["to_send"]:
+        console.print("what gates and duplicates remove is counted as if it passed; a stage may send less than planned")
 
 
 def _describe_policy(recipe: Recipe) -> Iterator[str]:
@@ -97,6 +100,15 @@ def _describe_policy(recipe: Recipe) -> Iterator[str]:
         rounds = step.on_policy
         times = f", {rounds.rounds} rounds of {rounds.samples} answers to each prompt" if rounds else ""
         yield f"then {step.name}: {step.train.objective}, {models}{times}"
+
+
+@contextmanager
+def _open_planner(recipe: Recipe, limit: int | None) -> Iterator["_Planner"]:
+    build = resolve_build(recipe)
+    with _open_scratch(recipe) as lake:
+        check_limit(build, lake, limit)
+        use_build(lake, build.config_id)
+        yield _Planner(build, lake, limit)
 
 
 @contextmanager
@@ -128,17 +140,51 @@ class _Planner:
         costs = lake.query(read_sql("reports/token_costs", lanes=[lane.settings_id for lane in build.lanes]))
         self._costs = {(stage, settings_id): cost for stage, settings_id, cost in costs.iter_rows()}
         self._planned: list[PlannedLane] = []
+        self._prompts: Counter[str] = Counter()
 
     def lanes(self) -> list[PlannedLane]:
         """Return what is planned, in the order of the stages."""
         sources = Counter(self._roots.values())
-        prompts = sources + self._kept("prompts") + self._translate_prompts(sources)
-        sampled = self._sample(prompts)
+        self._prompts = sources + self._kept("prompts") + self._translate_prompts(sources)
+        sampled = self._sample(self._prompts)
         translated = self._translate_completions()
         completions = self._kept("completions") + sampled + translated
         for lane in self._build.rewards:
             self._plan("score", lane, completions)
         return self._planned
+
+    def notes(self) -> Iterator[str]:
+        """Yield what the numbers of ``lanes`` do not say: why somebody is asked nothing, and what they leave out."""
+        if not self._roots:
+            yield "nothing can be asked: the sources hold no prompt; a run keeps each row with its reason in 'rejections'"
+            return
+        asked = [lane for lane in self._build.teachers if not is_recorded(lane)]
+        unread = [lane for lane in self._build.teachers if is_recorded(lane) and not self._has_answers(lane)]
+        if not asked:
+            yield "no teacher is asked for answers: all of them are recorded"
+        for lane in asked:
+            if not any(planned.stage == "sample" and planned.model == lane.name for planned in self._planned):
+                yield (
+                    f"{lane.name} is asked for nothing: it answers in {_list(lane.languages)}, "
+                    f"and the prompts are in {_list(sorted(self._prompts))}"
+                )
+        for lane in unread:
+            yield (
+                f"the recorded answers of {lane.name} have not been read: a run joins them to the prompts, and what reward "
+                "models and the translator are asked about them is not counted here"
+            )
+        if self._is_by_sentence():
+            yield "a text that is translated sentence by sentence is counted once, and is a request for each sentence"
+        if self._planned and not unread and not any(planned.num_to_send for planned in self._planned):
+            yield "nothing is left to send: all that the recipe asks for is answered"
+
+    def _has_answers(self, lane: Lane) -> bool:
+        return any(key[:3] == ("settled", "sample", lane.settings_id) for key in self._facts)
+
+    def _is_by_sentence(self) -> bool:
+        translator = self._build.translator
+        to_send = (planned.stage.startswith("translate") and planned.num_to_send for planned in self._planned)
+        return translator is not None and translator.model.engine == "transformers" and any(to_send)
 
     def _translate_prompts(self, sources: Counter[str]) -> Counter[str]:
         lane, translation = self._build.translator, self._build.recipe.translation
@@ -150,7 +196,7 @@ class _Planner:
     def _sample(self, prompts: Counter[str]) -> Counter[str]:
         sent: Counter[str] = Counter()
         for lane in self._build.teachers:
-            if isinstance(lane.model, Teacher) and not lane.model.recorded:
+            if not is_recorded(lane):
                 wanted = Counter({code: prompts[code] * lane.num_samples for code in lane.languages})
                 sent += self._plan("sample", lane, wanted)
         return sent
@@ -227,3 +273,7 @@ class _Planner:
         self._roots |= dict(zip(fresh["prompt_id"], fresh["language"], strict=True))
         contents = pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars())
         self._chars += int(fresh.select(contents.list.sum().sum()).item())
+
+
+def _list(languages: Iterable[str]) -> str:
+    return ", ".join(languages) or "none of the recipe's languages"
