@@ -56,7 +56,9 @@ def check_listed(lake: Lake, build_id: str) -> None:
         SELECT
             (SELECT count(*) FROM source_rows WHERE config_id = $1) AS num_rows,
             (SELECT count(*) FROM source_rows WHERE config_id = $1 AND NOT is_read) AS num_beyond,
-            (SELECT recipe FROM builds WHERE config_id = $1 LIMIT 1) LIKE '%"engine": "recorded"%' AS has_recorded
+            list_contains(
+                (SELECT any_value(recipe) FROM builds WHERE config_id = $1)::JSON ->> '$.teachers[*].engine', 'recorded'
+            ) AS has_recorded
         """,
         [build_id],
     ).row(0, named=True)

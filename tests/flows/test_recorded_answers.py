@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from flows.evaluation import evaluate
 from flows.execution import BuildSummary, execute_build
+from flows.source_rows import check_listed
 from schemas.errors import InputError
+from schemas.evaluation import EvaluationSettings
 from schemas.recipe_file import load_recipe
 from tests.flows.direct import DirectEngines
 from warehouse.build_views import use_build
 from warehouse.lake import Lake
+from warehouse.migrations import MIGRATIONS
 
 RECIPE = """
 name = "{name}"
@@ -172,11 +176,8 @@ def test_a_warehouse_of_before_lists_the_rows_when_it_is_read_again(project: Pro
     path = project.recipe(a="", b="")
     project.build(path)
     with Lake.open(load_recipe(path).warehouse) as lake:
-        for statement in (
-            "DROP TABLE source_rows",
-            "DELETE FROM schema_version",
-            "INSERT INTO schema_version VALUES (2)",
-        ):
+        (migration,) = (found for found in MIGRATIONS if "source_rows" in found[0])
+        for statement in ("DROP TABLE source_rows", *migration):
             lake.transact(lambda cursor, statement=statement: cursor.execute(statement))
     summary = project.build(path)
     assert project.joined(summary) == {"a1": "One?"}
@@ -197,3 +198,54 @@ def test_a_file_of_which_little_can_be_joined_is_a_warning(
     project.write("answers", {"id": 1, "a": "a1"}, *({"id": f"q-{number}", "a": "x"} for number in range(9)))
     project.build(project.recipe(a=""), quiet=False)
     assert "warning" not in capsys.readouterr().err
+
+
+def play(project: Project, *, build: str = "small") -> dict[str, str]:
+    """Let two files of recorded answers play on a build's held-out prompts; return what was rejected, and why."""
+    contestants = {
+        name: {
+            "name": name,
+            "engine": "recorded",
+            "recorded": {"path": str(project.folder / f"{name}.jsonl"), "columns": {"text": "a", "key": "id"}},
+        }
+        for name in ("first", "second")
+    }
+    judge = {"reward": {"name": "judge", "model": str(project.folder / "reward")}}
+    table = {"languages": ["en"], "build": build, "judge": judge, "bootstrap_rounds": 2}
+    settings = EvaluationSettings.model_validate(table | {"a": contestants["first"], "b": contestants["second"]})
+    warehouse = load_recipe(project.folder / f"{build}.toml").warehouse
+    evaluate(settings, warehouse, quiet=True, open_engine=DirectEngines())
+    with Lake.open(warehouse, read_only=True) as lake:
+        found = lake.query("SELECT detail, reason FROM rejections WHERE model IN ('first', 'second')")
+    return dict(found.iter_rows())
+
+
+def test_recorded_answers_play_on_a_builds_prompts_by_the_rows_of_its_sources(project: Project) -> None:
+    """The build has no recorded answers itself: it knows the rows that it has read, and that there are more of them."""
+    held_out = 'language = "en"\neval_percent = 100\ncolumns = { prompt = "q", id = "id" }'
+    project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": LONG}, {"id": 3, "q": "Three?"})
+    project.write("b", {"id": 2, "q": "Two?"})
+    for name in ("first", "second"):
+        project.write(name, *({"id": number, "a": f"{name} {number}"} for number in (1, 2, 3)))
+    path = project.recipe(a=held_out, b=held_out)
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split('engine = "recorded"')
+    path.write_text(f'{before}model = "./reward"\n{rest[rest.index("[gates]") :]}', encoding="utf-8")
+    project.build(path, until="read")
+    rejected = play(project)
+    assert sorted(rejected.values()) == ["ambiguous_key"] * 2
+    assert all("that of row 1 of 'b', that of row 2 of 'a'" in detail for detail in rejected)
+    limited = path.read_text(encoding="utf-8").replace('name = "small"', 'name = "limited"')
+    limited = limited.replace('path = "a.jsonl"', 'path = "a.jsonl"\nlimit = 1')
+    (project.folder / "limited.toml").write_text(limited, encoding="utf-8")
+    summary = project.build(project.folder / "limited.toml", until="read")
+    with pytest.raises(InputError, match=r"knows its sources up to a limit only, .* raise the limit"):
+        play(project, build="limited")
+    project.write("answers", {"id": 1, "a": "a1"})
+    whole = project.build(project.recipe(name="whole", a=f"{held_out}\nlimit = 1"), until="read")
+    with Lake.open(load_recipe(path).warehouse) as lake:
+        check_listed(lake, whole.config_id)  # it has recorded answers, so all rows are listed
+        assert lake.query("SELECT count(*) FROM source_rows WHERE config_id = ?", [whole.config_id]).item() == 3
+        lake.delete("source_rows", "config_id = ?", [summary.config_id])
+    with pytest.raises(InputError, match=r"does not know the rows of the sources of build .*: run its recipe again"):
+        play(project, build="limited")
