@@ -27,9 +27,6 @@ MIN_SPARED_LETTERS = 36
 MIN_RUN_WORDS, MIN_RUN_CHARACTERS = 3, 6
 """Words of another script that follow one another, or characters where there are no spaces: fewer are a name or term."""
 
-MIN_VARIANTS = 2
-"""Characters of one Chinese only that a Chinese text needs to be told from the other."""
-
 Pattern: TypeAlias = regex.Pattern[str]
 
 _FLAGS = regex.VERSION1
@@ -69,7 +66,7 @@ def measure_script(text: str, language: str) -> float | None:
     """Return the share, in [0, 1], of a text's letters that are in the language's script; None if it has too few.
 
     Of Chinese it is the smaller one of that share and the share of the right Chinese among the characters that only
-    simplified or only traditional Chinese has.
+    simplified or only traditional Chinese has; a single one of these tells them apart.
     """
     prose = " ".join(span.text for span in split_protected(text) if not span.kind)
     prose = unicodedata.normalize("NFC", prose)
@@ -77,7 +74,7 @@ def measure_script(text: str, language: str) -> float | None:
     if found[0].right + found[0].wrong < MIN_LETTERS and found[0].spared < MIN_SPARED_LETTERS:
         found = []
     variants = count_variants(prose, language)
-    if variants.right + variants.wrong + variants.spared >= MIN_VARIANTS:
+    if variants.right + variants.wrong or variants.spared >= MIN_RUN_CHARACTERS:
         found.append(variants)
     return min((letters.share for letters in found), default=None)
 

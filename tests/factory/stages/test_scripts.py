@@ -107,6 +107,9 @@ def test_romanised_text_is_not(language: str) -> None:
         ("zh", "這個软件很好用，帮助学习", pytest.approx(4 / 6)),
         ("zh-Hant", "后里台干只于面", 1),  # both write these
         ("zh", "你好", None),
+        ("zh", "你好嗎？", 0),
+        ("zh-Hant", "你好嗎？", 1),
+        ("zh", "《後漢書》", None),
         ("zh-Hant", "後來他說：「这个软件很好用」，大家都覺得奇怪。", 1),  # a quotation
         ("ja", "東京大学で学生と会う。", 1),
         ("ja", "东京大学的学生们", 1),  # only language identification tells Chinese from Japanese
