@@ -49,9 +49,9 @@ COMMANDS = (
     "git|npm|npx|yarn|pnpm|pip3?|docker|docker-compose|kubectl|helm|sudo|apt|apt-get|brew|conda|cargo|chmod|chown|mkdir|rmdir|"
     "grep|egrep|curl|wget|ssh|scp|rsync|systemctl|awk|sed|tar|unzip|gzip|python3?|node|java|javac|gcc|g\\+\\+|clang|make|cmake|"
     "ls|cd|cp|mv|rm|cat|echo|find|ps|kill|export|source|ffmpeg|openssl|psql|mysql|redis-cli|terraform|ansible|aws|gcloud|"
-    "dotnet|mvn|gradle|ruby|gem|bundle|go|rustc|poetry|uv|pytest|touch|ping|nmap|netstat|ifconfig|crontab|journalctl|nohup"
+    "dotnet|mvn|gradle|ruby|gem|bundle|go|rustc|poetry|uv|pytest|touch|ping|nmap|netstat|ifconfig|crontab|journalctl|nohup|head|tail|sort|wc"
 )
-WORDS = "make|find|cat|go|kill|source|export|touch|echo|node|ping|uv|gem|bundle|cd|cp|ps|aws|helm|curl|clang|ruby|java|python"
+WORDS = "make|find|cat|go|kill|source|export|touch|echo|node|ping|uv|gem|bundle|cd|cp|ps|aws|helm|curl|clang|ruby|java|python|head|tail|sort|wc"
 """Commands that are words of prose too: only options, paths and variables behind them make a command."""
 _COMMAND_WORDS = (
     "install|commit|push|pull|clone|checkout|add|status|init|run|build|start|stop|exec|get|apply|describe|logs|update|upgrade|"
@@ -76,7 +76,7 @@ _STRONG = [
     r"#\s*(?:include\s*[<\"]|define\s+\w|ifn?def\s+\w|endif\b|pragma\s+\w)|#!/\w",
     r"using (?:namespace )?\w+(?:\.\w+)*;|package (?:[\w.]+;|main$)|(?:require|include)(?:_once|_relative)?\s*\(?[\"'].*[\"']\)?;?$",
     r"library\(\w+\)|use (?:\w+::[\w:{}, *]+|strict|warnings)\s*;|attr_(?:accessor|reader|writer) :\w+.*",
-    r"template\s*<.*>.*",
+    r"template\s*<.*>.*|pragma \w+ .*;",
     # statements
     rf"(?:(?:{_TYPES})\s+)+[\w$<>\[\],.:*& ]*?[\w$>\]*]\s*(?::[\w<>\[\] |]+)?\s*:?=[^=].*",
     rf"(?:(?:{_TYPES})\s+)+[\w$<>\[\],.:*&?]*\s*\w*\w\(.*",
@@ -149,7 +149,7 @@ _WEAK = [
     r"-?\d+(?:\.\d+)?$",
     r"(?:WHERE|AND|OR|FROM|JOIN|ON|HAVING|LIMIT|VALUES|SET|UNION|SELECT|INTO)\b.*",
     r"(?:FROM|RUN|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|WORKDIR|USER|ARG) \S.*",
-    r"(?:push|pop|mov|call|ret|nop|syscall)\b.*|[._]?\w+:$",
+    r"(?:push|pop|mov|call|ret|nop|syscall)\b.*|[._]\w+:$",
     r"\^~*$|~*\^$",
     r"\w+ \w+ = .*",
 ]

@@ -41,7 +41,7 @@ def find_json_end(text: str, begin: int) -> int | None:
 
 _OPENERS = (
     r"SELECT\s|INSERT\s+INTO\s|UPDATE\s+[\w.`\"\[\]]+\s+SET\s|DELETE\s+FROM\s|(?:CREATE|ALTER|DROP)\s+(?:OR\s+REPLACE\s+)?"
-    r"(?:TEMP(?:ORARY)?\s+)?(?:UNIQUE\s+)?(?:TABLE|INDEX|VIEW|DATABASE)\s|WITH\s+(?:RECURSIVE\s+)?\w+\s+AS\s*\("
+    r"(?:TEMP(?:ORARY)?\s+)?(?:UNIQUE\s+)?(?:TABLE|INDEX|VIEW|DATABASE)\s|TRUNCATE\s+TABLE\s|WITH\s+(?:RECURSIVE\s+)?\w+\s+AS\s*\("
 )
 SQL_BEGIN = rf"(?<![\w.@#])(?i:{_OPENERS})"
 
@@ -52,14 +52,18 @@ _SQL_TOKEN = re.compile(
 _KEYWORDS = (
     "select from where and or not in is like ilike between exists case when then else end as on using join left right inner "
     "outer full cross group order by having limit offset union all distinct insert into values update set delete create "
-    "alter drop table index view database column add primary foreign key references default unique check constraint with "
+    "alter drop truncate table index view database column add primary foreign key references default unique check constraint with "
     "recursive over partition rows range returning top asc desc null true false cascade modify rename unsigned cast "
     "interval replace temporary temp auto_increment"
 )
 _TYPES = "int integer bigint smallint serial varchar char text date datetime timestamp boolean decimal numeric float real blob"
 _FINAL = "end asc desc null true false key all cascade distinct"
+_TALK = frozenset(["statement", "statements", "command", "query", "clause", "keyword", "syntax"])
+"""What follows a keyword where a text speaks of it."""
+
 _SQL_TYPES = frozenset(_TYPES.split())
 _SQL_WORDS = frozenset(_KEYWORDS.split()) | _SQL_TYPES
+_SQL_JOINTS = frozenset(["union", "all", "except", "intersect"])
 _SQL_FINAL = frozenset(_FINAL.split()) | _SQL_TYPES
 """Words after which a statement may be over."""
 
@@ -73,9 +77,12 @@ def find_sql_end(text: str, begin: int) -> int | None:
     at, end, depth, is_complete = begin, begin, 0, False
     words: list[str] = []
     signs = ""
+    is_upper = text[begin : begin + 2].isupper()
     while (token := _SQL_TOKEN.match(text, at)) is not None and at - begin < MAX_SQL_CHARS:
         word = token["word"]
-        if word and word.lower() in _SQL_WORDS:
+        if word and _is_keyword(word, is_upper):
+            if word.lower() == "select" and words[:1] == [word] and not depth and words[-1].lower() not in _SQL_JOINTS:
+                break  # another statement begins
             is_complete = word.lower() in _SQL_FINAL
             words.append(word)
         elif token["sign"] and token["sign"] not in "*?":
@@ -84,7 +91,7 @@ def find_sql_end(text: str, begin: int) -> int | None:
                 break
             is_complete = token["sign"] in ");"
             signs += token["sign"]
-        elif is_complete and not (token["sign"] == "*" or _is_alias(text, token)):
+        elif is_complete and not (token["sign"] == "*" or _is_alias(text, token, is_upper)):
             break
         else:
             is_complete = True
@@ -97,14 +104,21 @@ def find_sql_end(text: str, begin: int) -> int | None:
     return end if end > begin and _is_statement(text[begin:end], words, signs) else None
 
 
-def _is_alias(text: str, token: re.Match[str]) -> bool:
+def _is_keyword(word: str | None, is_upper: bool) -> bool:
+    """Whether a word is one of SQL's; in a statement in capitals only words in capitals are, and names of types."""
+    if word is None or word.lower() not in _SQL_WORDS:
+        return False
+    return not is_upper or word.isupper() or word.lower() in _SQL_TYPES
+
+
+def _is_alias(text: str, token: re.Match[str], is_upper: bool) -> bool:
     """Whether a name after a name renames it: a keyword, a comma or the end of the statement follows."""
     if token["word"] is None:
         return False
     following = _SQL_TOKEN.match(text, token.end())
     if following is None:
         return False
-    return (following["word"] or "").lower() in _SQL_WORDS or following["sign"] in {",", ";", ")", "="}
+    return _is_keyword(following["word"], is_upper) or following["sign"] in {",", ";", ")", "="}
 
 
 def _is_statement(statement: str, words: list[str], signs: str) -> bool:
@@ -114,6 +128,8 @@ def _is_statement(statement: str, words: list[str], signs: str) -> bool:
     wanted = {"select": "from", "update": "set", "insert": "values", "delete": "from"}.get(first)
     if wanted is not None and wanted not in lower and not (first == "insert" and "select" in lower):
         return first == "select" and words[0].isupper() and any(sign in signs for sign in "*(=") and not names
+    if names and names[0].lower() in _TALK:
+        return False
     if first == "update" and "=" not in signs:
         return False
     keywords = [word for word in words if word.lower() in _SQL_WORDS and word.lower() not in _SQL_TYPES]
@@ -123,6 +139,7 @@ def _is_statement(statement: str, words: list[str], signs: str) -> bool:
     return (
         bool(re.match(r"(?is)select\s+(?:\w+\.)?\*\s", statement))
         or (first in {"create", "alter"} and "(" in signs and bool(lower & _SQL_TYPES))
+        or (first == "select" and "," in signs and bool(re.search(r"_|\bid\b", statement)))
         or (first == "insert" and "(" in signs)
         or (compares and bool(lower & {"where", "set", "having", "on"}))
         or (

@@ -80,11 +80,11 @@ def _split_line(line: str, language: str, *, at_line_start: bool, after_protecte
         if closing:
             yield Part(closing[0])
             body = body[closing.end() :]
-    if body.count("|") < 2:
+    if body.count("|") < 2 and "\t" not in body.strip():
         yield from _split_prose(body, language)
         return
-    for cell in re.split(r"(\|)", body):  # a table's row
-        yield from [Part(cell)] if cell == "|" else _split_prose(cell, language)
+    for cell in re.split(r"([|\t])", body):  # a table's row
+        yield from [Part(cell)] if cell in ("|", "\t") else _split_prose(cell, language)
 
 
 def _split_prose(text: str, language: str) -> Iterator[Part]:

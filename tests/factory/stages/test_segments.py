@@ -181,6 +181,18 @@ def test_translations_change_nothing_but_segments(text: str, source: str, target
         "a.",
         "|a",
         "http://(",
+        '{"',
+        '["a",',
+        "a_",
+        "x = ",
+        "/a",
+        "\\a",
+        "[a]",
+        "SELECT a from ",
+        "git -a ",
+        "a(",
+        "a,b\n",
+        "{\n",
     ],
 )
 def test_odd_texts_take_no_quadratic_time(bit: str) -> None:

@@ -97,13 +97,13 @@ def test_there_are_enough_texts() -> None:
 def test_spans_survive_a_translator_by_sentences() -> None:
     lost = [(mixed.name, span) for mixed in MIXED for span in find_lost_by_sentences(mixed)]
     num_spans = sum(len(mixed.spans) for mixed in MIXED)
-    assert 1 - len(lost) / num_spans >= 0.95, lost
+    assert 1 - len(lost) / num_spans >= 0.97, lost  # 0.974 when this was written
 
 
 def test_their_loss_in_a_whole_text_is_seen() -> None:
     missed = [(mixed.name, span) for mixed in MIXED for span in find_missed(mixed)]
     num_spans = sum(len(mixed.spans) for mixed in MIXED)
-    assert 1 - len(missed) / num_spans >= 0.95, missed
+    assert 1 - len(missed) / num_spans >= 0.98, missed  # 0.985 when this was written
 
 
 def list_frozen(text: str) -> list[str]:
