@@ -64,6 +64,12 @@ class Recipe(Section):
         for location, name in self._named_teachers():
             if name not in teachers:
                 refuse_reference(f"unknown teacher {name!r}; the pool has {', '.join(teachers)}", *location)
+        sources = [source.name for source in self.prompts]
+        for at, teacher in enumerate(self.teachers):
+            named = teacher.recorded and teacher.recorded.source
+            if named and named not in sources:
+                known = f"unknown prompt source {named!r}; the recipe has {', '.join(sources)}"
+                refuse_reference(known, "teachers", at, "recorded", "source")
         return self
 
     @staticmethod

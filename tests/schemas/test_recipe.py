@@ -83,3 +83,11 @@ def _keys(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [*value, *(key for item in value.values() for key in _keys(item))]
     return [key for item in value for key in _keys(item)] if isinstance(value, list) else []
+
+
+def test_recorded_answers_to_a_source_that_is_not_there_are_refused():
+    recorded = {"path": "/a.jsonl", "source": "questions", "columns": {"text": "t", "key": "k"}}
+    with pytest.raises(ValidationError, match="unknown prompt source 'questions'; the recipe has p"):
+        make(teachers=[*SMALL["teachers"], {"name": "old", "engine": "recorded", "recorded": recorded}])
+    old = {"name": "old", "engine": "recorded", "recorded": recorded | {"source": "p"}}
+    assert make(teachers=[*SMALL["teachers"], old]).teachers[2].recorded is not None

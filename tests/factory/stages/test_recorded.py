@@ -267,6 +267,49 @@ def test_an_id_that_rows_of_several_languages_have_names_one_with_the_language(w
     assert world.join(answers).rejections["reason"].to_list() == ["ambiguous_key"] * 4
 
 
+def test_a_dropped_row_is_as_good_as_another_for_an_answer_to_a_translation(tmp_path: Path, lane: Lane) -> None:
+    """Had the row been kept it would have been translated too, and nobody knows whose translation was answered."""
+    dropped = {"source": "b", "row": "at 1", "key": '["1"]', "why": "too_long: 9 characters, allowed are 5"}
+    answers = write_rows(
+        tmp_path / "answers.jsonl", [{"key": 1, "text": "لأن", "l": "ar"}, {"key": 2, "text": "x", "l": "ar"}]
+    )
+    how = {"columns": {"text": "text", "key": "key", "language": "l"}, "source": "mine"}
+    known = rows_of(PROMPTS)
+    landed = join(answers, lane, known, PROMPTS, **how)
+    assert landed.rows["prompt_id"].to_list() == ["p1-ar"]
+    assert "that of row at 2 of 'mine', was dropped or is not in scope" in landed.rejections["detail"][0]
+    for language in ("en", None, "ja"):
+        extra = pl.DataFrame(
+            [dropped | {"language": language, "prompt_id": "p9", "text_id": "t9"}], schema=known.schema
+        )
+        landed = join(answers, lane, pl.concat([known, extra]), PROMPTS, **how | {"source": None})
+        assert landed.rejections["reason"].to_list() == ["ambiguous_key", "ambiguous_key"]
+
+
+def test_an_answer_to_a_translation_goes_by_its_text_and_language(tmp_path: Path, lane: Lane) -> None:
+    rows = [
+        {"key": "لماذا؟ ", "text": "لأن", "l": "ar"},
+        {"key": "Why?", "text": "x", "l": "ar"},
+        {"key": "لماذا؟", "text": "y"},
+    ]
+    answers = write_rows(tmp_path / "answers.jsonl", rows)
+    columns = {"text": "text", "key": "key", "language": "l"}
+    known = rows_of(PROMPTS)
+    landed = join(answers, lane, known, PROMPTS, columns=columns, join="prompt_text")
+    assert landed.rows.select("prompt_id", "text").rows() == [("p1-ar", "لأن")]
+    assert landed.rejections["reason"].to_list() == ["no_such_prompt", "unknown_language"]
+    source = {"source": "b", "row": "1", "language": "ar", "prompt_id": "p9", "text_id": make_text_id("لماذا؟")}
+    landed = join(
+        answers,
+        lane,
+        pl.concat([known, pl.DataFrame([source], schema=known.schema)]),
+        PROMPTS,
+        columns=columns,
+        join="prompt_text",
+    )
+    assert landed.rejections["reason"].to_list() == ["ambiguous_key", "no_such_prompt", "unknown_language"]
+
+
 def test_a_row_beyond_the_limit_has_its_id_too(world: World) -> None:
     rows = [{"id": number % 3, "q": f"Number {number}?"} for number in range(5)]
     world.add("a", rows, limit=2)
