@@ -146,8 +146,7 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
         raise RowError(f"the row has '{unusable}', which cannot be made use of")
     parts = _decode_pair({part: find_value(row, layout.parts[part]) for part in _CONTENT if part in layout.parts})
     extra = {part: find_optional(row, layout.parts.get(part)) for part in ("input", "history", "system")}
-    named = next((column for column in _TOOLS if row.get(column) not in (None, "", [], {})), None)
-    tools = () if named is None else read_tools(row[named], f"'{named}'")
+    tools = tuple(tool for column in _TOOLS for tool in read_tools(row.get(column), f"'{column}'"))
     sides = {part: value for part, value in parts.items() if part not in ("messages", "prompt")}
     if layout.is_text and all(isinstance(value, str) for value in (parts.get("prompt"), *sides.values())):
         _refuse_extra({**extra, "tools": tools})

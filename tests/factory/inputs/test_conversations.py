@@ -276,9 +276,11 @@ def test_sharegpt_has_calls_and_observations(tmp_path: Path) -> None:
         {"from": "observation", "value": "42"},
         {"from": "gpt", "value": "42", "weight": 1.0},
     ]
-    (found,) = train_on(write(tmp_path / "a.jsonl", [{"conversations": turns, "tools": json.dumps([TOOL])}]))
+    row = {"conversations": turns, "tools": json.dumps([TOOL]), "functions": [{"name": "other"}]}
+    (found,) = train_on(write(tmp_path / "a.jsonl", [row]))
     assert isinstance(found, TextRow), found
     call = {"type": "function", "function": {"name": "look_up", "arguments": {"n": None}}}
+    assert found.tools == (TOOL, {"type": "function", "function": {"name": "other"}})
     assert found.prompt == [
         USER,
         {"role": "assistant", "content": "", "tool_calls": [call]},
