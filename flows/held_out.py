@@ -28,7 +28,8 @@ def make_evaluation(
     held_out = policy.held_out if policy else HeldOut()
     contestant = partial(Contestant, samples=held_out.samples, sampling=held_out.sampling)
     if policy:
-        contestant = partial(contestant, engine_args=policy.engine_args, reasoning=policy.reasoning, run=policy.run)
+        answering = ("chat_template_kwargs", "engine_args", "reasoning", "run")
+        contestant = partial(contestant, **{name: getattr(policy, name) for name in answering})
     return EvaluationSettings(
         name=name,
         a=contestant(name=a[0], model=a[1]),

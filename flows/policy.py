@@ -162,6 +162,7 @@ def make_round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolic
         model=policy.model,
         samples=on_policy.samples,
         sampling=on_policy.sampling,
+        chat_template_kwargs=run.policy.chat_template_kwargs,
         engine_args=run.policy.engine_args,
         reasoning=run.policy.reasoning,
         run=run.policy.run,

@@ -80,6 +80,37 @@ ReasoningTags = Annotated[tuple[str, str], AfterValidator(_check_tags)]
 """What opens and what closes a model's thinking, which is kept apart from its answer."""
 
 
+def _check_switches(switches: dict[str, Any]) -> dict[str, Any]:
+    if taken := sorted(switches.keys() & TEMPLATE_ARGS):
+        raise ValueError(f"{taken[0]!r} is no switch of a chat template: the factory gives it itself")
+    return switches
+
+
+TEMPLATE_ARGS = frozenset(
+    [
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "documents",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    ]
+)
+"""What rendering a conversation takes besides the switches of its template."""
+
+Switches = Annotated[dict[str, Any], AfterValidator(_check_switches), LATER]
+"""Variables of a chat template, such as ``enable_thinking``."""
+
+
 class Sampling(Section):
     """How completions are drawn. ``seed`` is optional: it costs speed and does not make batched sampling repeatable."""
 
@@ -144,19 +175,21 @@ class Model(Section):
     Behind the openai engine, ``model`` and ``adapter`` are what the server calls them. The stage that asks puts the
     ``system_prompt`` into the conversation, before one that the prompt brings along; engines add nothing.
 
-    ``engine_args`` are what may change answers beyond the fields here, and part of the identity: further arguments of
-    vLLM, fields of a request to a server, or options of a translator's ``generate``.
+    ``chat_template_kwargs`` are switches of the chat template, as ``enable_thinking``. ``engine_args`` are what may change
+    answers beyond the fields here, and part of the identity: further arguments of vLLM, fields of a request to a
+    server, or options of a translator's ``generate``.
     """
 
     engine: Annotated[Literal["vllm", "openai", "transformers", "recorded"], FINGERPRINTED] = "vllm"
     model: Annotated[str, FINGERPRINTED, MODEL] = ""
     revision: Annotated[str | None, FINGERPRINTED] = None
-    dtype: Annotated[str, FINGERPRINTED] = "auto"
+    dtype: Annotated[Literal["auto", "bfloat16", "float16", "half", "float32", "float"], FINGERPRINTED] = "auto"
     quantization: Annotated[str | None, FINGERPRINTED] = None
     adapter: Annotated[str | None, FINGERPRINTED, MODEL] = None
     adapter_revision: Annotated[str | None, FINGERPRINTED] = None
     chat_template: FilePath | None = None
     system_prompt: str | None = None
+    chat_template_kwargs: Switches = Field(default_factory=dict)
     trust_remote_code: bool = False
     engine_args: Annotated[dict[str, Any], LATER] = Field(default_factory=dict)
     run: Annotated[ModelRun, EXECUTION] = ModelRun()
@@ -172,6 +205,10 @@ class Model(Section):
             raise ValueError("'model' is needed: a hub id or a local folder")
         if self.engine == "openai" and not self.run.urls:
             raise ValueError("the openai engine needs 'run.urls', the base URLs of one or more servers")
+        if "chat_template_kwargs" in self.engine_args and (self.engine == "vllm" or self.chat_template_kwargs):
+            raise ValueError("'chat_template_kwargs' is a setting of its own: set it beside 'engine_args', not inside")
+        if self.engine in {"transformers", "recorded"} and self.chat_template_kwargs:
+            raise ValueError(f"the {self.engine} engine has no chat template; leave 'chat_template_kwargs' out")
         return self
 
 

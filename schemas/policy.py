@@ -9,7 +9,7 @@ from schemas.curation import PairStrategy
 from schemas.evaluation import Judge
 from schemas.languages import LANGUAGES
 from schemas.merging import MergeSettings, Weight
-from schemas.models import ModelRun, ReasoningTags, Sampling
+from schemas.models import ModelRun, ReasoningTags, Sampling, Switches
 from schemas.names import ALL, BASE, STAGES, check_folder_name, fold_name, refuse_reference
 from schemas.prompts import PromptSource
 from schemas.section import EXECUTION, LATER, ModelName, Section, check_languages
@@ -176,8 +176,8 @@ class Policy(Section):
     """``[policy]``: from a base model, step by step, to the policy that is kept.
 
     ``clusters`` are named lists of languages that are trained together, each with the ``shared`` ones besides. ``train``
-    is what the steps' ``[train]`` tables have in common. ``engine_args``, ``reasoning`` and ``run`` are a teacher's, for
-    the policy and its base when they answer.
+    is what the steps' ``[train]`` tables have in common. ``chat_template_kwargs``, ``engine_args``, ``reasoning`` and
+    ``run`` are a teacher's, for the policy and its base when they answer.
     """
 
     base: ModelName = Field(min_length=1)
@@ -188,6 +188,7 @@ class Policy(Section):
     steps: tuple[Step, ...] = Field(min_length=1)
     held_out: HeldOut = HeldOut()
     watch: Watch = Watch()
+    chat_template_kwargs: Switches = Field(default_factory=dict)
     engine_args: dict[str, Any] = Field(default_factory=dict)
     reasoning: Annotated[ReasoningTags | None, LATER] = None
     run: Annotated[ModelRun, EXECUTION] = ModelRun()

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     # training
     IDENTICAL_PAIR = "identical_pair"
     TEMPLATE_PREFIX = "template_prefix"
+    NOT_RENDERED = "not_rendered"
 
 
 TRANSIENT_REASONS = frozenset({Reason.TIMEOUT, Reason.SERVER_ERROR, Reason.ENGINE_DIED})

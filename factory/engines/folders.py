@@ -1,7 +1,10 @@
 """Checks of a model before anything is loaded: does the folder hold a model, and one for the task?"""
 
+import ast
+import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from schemas.errors import EngineError
@@ -21,6 +24,7 @@ def check_model(model: Model, *, is_scoring: bool) -> None:
         EngineError: there is no such folder, it has no configuration, no weights or no chat template, or its model
             does another task.
     """
+    check_adapter(model)
     if not is_path(model.model):
         return
     folder = Path(model.model)
@@ -34,6 +38,49 @@ def check_model(model: Model, *, is_scoring: bool) -> None:
         check_architecture(model.model, read_architectures(folder), is_scoring=is_scoring)
     if model.chat_template is None and model.engine_args.get("task") != "score" and not _has_template(folder):
         raise EngineError(f"the tokenizer of model '{folder}' has no chat template; name a file in 'chat_template'")
+
+
+def check_adapter(model: Model) -> None:
+    """Raise an EngineError if a model's adapter is a folder that holds none."""
+    if (
+        model.adapter is not None
+        and is_path(model.adapter)
+        and not (Path(model.adapter) / "adapter_config.json").exists()
+    ):
+        raise EngineError(f"adapter '{model.adapter}' cannot be read: there is no adapter_config.json")
+
+
+def check_translator(model: Model) -> None:
+    """Raise an EngineError if an encoder-decoder translator has a setting that the transformers engine does not take."""
+    for setting in ("quantization", "adapter"):
+        if getattr(model, setting) is not None:
+            raise EngineError(f"the transformers engine takes no '{setting}'; leave it out of [translation]")
+
+
+def refuse_unknown_arguments(model: Model, known: Set[str]) -> None:
+    """Raise an EngineError if ``engine_args`` of a model for vLLM hold what is no argument of it."""
+    given = {*model.run.engine_args, *model.engine_args} - {"task"}
+    if unknown := sorted(given - known):
+        raise EngineError(f"engine_args of model '{model.model}' holds {unknown[0]!r}, which vLLM does not know")
+
+
+def list_arguments() -> Set[str] | None:
+    """Return the arguments of the vLLM that is installed, read from its source, as importing it takes long; or None."""
+    found = importlib.util.find_spec("vllm")
+    source = Path(found.origin).parent / "engine" / "arg_utils.py" if found and found.origin else None
+    if source is None or not source.is_file():
+        return None
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
+    fields = (node for found in classes for node in found.body if isinstance(node, ast.AnnAssign))
+    return {field.target.id for field in fields if isinstance(field.target, ast.Name)}
+
+
+def refuse_unknown_switches(model: Model, template: str) -> None:
+    """Raise an EngineError if the chat template does not read one of the model's switches: it would do nothing."""
+    for name in model.chat_template_kwargs:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            raise EngineError(f"the chat template of model '{model.model}' knows no '{name}' of 'chat_template_kwargs'")
 
 
 def check_architecture(name: str, architectures: Sequence[str], *, is_scoring: bool) -> None:

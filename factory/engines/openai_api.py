@@ -54,8 +54,14 @@ def make_chat_body(model: Model, request: Request) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         **{name: value for name, value in optional.items() if value is not None},
+        **_template_fields(model),
         **model.engine_args,
     }
+
+
+def _template_fields(model: Model) -> dict[str, Any]:
+    """Return the switches of the chat template, which the server applies."""
+    return {"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {}
 
 
 def _structured_fields(structured: Structured | None) -> dict[str, Any]:
@@ -124,6 +130,7 @@ def make_score_body(model: Model, request: Request, task: ScoringTask) -> dict[s
     body: dict[str, Any] = {"model": model.model, "use_activation": False, **further}
     if task == "score":
         return body | {"text_1": request.messages[-2]["content"], "text_2": request.messages[-1]["content"]}
+    body |= _template_fields(model)
     return body | {"messages": list(request.messages)} | ({"task": "token_classify"} if task == "reward" else {})
 
 

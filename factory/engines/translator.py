@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from factory.engines.base import Failure, Reply, Request
+from factory.engines.folders import check_translator
 from factory.engines.text import mend_text
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
@@ -45,9 +46,7 @@ class TranslatorCore:
         Raises:
             EngineError: the model cannot be loaded, or has no language tokens of NLLB or M2M100.
         """
-        for setting in ("quantization", "adapter"):
-            if getattr(model, setting) is not None:
-                raise EngineError(f"the transformers engine takes no '{setting}'; leave it out of [translation]")
+        check_translator(model)
         options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -63,6 +62,10 @@ class TranslatorCore:
                 f"the translator '{model.model}' has no language tokens such as 'fra_Latn' or '__fr__'; "
                 "the transformers engine runs NLLB- and M2M100-class models"
             )
+        added = self._tokenizer.added_tokens_decoder
+        self._control = {*self._tokenizer.all_special_ids, *(number for number in added if added[number].special)}
+        self._control |= {self._language_id(name) for name in self._languages.values()}
+        self._control -= {self._tokenizer.unk_token_id}
         self._options = _generation_options(model)
         self._max_tokens = model.sampling.max_tokens
         self._max_positions = min(
@@ -116,6 +119,8 @@ class TranslatorCore:
             return Failure(Reason.EMPTY_PROMPT, "the text to translate is empty")
         # The spelling of a special token must not act as one.
         source_ids = self._tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
+        if sum(map(self._control.__contains__, source_ids)) > self._tokenizer.num_special_tokens_to_add():
+            return Failure(Reason.INVALID_TEXT, "the text becomes control tokens of the translator")
         if len(source_ids) > self._max_positions:
             detail = f"the text has {len(source_ids)} tokens; the translator takes {self._max_positions}"
             return Failure(Reason.PROMPT_TOO_LONG, detail)

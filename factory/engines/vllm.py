@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from huggingface_hub import snapshot_download
-from jinja2 import TemplateError
 from pydantic import ValidationError
 from vllm.config import PoolerConfig
 from vllm.config.lora import MaxLoRARanks
@@ -31,8 +30,14 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from factory.engines.base import Failure, Message, Reply, Request
-from factory.engines.folders import OVERRIDES, check_architecture
+from factory.engines.base import Failure, Reply, Request
+from factory.engines.folders import (
+    OVERRIDES,
+    check_architecture,
+    refuse_unknown_arguments,
+    refuse_unknown_switches,
+)
+from factory.engines.rendering import Renderer, RenderingError, read_template
 from factory.engines.text import mend_text, split_reasoning
 from schemas.errors import EngineError
 from schemas.models import Model, Sampling, Structured
@@ -77,7 +82,9 @@ class VllmCore:
         self._engine, self._scoring_task = _load_engine(self._model, is_scoring=self._is_scoring)
         self._max_prompt_tokens = self._engine.model_config.max_model_len - (not self._is_scoring)
         self._tokenizer = copy.deepcopy(self._engine.get_tokenizer())  # one for the thread, one for the engine
-        self._template = None if self._scoring_task == "score" else _read_template(self._model, self._tokenizer)
+        template = None if self._scoring_task == "score" else read_template(self._model, self._tokenizer)
+        self._renderer = Renderer(self._tokenizer, template, self._model.chat_template_kwargs)
+        refuse_unknown_switches(self._model, template or "")
         self._lora = _adapter_request(self._model)
         self._params = self._pooling_params() if self._is_scoring else self._sampling_params(settings)
         self._thread = ThreadPoolExecutor(1, "tokeniser")
@@ -134,28 +141,22 @@ class VllmCore:
             for message in messages:
                 message["content"].encode()
             if self._scoring_task == "score":
-                text, encoded = "", self._tokenizer(messages[-2]["content"], messages[-1]["content"])
+                text = ""
+                token_ids, token_types = self._renderer.encode_pair(*(message["content"] for message in messages[-2:]))
             else:
-                text = self._render(messages)
-                encoded = self._tokenizer(text, add_special_tokens=False)  # it has them already
+                rendering = self._renderer.render(messages, opens=not self._is_scoring)
+                token_ids, token_types, text = self._renderer.encode(rendering), None, rendering.text
         except UnicodeEncodeError as error:
             return _fail(request, Reason.INVALID_TEXT, f"the prompt is not valid Unicode: {error.reason}")
-        except (TemplateError, IndexError) as error:
-            return _fail(request, Reason.REFUSED_BY_ENGINE, f"the chat template refuses the conversation: {error}")
-        token_ids: list[int] = encoded["input_ids"]
+        except RenderingError as error:
+            return _fail(request, Reason.REFUSED_BY_ENGINE, str(error))
         if not token_ids:
             return _fail(request, Reason.EMPTY_PROMPT, "the prompt has no tokens")
         if len(token_ids) > self._max_prompt_tokens:
             detail = f"the prompt has {len(token_ids)} tokens, the context of the model takes {self._max_prompt_tokens}"
             return _fail(request, Reason.PROMPT_TOO_LONG, detail)
         is_thinking = self._reasoning is not None and text.rstrip().endswith(self._reasoning[0])
-        return _Prompt(request, token_ids, is_thinking, encoded.get("token_type_ids"))
-
-    def _render(self, messages: list[Message]) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            messages, chat_template=self._template, tokenize=False, add_generation_prompt=not self._is_scoring
-        )
-        return text
+        return _Prompt(request, token_ids, is_thinking, token_types)
 
     def _admit(self) -> list[Reply]:
         """Give the engine what has been tokenised; wait for that only when the engine is idle."""
@@ -237,9 +238,7 @@ def _engine_arguments(model: Model, *, is_scoring: bool) -> tuple[dict[str, Any]
     """Return the arguments of ``EngineArgs``, and the scoring task that the recipe names."""
     given = model.run.engine_args | model.engine_args
     task = given.pop("task", None)
-    known = {field.name for field in fields(EngineArgs)}
-    if unknown := sorted(set(given) - known):
-        raise EngineError(f"engine_args of model '{model.model}' holds {unknown[0]!r}, which vLLM does not know")
+    refuse_unknown_arguments(model, {field.name for field in fields(EngineArgs)})
     arguments = {
         "model": model.model,
         "revision": model.revision,
@@ -275,21 +274,6 @@ def _choose_scoring_task(model: Model, engine: LLMEngine, task: ScoringTask | No
             f"it can: {', '.join(fitting or supported)}"
         )
     return task or fitting[0]
-
-
-def _read_template(model: Model, tokenizer: Any) -> str:
-    if model.chat_template is not None:
-        try:
-            return Path(model.chat_template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"chat template '{model.chat_template}' cannot be read: {error}") from error
-    try:
-        template: str = tokenizer.get_chat_template()
-    except ValueError as error:
-        raise EngineError(
-            f"the tokenizer of model '{model.model}' has no chat template; name a file in 'chat_template'"
-        ) from error
-    return template
 
 
 def _adapter_folder(model: Model) -> Path:

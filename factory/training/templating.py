@@ -7,15 +7,15 @@ prompt is rejected.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 
+from factory.engines.rendering import Renderer, Rendering, RenderingError
 from factory.training.examples import Example, Mask, Tokens
-from factory.training.rows import Messages, Rejected, TextRow
+from factory.training.rows import Rejected, TextRow
+from factory.training.turns import Turn, TurnRenderer, UnusableError
 from schemas.errors import TrainingError
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
@@ -23,22 +23,7 @@ from schemas.training import TrainSettings
 _BATCH_ROWS = 500
 
 Ids = list[int]
-
-
-class _UnusableError(Exception):
-    """A row that becomes no example."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """An answer with all before it: the texts of the prompt and of the whole, which are tokenised together."""
-
-    prompt: str
-    whole: str
+Encoded = dict[Rendering, Ids | RenderingError]
 
 
 class Templater:
@@ -51,6 +36,8 @@ class Templater:
         self._special = self._ends | set(tokenizer.all_special_ids)
         self._special |= {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._end: int | None = None
+        self._renderer = Renderer(tokenizer, None)
+        self._turns = TurnRenderer(self._renderer, self._strip)
 
     def examples(self, rows: Iterable[TextRow | Rejected]) -> Iterator[Example | Rejected]:
         """Yield the examples of all rows in order, and rejections in their place."""
@@ -59,11 +46,11 @@ class Templater:
             yield from self._encode(batch)
 
     def _encode(self, batch: Sequence[TextRow | Rejected]) -> Iterator[Example | Rejected]:
-        turns: list[list[_Turn] | Rejected] = []
+        turns: list[list[Turn] | Rejected] = []
         for row in batch:
             try:
                 turns.append(row if isinstance(row, Rejected) else self._render(row))
-            except _UnusableError as fault:
+            except UnusableError as fault:
                 assert isinstance(row, TextRow)
                 turns.append(Rejected(row.row, row.language, fault.reason, fault.detail))
         ids = self._tokenize(batch, turns)
@@ -74,36 +61,30 @@ class Templater:
                 continue
             try:
                 yield from self._assemble(row, found, ids)
-            except _UnusableError as fault:
+            except UnusableError as fault:
                 yield Rejected(row.row, row.language, fault.reason, fault.detail)
 
-    def _render(self, row: TextRow) -> list[_Turn]:
-        """Return every answer of a row as text, with its prompt."""
+    def _render(self, row: TextRow) -> list[Turn]:
+        """Return every answer of a row, with its prompt."""
         if isinstance(row.prompt, str):
-            answers = [self._strip(answer) for answer in row.answers if isinstance(answer, str)]
-            return [_Turn(row.prompt, row.prompt + answer) for answer in answers]
-        if not row.answers:
-            return self._render_conversation(row.prompt)
-        return [
-            _Turn(self._apply(row.prompt, opens=True), self._apply([*row.prompt, *self._clean(answer)]))
-            for answer in row.answers
-            if isinstance(answer, list)
-        ]
-
-    def _render_conversation(self, messages: Messages) -> list[_Turn]:
-        clean = self._clean(messages)
-        ends = [at for at, message in enumerate(clean) if message["role"] == "assistant"]
-        if not ends:
-            raise _UnusableError(Reason.EMPTY, "the conversation has no assistant turn")
-        return [_Turn(self._apply(clean[:at], opens=True), self._apply(clean[: at + 1])) for at in ends]
-
-    def _clean(self, messages: str | Messages) -> Messages:
-        assert isinstance(messages, list)
+            return [self._render_text(row.prompt, answer) for answer in row.answers if isinstance(answer, str)]
         self.find_end()
-        return [
-            {**message, "content": self._strip(message["content"])} if message["role"] == "assistant" else message
-            for message in messages
-        ]
+        if self._settings.train_on == "all" and any(message.get("weight") == 0 for message in row.prompt):
+            raise UnusableError(Reason.INVALID_ROW, "a turn has weight 0, and train_on = 'all' trains every token")
+        if not row.answers:
+            return self._turns.render_conversation(row.prompt, row.tools)
+        answers = [answer for answer in row.answers if isinstance(answer, list)]
+        return self._turns.render_answers(row.prompt, answers, row.tools)
+
+    def _render_text(self, prompt: str, answer: str) -> Turn:
+        """Return texts as they are; one that spells control tokens was rendered by somebody, and would be mere letters."""
+        answer = self._strip(answer)
+        if control := self._renderer.find_control(prompt.removeprefix(self._tokenizer.bos_token or "") + answer):
+            detail = (
+                f"the text spells the control token {control}; give conversations as 'messages', without a template"
+            )
+            raise UnusableError(Reason.INVALID_ROW, detail)
+        return Turn(Rendering(prompt), Rendering(prompt + answer))
 
     def _strip(self, answer: str) -> str:
         """Return an answer without end tokens that it brought along; there will be exactly one."""
@@ -112,14 +93,7 @@ class Templater:
         while ending := next((ending for ending in endings if text.rstrip().endswith(ending)), None):
             text = text.rstrip().removesuffix(ending)
         if not text.strip():
-            raise _UnusableError(Reason.EMPTY, "an answer is empty")
-        return text
-
-    def _apply(self, messages: Messages, *, opens: bool = False) -> str:
-        try:
-            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens)
-        except TemplateError as error:
-            raise _UnusableError(Reason.INVALID_ROW, f"the chat template refuses it: {error}") from error
+            raise UnusableError(Reason.EMPTY, "an answer is empty")
         return text
 
     def _all_ends(self) -> set[int]:
@@ -150,14 +124,19 @@ class Templater:
     def _find_closing(self) -> Ids:
         """Return the tokens with which the template closes an answer: those that two different answers share."""
         ask = {"role": "user", "content": "a"}
-        texts = [self._apply([ask, {"role": "assistant", "content": answer}]) for answer in ("b", "c")]
-        one, other = self._ids(texts, is_text=False)
+        answers = [{"role": "assistant", "content": answer} for answer in ("b", "c")]
+        try:
+            one, other = (
+                self._renderer.encode(self._renderer.render([ask, answer], opens=False)) for answer in answers
+            )
+        except RenderingError as error:
+            raise UnusableError(Reason.INVALID_ROW, str(error)) from error
         shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(reversed(one), reversed(other), strict=False)))
         return one[len(one) - len(shared) :]
 
-    def _tokenize(self, batch: Sequence[TextRow | Rejected], turns: Sequence[list[_Turn] | Rejected]) -> dict[str, Ids]:
+    def _tokenize(self, batch: Sequence[TextRow | Rejected], turns: Sequence[list[Turn] | Rejected]) -> Encoded:
         """Return the ids of every text of a batch."""
-        ids: dict[str, Ids] = {}
+        ids: Encoded = {}
         for is_text in (False, True):
             texts = {
                 text: None
@@ -166,13 +145,11 @@ class Templater:
                 for turn in found
                 for text in (turn.prompt, turn.whole)
             }
-            ids |= zip(texts, self._ids(list(texts), is_text=is_text), strict=True) if texts else ()
+            # what a template rendered has its special tokens already, a bare text gets the tokenizer's own
+            encoded = self._renderer.encode_all(list(texts), add_special_tokens=is_text)
+            mended = [self._mend(found) if is_text and isinstance(found, list) else found for found in encoded]
+            ids |= zip(texts, mended, strict=True)
         return ids
-
-    def _ids(self, texts: list[str], *, is_text: bool) -> list[Ids]:
-        """Tokenise; what a template rendered has its special tokens already, a bare text gets the tokenizer's own."""
-        found: list[Ids] = self._tokenizer(texts, add_special_tokens=is_text)["input_ids"]
-        return [self._mend(ids) for ids in found] if is_text else found
 
     def _mend(self, ids: Ids) -> Ids:
         """Take away a doubled begin token, and end tokens that the tokenizer added."""
@@ -183,16 +160,16 @@ class Templater:
             ids = ids[:-1]
         return ids
 
-    def _assemble(self, row: TextRow, turns: list[_Turn], ids: dict[str, Ids]) -> Iterator[Example]:
+    def _assemble(self, row: TextRow, turns: list[Turn], ids: Encoded) -> Iterator[Example]:
         spans = [self._find_answer(turn, ids, is_text=isinstance(row.prompt, str)) for turn in turns]
         if self._settings.is_preference:
             yield self._make_pair(row, spans)
         else:
             yield from self._make_sequences(row, spans)
 
-    def _find_answer(self, turn: _Turn, ids: dict[str, Ids], *, is_text: bool) -> tuple[Ids, Ids]:
+    def _find_answer(self, turn: Turn, ids: Encoded, *, is_text: bool) -> tuple[Ids, Ids]:
         """Return the tokens of a prompt and of its answer, which ends in one end token."""
-        prompt, whole = ids[turn.prompt], ids[turn.whole]
+        prompt, whole = (_take(ids[rendering]) for rendering in (turn.prompt, turn.whole))
         answer = whole[len(prompt) :]
         if whole[: len(prompt)] != prompt:
             answer = self._split_by_text(turn, prompt, whole)
@@ -202,27 +179,31 @@ class Templater:
             end, kept = self._eos, answer
         else:
             end = self.find_end()
-            last = next((at for at in range(len(answer) - 1, -1, -1) if answer[at] == end), None)
+            backwards = range(len(answer) - 1, -1, -1)
+            last = next((at for at in backwards if answer[at] == end), None)
+            if last is None and (last := next((at for at in backwards if answer[at] in self._ends), None)) is not None:
+                end = answer[last]  # calls may end in another token, as Llama 3.1's do
             kept = answer[:last]
         if end in kept:
-            raise _UnusableError(
+            raise UnusableError(
                 Reason.INVALID_ROW, f"an answer has the end token {self._tokenizer.decode([end])} inside"
             )
         if not kept:
-            raise _UnusableError(Reason.EMPTY, "an answer has no tokens")
+            raise UnusableError(Reason.EMPTY, "an answer has no tokens")
         return prompt, [*kept, end]
 
-    def _split_by_text(self, turn: _Turn, prompt: Ids, whole: Ids) -> Ids:
+    def _split_by_text(self, turn: Turn, prompt: Ids, whole: Ids) -> Ids:
         """Return an answer's tokens where the tokenizer joined its first characters to the prompt's last ones.
 
         At inference the model sees the prompt's own tokens, so these are kept, and the rest is tokenised by itself.
         """
-        if turn.whole.startswith(turn.prompt):
-            rest: Ids = self._tokenizer(turn.whole[len(turn.prompt) :], add_special_tokens=False)["input_ids"]
+        if turn.whole.text.startswith(turn.prompt.text):
+            rest = self._renderer.encode(turn.whole.after(len(turn.prompt.text)))
             if self._tokenizer.decode(prompt + rest) == self._tokenizer.decode(whole):
                 return rest
-        raise _UnusableError(
-            Reason.TEMPLATE_PREFIX, f"the prompt is no prefix of prompt and answer: it ends in {turn.prompt[-30:]!r}"
+        raise UnusableError(
+            Reason.TEMPLATE_PREFIX,
+            f"the prompt is no prefix of prompt and answer: it ends in {turn.prompt.text[-30:]!r}",
         )
 
     def _make_pair(self, row: TextRow, spans: list[tuple[Ids, Ids]]) -> Example:
@@ -230,12 +211,12 @@ class Templater:
         (prompt, chosen), (_, rejected) = spans
         budget = limit - len(prompt)
         if budget < 2:
-            raise _UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {len(prompt)} tokens of {limit} allowed")
+            raise UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {len(prompt)} tokens of {limit} allowed")
         is_cut = max(len(chosen), len(rejected)) > budget
         self._refuse_overlong(is_cut, len(prompt) + max(len(chosen), len(rejected)))
         answers = [_cut(answer, budget) for answer in (chosen, rejected)]
         if answers[0] == answers[1]:
-            raise _UnusableError(
+            raise UnusableError(
                 Reason.IDENTICAL_PAIR, "chosen and rejected are the same" + " after truncation" * is_cut
             )
         branches = tuple(map(_tokens, answers))
@@ -268,7 +249,7 @@ class Templater:
         if is_cut:
             first = int(mask.argmax())
             if first + 2 > limit:
-                raise _UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {first} tokens of {limit} allowed")
+                raise UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {first} tokens of {limit} allowed")
             self._refuse_overlong(is_cut, len(ids))
             # of an answer at least one token stays beside its end; else the answer before it is the last
             stop = limit if mask[limit - 2 : limit].all() else int(np.flatnonzero(mask[: limit - 1])[-1]) + 1
@@ -280,7 +261,13 @@ class Templater:
 
     def _refuse_overlong(self, is_cut: bool, length: int) -> None:
         if is_cut and self._settings.overlong == "drop":
-            raise _UnusableError(Reason.TOO_LONG, f"the row has {length} tokens of {self._settings.max_length} allowed")
+            raise UnusableError(Reason.TOO_LONG, f"the row has {length} tokens of {self._settings.max_length} allowed")
+
+
+def _take(ids: Ids | RenderingError) -> Ids:
+    if isinstance(ids, RenderingError):
+        raise UnusableError(Reason.INVALID_ROW, str(ids))
+    return ids
 
 
 def _cut(answer: Ids, budget: int) -> Ids:

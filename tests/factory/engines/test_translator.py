@@ -256,10 +256,30 @@ def test_odd_texts_are_translated(nllb, text):
     assert answer(open_translator(nllb), [make_request(text, "fr", request_id="odd")])["odd"].failure is None
 
 
-def test_the_spelling_of_a_special_token_is_plain_text(nllb):
-    text = "fra_Latn"
-    reply = answer(open_translator(nllb), [make_request(text, "fr")])[f"fr: {text}"]
-    assert reply.num_prompt_tokens > len(AutoTokenizer.from_pretrained(nllb)(text)["input_ids"])
+@pytest.mark.parametrize("name", ["nllb", "m2m100"])
+def test_the_spelling_of_a_control_token_is_plain_text(name, request):
+    core = open_translator(request.getfixturevalue(name))
+    tokenizer = core._tokenizer
+    languages = tokenizer.convert_tokens_to_ids(["fra_Latn", "__fr__", "eng_Latn", "__en__"])
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder, *languages} - {tokenizer.unk_token_id}
+
+    def pick(text: str) -> list[int]:
+        return [number for number in core._encode(make_request(text, "fr")).source_ids if number in control]
+
+    frame = pick("today")
+    assert len(frame) == 2
+    for token in ("fra_Latn", "__fr__", "</s>", "<s>", "<pad>", "<unk>", "<mask>", "\uff1c/s\uff1e", "fra_Latn</s>"):
+        for text in (token, f"today {token} today"):
+            assert pick(text) == frame, text
+
+
+def test_a_text_that_the_tokenizer_makes_control_tokens_of_is_refused(nllb):
+    """No class of tokenizer is trusted to read a spelling as text: what comes out is counted."""
+    core = open_translator(nllb)
+    core._control = core._control | set(core._tokenizer("today", add_special_tokens=False)["input_ids"])
+    failure = answer(core, [make_request("today", "fr", request_id="x")])["x"].failure
+    assert failure is not None
+    assert (failure.reason, failure.detail) == ("invalid_text", "the text becomes control tokens of the translator")
 
 
 def test_sampling_draws_and_a_seed_repeats_the_draw(nllb):

@@ -22,17 +22,21 @@ from transformers import (
 from vllm import EngineArgs
 
 from factory.engines.base import Engine, Message, Reply, Request
+from factory.engines.folders import list_arguments
 from factory.engines.open import open_engine
+from factory.engines.rendering import Renderer
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.models import EXECUTION_ARGS, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason
-from tests.factory.engines.conftest import TEMPLATE, make_tokenizer
+from tests.factory.engines.chat_families import FAMILIES, make_family
+from tests.factory.engines.conftest import TEMPLATE, llama_config, make_tokenizer
 from tests.waiting import GUARD_SECONDS
 
 PROMPTS = ["Hello?", "Où est la gare ?", "איפה התחנה?", "車站在哪裡？", "cafe\u0301", "nul \0 nul", "1 + 1 = " * 12]
 TEMPLATE_OF_OWN = TEMPLATE.replace("<|end|>", "<|end|>\n")
 MAX_TOKENS = 24
+OTHER_FAMILIES = sorted(FAMILIES.keys() - {"phi"})
 
 
 def ask(number: int, *texts: str) -> Request:
@@ -264,6 +268,62 @@ def test_rewards_are_the_raw_logits(tiny_reward: Path) -> None:
     assert replies["101"].score is not None
 
 
+def save_family(folder: Path, name: str, kind: Any) -> Path:
+    """Write a random model with the tokenizer and the chat template of a family; return its folder."""
+    tokenizer = make_family(name)
+    torch.manual_seed(3)
+    labels = {"num_labels": 1} if kind is AutoModelForSequenceClassification else {}
+    kind.from_config(llama_config(vocab_size=len(tokenizer), **labels)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_attack(name: str) -> tuple[list[Message], int]:
+    """Return a prompt that spells the control tokens of a family, and how many tokens it would have if they were read."""
+    family, tokenizer = FAMILIES[name], make_family(name)
+    text = f"Hello{family.end}\n" + "".join([*family.special, *family.plain]) + "Go on"
+    messages = [Message(role="user", content=text)]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    return messages, len(ids)
+
+
+def encode_family(name: str, messages: list[Message], *, opens: bool) -> torch.Tensor:
+    tokenizer = make_family(name)
+    renderer = Renderer(tokenizer, tokenizer.chat_template)
+    return torch.tensor([renderer.encode(renderer.render(messages, opens=opens))])
+
+
+@pytest.mark.parametrize("name", ["phi", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FAMILIES)])
+def test_a_text_of_a_prompt_never_becomes_a_control_token(name: str, tmp_path: Path) -> None:
+    folder = save_family(tmp_path, name, AutoModelForCausalLM)
+    messages, num_read = make_attack(name)
+    sampling = Sampling(temperature=0.0, max_tokens=8)
+    with open_engine(Teacher(name="t", model=str(folder), dtype="float32", sampling=sampling), "generate") as engine:
+        reply = answer(engine, [Request("0", tuple(messages))])["0"]
+    ids = encode_family(name, messages, opens=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        output = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=make_family(name).eos_token_id)
+    assert reply.num_prompt_tokens == ids.shape[1] > num_read + 8
+    wanted = make_family(name).decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+    assert (reply.text or "").rstrip("\ufffd") == wanted.rstrip("\ufffd")
+
+
+@pytest.mark.parametrize("name", ["phi", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FAMILIES)])
+def test_a_text_that_is_scored_never_becomes_a_control_token(name: str, tmp_path: Path) -> None:
+    folder = save_family(tmp_path, name, AutoModelForSequenceClassification)
+    messages, num_read = make_attack(name)
+    messages += [Message(role="assistant", content=f"Best answer.{FAMILIES[name].end}")]
+    with open_engine(reward_model(folder), "score") as engine:
+        reply = answer(engine, [Request("0", tuple(messages))])["0"]
+    ids = encode_family(name, messages, opens=False)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        wanted = float(model(input_ids=ids).logits[0, 0])
+    assert reply.num_prompt_tokens == ids.shape[1] > num_read + 8
+    assert reply.score == pytest.approx(wanted, rel=1e-3, abs=1e-2)
+
+
 @pytest.mark.slow
 def test_a_reward_for_every_token_counts_at_the_last(tiny_reward: Path) -> None:
     with open_engine(reward_model(tiny_reward, task="reward"), "score") as engine:
@@ -290,8 +350,10 @@ def test_a_cross_encoder_is_told_which_text_a_token_belongs_to(tmp_path: Path) -
     model = BertForSequenceClassification(config).eval()
     model.save_pretrained(tmp_path)
     pairs = [("what is a dog", "a dog is an animal"), ("hello there", "go away"), ("abc def", "xyz")]
+    pairs += [("what is [SEP] a dog", "an animal [SEP] a dog is an animal")]
+    plainly = {"return_tensors": "pt", "split_special_tokens": True}
     with torch.inference_mode():
-        wanted = [float(model(**tokenizer(*pair, return_tensors="pt")).logits) for pair in pairs]
+        wanted = [float(model(**tokenizer(*pair, **plainly)).logits) for pair in pairs]
     with open_engine(reward_model(tmp_path, task="score"), "score") as engine:
         replies = answer(engine, [ask(number, *pair) for number, pair in enumerate(pairs)])
     found = [replies[str(number)].score for number in range(len(pairs))]
@@ -309,3 +371,4 @@ def test_an_engine_argument_that_vllm_does_not_know(tiny_reward: Path) -> None:
 
 def test_execution_arguments_are_vllms() -> None:
     assert {field.name for field in fields(EngineArgs)} >= EXECUTION_ARGS
+    assert {field.name for field in fields(EngineArgs)} == list_arguments()

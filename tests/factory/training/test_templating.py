@@ -183,16 +183,27 @@ def test_a_text_without_a_prompt_or_begin_token_is_trained_from_its_second_token
     assert [mask.tolist() for mask in pair.trained] == [[False] + [True] * (len(ids) - 1) for ids in pair.branches]
 
 
+def test_an_answer_that_spells_an_end_token_has_it_as_text(tmp_path):
+    (example,) = encode(tmp_path, [chat("one<|user|>", "first<|end|>more")])
+    assert trained(example) == "first<|end|>more<|end|>"
+    assert example.branches[0].tolist().count(END) == 2
+    assert example.branches[0].tolist().count(3) == 1
+    (pair,) = encode(tmp_path, [chat("one", "first<|end|>more", "that")], objective="dpo")
+    assert [branch.tolist().count(END) for branch in pair.branches] == [1, 1]
+
+
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
-def test_an_answer_with_an_end_token_inside_is_listed(tmp_path, objective):
+def test_a_text_that_spells_control_tokens_is_listed(tmp_path, objective):
     rows = {
-        "sft": [chat("one", "first<|end|>more"), {"prompt": "one", "completion": "first<eos>more"}],
-        "dpo": [chat("one", "first<|end|>more", "that"), {"prompt": "one", "chosen": "a", "rejected": "b<eos>c"}],
+        "sft": [{"prompt": "one", "completion": "first<eos>more"}, {"prompt": "<|user|>one", "completion": "b"}],
+        "dpo": [{"prompt": "one", "chosen": "a", "rejected": "b<eos>c"}],
     }
     for row in rows[objective]:
         (rejected,) = encode(tmp_path, [row], objective=objective)
         assert rejected.reason == "invalid_row"
-        assert "has the end token <" in rejected.detail
+        assert "the text spells the control token <" in rejected.detail
+    (example,) = encode(tmp_path, [{"prompt": "<bos>one", "completion": "b"}])
+    assert example.branches[0].tolist().count(BOS) == 1
 
 
 MARKED = (
