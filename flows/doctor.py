@@ -10,6 +10,7 @@ from rich.text import Text
 from flows import machine_checks, recipe_checks, storage_checks
 from flows.findings import Finding, Findings, note, ok, problem
 from flows.home import Substitute
+from flows.recipe_trials import try_models
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 
@@ -69,6 +70,7 @@ def check_up(recipe: Recipe | None, home: Substitute | None = None) -> Iterator[
             yield from recipe_checks.check_files(recipe)
             yield from recipe_checks.check_models(recipe)
             yield from recipe_checks.check_keys(recipe)
+            yield from try_models(recipe)
             yield from recipe_checks.check_fit(recipe, gpus)
         yield from imports.check(len(gpus), needs_vllm=needs_vllm)
 

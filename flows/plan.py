@@ -13,6 +13,7 @@ from factory.engines.langid import LanguageDetector
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
 from flows.identity import Build, Lane, check_limit, resolve_build
+from flows.recipe_trials import find_refusals
 from flows.report import make_table
 from flows.source_rows import is_recorded
 from schemas.reasons import TRANSIENT_REASONS
@@ -60,7 +61,8 @@ def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
     console = Console()
     if lanes:
         _print_tables(console, lanes)
-    for line in (*notes, *_describe_policy(recipe)):
+    refusals = find_refusals(recipe) if any(lane.num_to_send for lane in lanes) else ()
+    for line in (*notes, *_describe_policy(recipe), *(f"would fail: {refusal}" for refusal in refusals)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

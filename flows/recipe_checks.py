@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
-from huggingface_hub import constants, get_token, try_to_load_from_cache
+from huggingface_hub import constants, get_token
 
 from factory.engines.folders import WEIGHT_PATTERNS, check_model
 from factory.stages.recorded import open_recorded
 from factory.stages.sources import read_source
 from flows.findings import Finding, Findings, note, ok, problem, size
 from flows.machine_checks import Gpu, memory_bytes
+from flows.recipe_trials import NUM_TRIED_ROWS, find_snapshot
 from flows.slots import find_slots
 from schemas.errors import FactoryError
 from schemas.models import Model, RewardModel
@@ -20,9 +21,6 @@ from schemas.recipe import Recipe
 from warehouse.user_sql import read_select
 
 SERVER_SECONDS = 3.0
-
-NUM_TRIED_ROWS = 100
-"""A source is read this far; it is refused if not one of these rows can be used."""
 
 WEIGHTS_SHARE = 0.8
 """The share of a GPU's usable memory above which weights leave too little for the cache of a busy engine."""
@@ -141,14 +139,17 @@ def _check_folder(name: str, model: Model) -> Findings:
 
 
 def _check_cache(name: str, model: Model) -> Findings:
-    snapshot = _find_snapshot(model)
+    snapshot = find_snapshot(model)
     if snapshot and _weights(snapshot):
         yield ok(name, f"{model.model}, {size(_weights(snapshot))} in the hub's cache")
     elif constants.HF_HUB_OFFLINE:
-        found = f"{model.model} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it"
+        found = (
+            f"no such folder as {model.model}; as a hub id it has not been downloaded, and HF_HUB_OFFLINE forbids it"
+        )
         yield problem(name, found, f"fetch it with `hf download {model.model}`, or unset HF_HUB_OFFLINE")
     else:
-        yield note(name, f"{model.model} is not in the hub's cache; the first run fetches it")
+        found = f"no such folder as {model.model}; as a hub id it has not been downloaded: the first run does so"
+        yield note(name, found, "if a folder is meant, correct the path; it begins with ./ or / or is there")
 
 
 def _check_servers(name: str, model: Model) -> Findings:
@@ -173,7 +174,7 @@ def _check_servers(name: str, model: Model) -> Findings:
 def _check_memory(recipe: Recipe, memory: int, what: str, *, share: bool) -> Findings:
     """Compare the weights that are here with the memory that they are to lie in; quantised ones may take less."""
     for name, model in named_models(recipe):
-        folder = Path(model.model) if is_path(model.model) else _find_snapshot(model)
+        folder = Path(model.model) if is_path(model.model) else find_snapshot(model)
         if model.engine == "openai" or model.quantization or folder is None:
             continue
         room = memory * model.run.gpu_memory_utilization * model.run.gpus if share else memory
@@ -189,12 +190,6 @@ def _wanted_gpus(recipe: Recipe) -> dict[str, int]:
     """Return how many GPUs each model holds at once."""
     models = [(name, model.run) for name, model in named_models(recipe) if model.engine != "openai"]
     return {name: run.gpus * run.replicas for name, run in models}
-
-
-def _find_snapshot(model: Model) -> Path | None:
-    """Return the folder of the hub's cache that holds a model, if it is there."""
-    config = try_to_load_from_cache(model.model, "config.json", revision=model.revision)
-    return Path(config).parent if isinstance(config, str) else None
 
 
 def _weights(folder: Path) -> int:

@@ -26,6 +26,7 @@ OWNERS = {
     "torch": {"factory/engines/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
     "transformers": {
         "factory/engines/translator.py",
+        "factory/engines/trial_child.py",
         "factory/engines/vllm.py",
         "factory/microworld/",
         "factory/training/",

@@ -55,7 +55,9 @@ def resolve_commit(name: str, revision: str | None, file: str = "config.json") -
     try:
         return Path(hf_hub_download(name, file, revision=revision)).parent.name
     except LocalEntryNotFoundError as error:
-        raise EngineError(f"'{name}' is not in the local cache of the hub, and the hub cannot be reached") from error
+        raise EngineError(
+            f"no such folder as '{name}'; as a hub id it has not been downloaded, and the hub cannot be reached"
+        ) from error
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
         wanted = "" if revision is None else f" at revision '{revision}'"
         line = str(error).strip().partition("\n")[0]

@@ -16,6 +16,7 @@ from flows.recipe_checks import check_files, check_fit, check_keys, check_models
 from flows.storage_checks import check_warehouse
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
+from tests.factory.engines.chat_families import make_family
 from tests.http_server import serve
 from tests.services import POSTGRES_PASSWORD, free_port
 from tests.waiting import GUARD_SECONDS
@@ -58,8 +59,9 @@ def make_model(folder: Path, *, architecture: str = "LlamaForCausalLM", num_byte
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     folder = tmp_path / "build"
-    make_model(folder / "teacher")
-    make_model(folder / "reward", architecture="LlamaForSequenceClassification")
+    for name, architecture in (("teacher", "LlamaForCausalLM"), ("reward", "LlamaForSequenceClassification")):
+        make_model(folder / name, architecture=architecture)
+        make_family("phi").save_pretrained(folder / name)
     (folder / "prompts.jsonl").write_text('{"q": "What is the tallest mountain?"}\n')
     path = folder / "recipe.toml"
     path.write_text("""

@@ -62,7 +62,7 @@ def test_a_configuration_that_is_not_json(broken: Path) -> None:
 
 
 def test_a_model_that_is_not_on_the_hub() -> None:
-    with pytest.raises(EngineError, match="'nobody/nothing' is not in the local cache"):
+    with pytest.raises(EngineError, match="no such folder as 'nobody/nothing'; as a hub id it has not been downloaded"):
         open_engine(Model(model="nobody/nothing"), "generate")
 
 
