@@ -112,11 +112,16 @@ def make_folders(catalog: Catalog) -> None:
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
-    """Load the extensions that a catalog needs from their Python packages; DuckDB checks their signatures."""
+    """Load the extensions that a catalog needs from their Python packages; DuckDB checks their signatures.
+
+    With the extension for object storage goes the secret that it needs.
+    """
     names = ["ducklake", "sqlite_scanner" if catalog.sqlite else "postgres_scanner"]
     for name in [*names, *([] if catalog.data_folder else ["httpfs"])]:
         folder = importlib.resources.files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}"
         connection.load_extension(str(folder / f"{name}.duckdb_extension"))
+    if not catalog.data_folder:
+        connection.execute(_s3_secret())
 
 
 def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only: bool, as_of: int | None) -> None:
@@ -131,8 +136,6 @@ def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only
         WarehouseError: the file is a SQLite database of something else.
     """
     options = [f"DATA_PATH {literal(catalog.data)}", "OVERRIDE_DATA_PATH true", "DATA_INLINING_ROW_LIMIT 0"]
-    if catalog.data_folder is None:
-        connection.execute(_s3_secret())
     if catalog.sqlite is None:
         address = f"ducklake:postgres:{catalog.address}"
     else:
