@@ -5,7 +5,7 @@ missing.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -150,7 +150,8 @@ def resolve_evaluation(settings: EvaluationSettings, build_id: str | None) -> Ev
     if a.settings_id == b.settings_id:
         raise RecipeError(f"{a.name} and {b.name} are one model with the same settings: there is nothing to compare")
     judge, fingerprint = resolve_judge(settings.judge, settings.languages)
-    figures = identify(settings, stand_in=_stand_in) | {"build": build_id}
+    known = {id(lane.model): lane.settings_id for lane in (a, b)}
+    figures = identify(settings, stand_in=partial(_stand_in, known)) | {"build": build_id}
     evaluation_id = content_id("evaluation", [fingerprint, figures])
     reward = None if settings.reward is None else reward_lane(settings.reward, settings.languages)
     return Evaluation(settings, evaluation_id, a, b, judge, fingerprint, reward)
@@ -175,8 +176,10 @@ def resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None
     return Lane("judge", lane.name, lane.model, lane.fingerprint, fingerprint, languages, 1, lane.licence), fingerprint
 
 
-def _stand_in(section: BaseModel) -> Json:
-    return _identify_prompts(section) if isinstance(section, PromptSource) else identify_asked(section)
+def _stand_in(known: Mapping[int, str], section: BaseModel) -> Json:
+    if isinstance(section, PromptSource):
+        return _identify_prompts(section)
+    return identify_asked(section, known.get(id(section)))
 
 
 def _pin_prompts(settings: EvaluationSettings) -> EvaluationSettings:

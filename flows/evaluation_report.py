@@ -52,7 +52,8 @@ def find_settings(file: Path | None, recipe: Recipe | None, a: str | None, b: st
         raise FactoryError("name two models and --recipe, whose held-out prompts they answer, or --settings FILE")
     build_id = resolve_build(recipe).config_id
     (name_a, model_a), (name_b, model_b) = ((_name(model), model) for model in map(_find_model, (a, b)))
-    return make_evaluation(recipe, build_id, f"{name_a}-vs-{name_b}", (name_a, model_a), (name_b, model_b))
+    file_name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name_a}-vs-{name_b}").lstrip(".")
+    return make_evaluation(recipe, build_id, file_name, (name_a, model_a), (name_b, model_b))
 
 
 def print_result(result: EvaluationResult) -> None:
@@ -113,10 +114,9 @@ def _replace(contestant: Contestant, model: str | None) -> Contestant:
 
 
 def _name(model: str) -> str:
-    """Return what a model is called in tables and in the name of a file: the last name of its folder or hub id."""
+    """Return what a model is called in tables: the last name of its folder or hub id."""
     path = Path(model)
-    name = path.parent.name if path.name == "model" else path.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".") or "model"
+    return (path.parent.name if path.name == "model" else path.name) or model
 
 
 def _find_model(name: str) -> str:

@@ -503,3 +503,14 @@ def test_two_models_play_on_a_recipes_held_out_prompts(write_recipe, tmp_path, m
         find_settings(None, recipe, "models/north", "elsewhere/north")
     with pytest.raises(FactoryError, match="name two models and --recipe"):
         find_settings(None, recipe, "models/north", None)
+
+
+def test_any_folder_of_a_model_makes_a_name_of_a_file(write_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(write_recipe())
+    for folder in ("נהר 川/model", "south pole"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text("{}")
+    found = find_settings(None, recipe, "נהר 川/model", "./south pole")
+    assert (found.name, found.a.name, found.b.name) == ("-vs-south-pole", "נהר 川", "south pole")
+    assert found.a.model == str(tmp_path / "נהר 川" / "model")
