@@ -512,5 +512,5 @@ def test_any_folder_of_a_model_makes_a_name_of_a_file(write_recipe, tmp_path, mo
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "config.json").write_text("{}")
     found = find_settings(None, recipe, "נהר 川/model", "./south pole")
-    assert (found.name, found.a.name, found.b.name) == ("-vs-south-pole", "נהר 川", "south pole")
+    assert (found.name, found.a.name, found.b.name) == ("--vs-south-pole", "נהר 川", "south pole")
     assert found.a.model == str(tmp_path / "נהר 川" / "model")
