@@ -156,7 +156,7 @@ class _Marks:
         inner = tool.get("function", tool)
         marked = dict(inner)
         for field in ("name", "description"):
-            if inner.get(field):
+            if isinstance(inner.get(field), str):
                 marked[field] = self._put(inner[field], f"the {field} of a tool, {inner[field]!r:.40}")
         parameters = inner.get("parameters")
         properties = parameters.get("properties") if isinstance(parameters, Mapping) else None

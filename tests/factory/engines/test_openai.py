@@ -92,7 +92,7 @@ def test_every_setting_is_sent(serve):
     }
     teacher = make_teacher(
         server.url,
-        engine_args={"chat_template_kwargs": {"enable_thinking": False}},
+        chat_template_kwargs={"enable_thinking": False},
         sampling=sampling,
         system_prompt="S",
         structured={"regex": "a+"},
@@ -728,6 +728,14 @@ def test_raw_scores_are_asked_for(serve, path, value, arguments, extra):
     assert sum(body["use_activation"] is False for body in asked) == 20
     assert sum(body["use_activation"] is not False for body in asked) == 1, "one probe for each server"
     assert set(asked[-1]) == {"model", "use_activation"} | extra
+
+
+def test_a_reward_model_behind_a_server_has_switches_of_its_template(serve):
+    server = serve(scoring_server("/classify", lambda call: {"probs": [1.0]}))
+    model = make_reward(server.url).model_copy(update={"chat_template_kwargs": {"enable_thinking": False}})
+    conversation = (Message(role="user", content="q"), Message(role="assistant", content="a"))
+    ask(model, [Request("0", conversation)], "score")
+    assert server.calls[-1].body["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_a_server_that_ignores_the_activation_setting_is_refused(serve):

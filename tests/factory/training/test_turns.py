@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.training.examples import Example
-from factory.training.rows import Rejected, TextRow
+from factory.training.rows import Rejected, TextRow, read_rows
 from factory.training.templating import Templater
 from schemas.training import TrainSettings
 from tests.factory.engines.chat_families import FAMILIES, TEXTS, make_family
+from tests.factory.training.conftest import write_rows
 
 TOOL = {
     "type": "function",
@@ -63,6 +64,18 @@ def test_calls_are_trained_and_their_results_are_not():
     assert '<tool_response>\n{"en": "cat"}\n</tool_response>' in whole("chatml", example)
     control = {make_family("chatml").convert_tokens_to_ids(token) for token in ("<tool_call>", "</tool_call>")}
     assert control <= set(example.branches[0][example.trained[0]].tolist())
+
+
+def test_rows_of_a_file_come_through_with_their_tools(tmp_path):
+    function = {"name": "look_up", "arguments": '{"word": "قطة"}'}
+    calls = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+    row = {"messages": [ASK, calls, {"role": "tool", "content": "cat"}, ANSWER], "tools": [TOOL]}
+    path = write_rows(tmp_path / "rows.jsonl", [row])
+    settings = TrainSettings(model="m", data=str(path), objective="sft")
+    (example,) = Templater(make_family("chatml"), settings).examples(read_rows(settings, settings.data, "train"))
+    assert isinstance(example, Example)
+    assert json.dumps(TOOL, ensure_ascii=False) in whole("chatml", example)
+    assert trained("chatml", example).startswith('<tool_call>\n{"name": "look_up", "arguments": {"word": "قطة"}}')
 
 
 @pytest.mark.parametrize(
