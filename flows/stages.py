@@ -272,10 +272,15 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str, *, rows_
         num_new = sum(lake.append("completions", frame) for frame in lake.stream(completions.select, batch_rows=2000))
         own = f"config_id = {to_literal(config_id)} AND stage = 'read' AND settings_id = {to_literal(lane.settings_id)}"
         replace_rows(lake, {"rejections": Derived(own, rejections.select)})
+    _report_joined(board, lane, num_new, tally)
+    return num_new
+
+
+def _report_joined(board: Board, lane: Lane, num_new: int, tally: Tally) -> None:
+    """Say how many recorded answers have come in, and warn where hardly any could be joined."""
     board.say(f"  read · {lane.name}: {num_new:,} new completions, {tally.num_rejected:,} rejected")
     if tally.is_poor:
         board.say(f"  warning: {lane.name}: {tally.describe()}")
-    return num_new
 
 
 def _index_prompts(lake: Lake, recorded: Recorded, config_id: str) -> PromptIndex:

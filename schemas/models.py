@@ -247,7 +247,8 @@ class RecordedColumns(Section):
 
 
 class Recorded(Section):
-    """Completions that a team already has. ``join`` says what ``columns.key`` holds: a source's row id, or the text.
+    """Completions that a team already has. ``join`` says what ``columns.key`` holds: the id of a source's row, which is its
+    number where the source has no id column, or the text. ``source`` names the source that is meant, where several share ids.
 
     Without a key, the text is what the conversation in ``columns.messages`` asks.
     """
