@@ -84,6 +84,8 @@ def read_rows(
 def _open(settings: TrainSettings, data: str, split: str) -> tuple[Layout, Iterator[RawRow]]:
     """Return which columns hold what, and the rows."""
     if _is_files(settings, data, split):
+        if not find_data_files(data):
+            raise InputError(f"there is no training data at {data}")
         if split != "train" and data == settings.data:
             raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
         layout, others = _find_columns(settings, read_file_columns(data), data)
