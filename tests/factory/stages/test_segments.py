@@ -14,7 +14,22 @@ _BITS = (
     "``` ```py\n ` $ $$ \\( \\) { } {{ }} <b> </b> < [ ]( http://a.b/c_(d) a@b.co %s %(x)s ** __ | -~ 1.~ >~ #~ .~ ;~ 。 ？ ؟~ "
     "। word Two~words 你好 مرحبا नमस्ते e\u0301 3.5 １２ ٣٤ \u200f \ufeff \0 ~ ~~"
 )
-BITS = st.sampled_from([*(bit.replace("~", " ") for bit in _BITS.split(" ")), "\n", "\r\n", "\t", "\u2028"])
+_CODE = [
+    "x = [1]",
+    '{"a": 1}',
+    "SELECT a FROM t;",
+    "def f(x):",
+    "    return x",
+    "a_b",
+    "C:\\a\\b",
+    "/etc/a",
+    "git push",
+    "x^2 = 4",
+    "a,b",
+    "f(1);",
+    "}",
+]
+BITS = st.sampled_from([*(bit.replace("~", " ") for bit in _BITS.split(" ")), *_CODE, "\n", "\r\n", "\t", "\u2028"])
 TEXTS = st.one_of(st.text(max_size=60), st.lists(BITS, max_size=25).map("".join))
 
 

@@ -221,6 +221,43 @@ def test_thinking_never_becomes_a_translation(reply: str, table: Any, lane: Lane
     assert landed.rejections["reason"].to_list() == ["stray_reasoning"]
 
 
+CODE = (
+    "My table is broken:\nSELECT name, age\nFROM users\nWHERE age > 30;\nWhy does getUserName(7) read ~/app/users.json?"
+)
+
+
+def test_code_without_a_fence_is_not_sent_to_a_translator_by_sentences(lane: Lane, run_stage: Any) -> None:
+    landed = run_stage(
+        Translator(lane, NLLB, "completions", detect=None), [pending_completion(text=CODE)], answer, "completions"
+    )
+    broken, why, read = map(to_arabic, ("My table is broken:", "Why does", "read"))
+    assert landed.rows["text"].to_list() == [
+        f"{broken}\nSELECT name, age\nFROM users\nWHERE age > 30;\n{why} getUserName(7) {read} ~/app/users.json?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "prose"),
+    [("getUserName(7)", "getNutzerName(7)"), ("FROM users", "VON users"), ("~/app/users.json", "~/app/nutzer.json")],
+)
+def test_code_that_an_llm_translates_is_lost_content(code: str, prose: str, lane: Lane, run_stage: Any) -> None:
+    kept = ["SELECT name, age\nFROM users\nWHERE age > 30;", "getUserName(7)", "~/app/users.json"]
+    whole = (
+        f"{to_arabic('My table is broken')}:\n{kept[0]}\n{to_arabic('Why')} {kept[1]} {to_arabic('read')} {kept[2]}؟"
+    )
+
+    def reply(text: str) -> Any:
+        return lambda request: Reply(request.request_id, text=text)
+
+    translator = Translator(lane, LLM, "completions", detect=None)
+    assert run_stage(translator, [pending_completion(text=CODE)], reply(whole), "completions").rows[
+        "text"
+    ].to_list() == [whole]
+    landed = run_stage(translator, [pending_completion(text=CODE)], reply(whole.replace(code, prose)), "completions")
+    assert landed.rejections["reason"].to_list() == ["lost_content"]
+    assert f"code {code!r}" in landed.rejections["detail"][0]
+
+
 def test_a_text_about_thinking_is_translated_with_its_marks(lane: Lane) -> None:
     plan = plan_translation(pending_completion(text="What does <think> mean in `<think>`?"), "tc0", LLM)
     reply = Reply("tc0/0", text="ماذا تعني <think> في `<think>`؟")
