@@ -155,7 +155,7 @@ _WEAK = [
 ]
 _IS_STRONG = re.compile("|".join(f"(?:{pattern})" for pattern in _STRONG), re.ASCII)
 _IS_WEAK = re.compile("|".join(f"(?:{pattern})" for pattern in _WEAK), re.ASCII)
-_IS_WEAK_EVEN_IN_WORDS = re.compile(
+_IS_COMMENT_OR_HEAD = re.compile(
     r"for [a-z_]\w*(?:, ?\w+)* in [\w.]+(?:\(.*\))?:$|(?:if|elif|while) (?:not )?[\w.]+(?: (?:and|or) [\w.]+)?:$|"
     r"#(?!#)\s?.*|//.*|/\*.*|\*/|--\s.*|%\s.*|;;.*|\"\"\".*|'''.*"
 )
@@ -213,7 +213,7 @@ def _weigh(line: str, content: str, before: Weight) -> Weight:
         return Weight.PROSE
     if _IS_STRONG.match(content) and not (_LOOSE.match(content) and _LONG_SENTENCE.search(_QUOTED.sub("", content))):
         return Weight.STRONG
-    if _IS_WEAK_EVEN_IN_WORDS.match(content) or (_IS_WEAK.match(content) and not _SENTENCE.search(content)):
+    if _IS_COMMENT_OR_HEAD.match(content) or (_IS_WEAK.match(content) and not _SENTENCE.search(content)):
         return Weight.WEAK
     is_indented = line[0] in " \t" and before >= Weight.WEAK
     if is_indented and (_CODE_SIGNS.search(content) or not _SENTENCE.search(content)):

@@ -8,163 +8,30 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from factory.stages.code_lines import COMMANDS, WORDS, find_code_lines
+from factory.stages.code_lines import find_code_lines
 from factory.stages.code_spans import SQL_BEGIN, find_json_end, find_sql_end
+from factory.stages.kinds import KINDS
 
-_URL = r"[!#-&*-;=?-Z_a-z~]"
-_SUFFIXES = (
-    "py|js|mjs|ts|tsx|jsx|java|cpp|cc|hpp|cs|rb|rs|php|html?|css|scss|json|jsonl|ya?ml|toml|xml|csv|tsv|txt|log|sql|sh|bat|ps1|"
-    "ini|cfg|conf|exe|dll|zip|tar|gz|tgz|7z|rar|pdf|png|jpe?g|gif|svg|webp|mp[34]|wav|docx?|xlsx?|pptx?|ipynb|tex|bib|lock|env|"
-    "vue|kt|swift|dart|scala|lua|jar|parquet|pkl|npy|pt|onnx|safetensors|gguf|bak|tmp|db|sqlite|md|rst|key|pem|crt"
+_FENCED = re.compile(
+    r"(?<!`)(?P<fence>`{3,}+)[^`\n]*\n(?s:.*?)(?:(?P=fence)`*|\Z)"
+    r"|(?m:^[ \t>]*)(?P<tildes>~{3,})[^\n]*\n(?s:.*?)(?:(?m:^[ \t>]*)(?P=tildes)~*|\Z)"
 )
-_FOLDERS = (
-    "src|lib|app|apps|bin|test|tests|node_modules|public|static|assets|docs|packages|dist|build|include|etc|usr|home|var|opt|"
-    "components|models|views|controllers|config|scripts|data|target|vendor|utils|api|www|resources|templates"
-)
-_ROOTS = "etc|usr|var|home|tmp|opt|bin|dev|proc|root|mnt|srv|lib|boot|sys|sbin|media|run|Users|Applications|Library"
-_COMMAND_PART = (
-    r"(?:[ \t]+(?:\|[ ]+(?:sort|uniq|grep|head|tail|wc|awk|sed|less|xargs|cat|tee)\b|-m[ ]+(?:venv|pip|pytest|unittest|http\.server)\b|-n[ ]+(?:prod|dev|default|staging|test|kube-system)\b|-it[ ]+[a-z0-9:.-]+"
-    r"|-{1,2}[A-Za-z][\w-]*(?:=[^\s,;]+)?|[A-Z]{3,7}\b(?=[ ]+\S*[/:])|\.[\w-]+|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[|&]{1,2}[ \t]+[a-z][\w-]*|>{1,2}"
-    r"|\.(?![\w.])|[\w@{}$~.*+:-]*[/\\=$*@_~][\w@{}$~.*+:/\\=-]*|[\w-]+(?:\.[\w-]+)+|\+[a-z]\b|\d+(?:\.\d+)*\b))"
-)
-_SUBCOMMANDS = (
-    r"git[ ]+(?:commit|push|pull|clone|checkout|add|status|init|rebase|merge|branch|stash|reset|log|diff|fetch|remote|config|tag)"
-    r"(?:[ ]+origin(?:[ ]+(?:main|master|HEAD))?)?"
-    r"|(?:pip3?|npm|yarn|brew|conda|cargo|gem|apt|apt-get)[ ]+(?:-y[ ]+)?(?:install|uninstall|add|remove)(?:[ ]+[a-z0-9][\w.@/=<>\[\]-]*)?"
-    r"|(?:npm|yarn|cargo|docker|kubectl|docker-compose|dotnet|poetry|terraform|conda|apt-get|apt|brew|systemctl)[ ]+"
-    r"(?:run|build|test|exec|ps|pull|push|get|apply|describe|logs|update|upgrade|init|publish|up|down|compose|restart|start|stop"
-    r"|enable|status|create|delete|mod)(?:[ ]+(?:pods?|nodes?|services?|build|dev|start|test)\b)?"
-)
-_LATEX = (
-    "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|(?:var)?phi|"
-    "chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega|cdot|times|div|pm|mp|leq?|geq?|neq?|approx|equiv|sim|"
-    "propto|in|notin|subset|subseteq|cup|cap|to|(?:left|right|Left|Right|long)+arrow|mapsto|infty|partial|nabla|forall|exists|"
-    "[lc]?dots|q?quad|text(?:bf|it|tt|rm)?|emph|(?:sub){0,2}section|item|ref|cite|label|title|author|caption|footnote|url|href|"
-    "ket|bra|d?dot|tilde|angle|circ|mid|perp|prime|hbar|ell|oplus|otimes|langle|rangle|lfloor|rfloor|lceil|rceil|neg|land|lor|"
-    "therefore|because|implies|iff|boxed|displaystyle|limits|tan|cot|sec|exp|ln|det|max|min|sup|inf|gcd|mod|pmod"
-)
-_LETTER = r"(?:[A-Za-z\U0001d400-\U0001d7ffℝℕℤℚℂ\u0370-\u03ff\u2202\u2206\u2207]|\\[a-zA-Z]{2,12})"
-_SUPER = r"(?:[_^](?:\{[^{}\n]{1,60}\}|-?[A-Za-z0-9]{1,4}|\([^()\n]{1,40}\))|['′²³]){0,3}"
-_FUNCTION = r"(?:sin|cos|tan|log|ln|exp|lim|max|min|gcd|det|arg|sqrt)"
-_NUMBER = r"(?>\d{1,12}(?:[.,]\d{1,12}){0,2})"
-_TERM = (
-    rf"(?>[-+−±]?(?:\([ ]?)?{_NUMBER}?(?:{_FUNCTION}{_SUPER}\([^()\n]{{1,30}}\){_SUPER}|√?\((?:[\d +−±*/^.,²³√_|-]|[A-Za-z](?![A-Za-z]{{2}})|√?\((?:[\d +−±*/^.,²³√_|-]|[A-Za-z](?![A-Za-z]{{2}})){{1,40}}\)){{1,60}}\){_SUPER}|{_LETTER}{_SUPER}(?:{_LETTER}{_SUPER})?"
-    rf"(?:\([^()\n]{{1,30}}\){_SUPER})?)(?:\s?\))?!?|[-+−±]?(?:\([ ]?)?{_NUMBER}{_SUPER}(?:[ ]?\))?)"
-)
-_TERMS = rf"{_TERM}(?:[ ]?[-+−±*/·×÷|][ ]?{_TERM}|(?<=\)){_TERM}){{0,8}}+(?!\w)"
-_RELATION = r"[ ]?(?:[=≤≥≠≈≡∈∉⊂⊆→∪∩]|<=|>=|:=)[ ]?"
-_EQUATION = rf"(?<![\w$\\^.@/'’-])[∀∃]?(?=[^\n=≤≥≠≈≡∈∉⊂⊆→∪∩<>]{{1,60}}(?:[=≤≥≠≈≡∈∉⊂⊆→∪∩]|[<>:]=)){_TERMS}(?:{_RELATION}{_TERMS}){{1,4}}"
-
-# Lengths are bounded so that no text, however odd, takes quadratic time. ASCII classes keep a URL from running on into
-# Chinese or Japanese text, which follows without a space.
-_BLOCKS = {
-    "code_block": r"(?<!`)(?P<fence>`{3,}+)[^`\n]*\n(?s:.*?)(?:(?P=fence)`*|\Z)"
-    r"|(?m:^[ \t>]*)(?P<tildes>~{3,})[^\n]*\n(?s:.*?)(?:(?m:^[ \t>]*)(?P=tildes)~*|\Z)",
-}
 """What is looked for first: nothing else begins inside."""
 
-_KINDS = {
-    "code": r"```[^`\n]{1,1000}```|``[^\n]{1,500}?``|`[^`\n]{1,500}`",
-    "formula": r"\$\$(?s:[^$]{1,3000})\$\$|\\\[(?s:.{1,2000}?)\\\]|\\\((?s:.{1,500}?)\\\)"
-    r"|\\begin\{(?P<env>(?:align|equation|gather|multline|eqnarray|cases|[a-zA-Z]?matrix|array|split|math|displaymath|tikzpicture"
-    r"|lstlisting|verbatim|tabular)\*?)\}(?s:.{0,5000}?)\\end\{(?P=env)\}"
-    r"|(?<![A-Za-z0-9$\\])\$(?=[^\s$])(?=[^$\n]{0,300}[\\^_={}<>+*]|[A-Za-z]\$)[^$\n]{1,300}(?<=\S)\$(?!\d)",
-    "image": r"!\[[^\[\]\n]{0,300}\]\([^()\s]{1,2000}(?:\s\"[^\"\n]{0,300}\")?\)",
-    "link_begin": r"\[(?=[^\[\]\n]{1,300}\]\([^()\s]{1,2000}[\s)])",
-    "link_end": r"\]\((?=[^()\s]{0,2000}[/.#])[^()\s]{1,2000}(?:\s\"[^\"\n]{0,300}\")?\)",
-    "address": r"(?<![\w:])(?:[0-9a-f]{1,4}:){1,7}(?::[0-9a-f]{1,4}){1,7}(?![\w:])|[A-Za-z0-9_.-]{1,40}@[A-Za-z0-9.-]{1,80}:[\w./~-]{1,200}|(?<![A-Za-z0-9])localhost:\d{2,5}(?:/[\w./?=&%-]{0,200})?"
-    r"|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5}|/\d{1,2})?(?![\d.])",
-    "mail": r"(?:mailto:)?[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}",
-    "url": rf"https?://(?=[^\x00-\x7f])[^\s，。、！？）」<>\"]{{2,200}}|(?<!\w)tel:\+?[\d-]{{3,20}}"
-    rf"|(?<![A-Za-z0-9./@-])[a-z0-9-]{{2,40}}(?:\.[a-z0-9-]{{2,40}}){{0,2}}\.(?:com|org|net|io|edu|gov)(?![\w/-])"
-    rf"|(?:(?<![A-Za-z0-9])[a-z][a-z0-9+.-]{{1,15}}://|(?<![A-Za-z0-9])www\.)(?:{_URL}|\({_URL}{{0,200}}\)){{1,2000}}(?<![.,;:!?*_])"
-    r"|(?<![A-Za-z0-9./@-])[a-z0-9-]{2,40}(?:\.[a-z0-9-]{2,40}){0,2}\.(?:com|org|net|io|edu|gov|dev|ai|de|fr|uk|cn|jp|ru)"
-    r"/[\w./?=&%#~-]{1,200}",
-    "tag": r"<!--(?s:.{0,2000}?)-->|<(?P<raw>script|style)\b[^<>]{0,300}>(?s:.{0,5000}?)</(?P=raw)>|<\?(?:php|xml|=)(?s:.{0,2000}?)\?>"
-    r"|<%(?s:.{0,500}?)%>|\{%(?s:.{0,300}?)%\}|(?<!<)</?[A-Za-z][\w:.-]{0,60}\s{0,3}/?>(?!>)|<[A-Za-z][\w:.-]{0,40}\s[^<>]{0,600}=(?:[^<>]|=>){0,600}>"
-    r"|<!DOCTYPE[^<>]{0,200}>|&(?:[a-zA-Z]{2,8}|\#[0-9]{2,6});",
-    "table": r"(?m:^[ \t>]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \t]*){1,100}\|?[ \t]*$)",
-    "placeholder": r"\{\w{1,40}, ?(?:number|date|time|plural|select)\b[^{}\n]{0,40}\}|\[\[[\w.]{1,40}\]\]|\{\{[^{}\n]{0,100}\}\}|[$#]?\{[A-Za-z0-9_.:!\[\]]{0,60}\}|\$[A-Z_][A-Z0-9_]{1,60}(?![A-Za-z0-9_])"
-    r"|(?<![A-Za-z0-9_%])%(?:\([A-Za-z_][A-Za-z0-9_]{0,60}\)|[1-9]\$)?[-+0#]?\d{0,3}(?:\.\d{1,2})?[sdifgrxu@](?![A-Za-z0-9_%])"
-    r"|(?<![\w%])%[A-Z][A-Z0-9_]{2,40}%(?:\\[\w.-]{1,60}){0,10}",
-    "literal": r"(?<![A-Za-z0-9])0[bo][01]{2,64}(?![A-Za-z0-9])|(?<![\w.])v?\d+\.\d+\.\d+-[a-z]\w*(?:\.\d+)?|(?<!\w)(?:sha\d{1,3}|md5):[0-9a-f]{8,128}"
-    r"|(?<![\w-])[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}(?![\w-])|(?<![A-Za-z0-9])0x[0-9A-Fa-f]{2,64}(?![A-Za-z0-9])"
-    r"|(?<![A-Za-z0-9])(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{32,128}(?![A-Za-z0-9])|(?<![\w&])#(?=[0-9a-fA-F]*\d)(?:[0-9a-fA-F]{3}){1,2}(?=[\s,;.)]|$|[^\x00-\x7f])(?<!#\d)(?<!#\d\d)(?<!#\d{3})",
-    "error": r"(?<!\w)(?:SIG(?:SEGV|KILL|TERM|INT|ABRT|HUP|BUS|FPE|PIPE)|E(?:CONN[A-Z]+|NOENT|ACCES|ADDRINUSE|PERM|EXIST|TIMEDOUT|NOTFOUND|PIPE|INVAL))(?!\w)"
-    r"|(?<![\w.])(?:[a-z]\w*\.){0,8}(?:[A-Z][a-z0-9]+){1,6}(?:Error|Exception)(?![\w])"
-    r"|\[(?:DEBUG|INFO|WARN|WARNING|ERROR|FATAL|TRACE)\][ ][\w.]+:|(?<![\w/])[\w./-]{1,80}\.\w{1,4}:\d{1,6}(?::\d{1,5})?(?::(?= ))?",
-    "regex": r"\[\^?(?:a-z|A-Z|0-9){2,3}\]|\[\^(?:a-z|A-Z|0-9)\]|(?<![\w\\])/(?=[^\s/]{0,200}(?:\\[dwsbDWSB./]|\[[^\]\s]{1,40}\][+*?{]|\.[*+]))(?:[^\s/\\]|\\.){2,200}/[gimsuy]{0,5}(?!\w)"
-    r"|(?<![^\s\u0590-\uffff(\"'“«])(?![A-Za-z]:\\)(?=[!-~]{0,200}(?:\\[dwsbDWSB](?![A-Za-z]{2})|\\b\w{1,30}\\b|\(\?[:=!<Pi]|\[\^?[^\]\s]{1,40}\](?:[+*?]|\{\d)"
-    r"|\.[*+](?:[\\$?)]|\w)|\\\.|\)[+*]\??(?![\w*])|\^\[))[!-~]{3,300}(?<![.,;:!?])",
-    "formula_run": rf"{_EQUATION}|(?<!\w)[PE]\([A-Za-z]\s?[<>=≤≥|]\s?[\w.]{{1,10}}\)|(?<![A-Za-z0-9_])[a-z]\([a-z][-+*/^]\d\)(?:[/*^]\d{{1,3}})?(?!\w)|\\(?:[dt]?frac|sqrt|sum|int|prod|lim|binom|vec|hat|bar|overline|mathbb|mathbf|mathcal|mathrm|operatorname|left|right|log|sin|cos)"
-    rf"(?:\[[^\]\n]{{0,30}}\])?(?:[_^]?\{{(?:[^{{}}\n]|\{{(?:[^{{}}\n]|\{{[^{{}}\n]{{0,60}}\}}){{0,100}}\}}){{0,200}}\}}|[_^]\w){{0,4}}(?:[ ]?[a-z](?![A-Za-z]))?"
-    rf"|\\(?:begin|end)\{{[A-Za-z]{{1,20}}\*?\}}|\\(?:{_LATEX})\*?(?![A-Za-z])(?:\{{[^{{}}\s]{{1,60}}\}})?"
-    rf"|[∫∑∏√∂∇](?:[_^](?:\w|\{{[^{{}}\n]{{1,30}}\}}))*\s?(?:[\w^()+*/-]{{1,20}})(?:\sd[a-z]\b)?"
-    rf"|(?<![\w])[OΘΩ]\((?=[^()\n]*[nNkmVE])[^()\n]{{1,30}}(?:\([^()\n]{{1,10}}\))?\)"
-    rf"|(?<![A-Za-z0-9_])[A-Za-z]_(?:\d{{1,2}}|[a-z])(?:, [A-Za-z]_(?:\d{{1,2}}|[a-z])|, \.\.\.){{1,8}}(?!\w)"
-    rf"|(?<![A-Za-z0-9_^\\])(?:\d{{0,4}}[A-Za-z]|\d{{1,6}}|\))\^(?:\{{[^{{}}\n]{{1,60}}\}}|-?\w{{1,3}}|\([^()\n]{{1,30}}\))(?!\w)",
-    "path": rf"(?<![\w\\])[A-Za-z]:\\{{1,2}}(?:[\w .()-]{{1,60}}\\{{1,2}}){{0,15}}[\w.()-]{{1,80}}|(?<![\w\\])[A-Za-z]:/(?:[\w.()-]{{1,60}}/?){{1,15}}|(?<![\w\\])\\\\[\w.-]{{1,60}}(?:\\[\w$.-]{{1,60}}){{1,10}}"
-    rf"|(?<![\w/.~])(?:~|\.{{1,2}})/[\w.@+*-]{{1,80}}(?:/[\w.@+*-]{{1,80}}){{0,15}}/?"
-    rf"|(?<![\w/.:<>])/(?:{_ROOTS})(?![\w-])(?:/[\w.@+*-]{{1,80}}){{0,15}}/?|(?<![\w/.:<>])/[a-z][\w.@+-]{{1,60}}(?:/[\w.@+{{}}:-]{{2,60}}){{1,15}}/?"
-    rf"|(?<![\w/.])(?:{_FOLDERS})/(?:[\w.@+*-]{{1,80}}/?){{0,12}}(?<![.,])"
-    rf"|(?<![\w/.@-])(?:[\w@-]{{1,60}}/){{1,10}}[\w.-]{{1,60}}\.(?:{_SUFFIXES})(?!\w)"
-    rf"|(?<![\w/@.-])(?![A-Z][a-z]+\.js\b)(?:[\w-]{{1,60}}\.){{1,4}}(?:{_SUFFIXES})(?![\w(])(?!\.\w)"
-    r"|(?<![\w/.@-])(?:[\w@-]{1,60}/){2,10}[\w.-]{1,60}\.(?![A-Z][a-z])\w{1,5}(?![\w.])"
-    r"|(?<![\w/@.-])(?:[a-z_]{3,40}\.[ch]|\.(?:gitignore|env|bashrc|zshrc|htaccess|dockerignore|npmrc|vimrc))(?![\w])|(?<!\w)(?:Dockerfile|Makefile)(?!\w)",
-    "command": rf"(?<![\w./$@-])(?:pip3?|npm|yarn|brew|conda|cargo|gem|apt|apt-get)[ ]+(?:install|add|remove|uninstall)(?:[ ]+-{{1,2}}[\w-]+){{0,4}}[ ]+(?![a-z]+[.,!?]?$)[a-z0-9][\w.@/=<>\[\]-]*"
-    rf"|(?<!\w)(?:git[ ]+stash[ ]+(?:pop|list|apply|drop)|kill[ ]+-\d{{1,2}}[ ]+\d+|npx[ ]+[a-z][\w@/.-]*-[\w@/.-]+(?:[ ]+[\w.]+-[\w-]+)?|systemctl[ ]+(?:start|stop|restart|enable|disable|status)[ ]+[a-z][\w.@-]*)(?!\w)"
-    rf"|(?<![\w./$@-])(?!(?:{WORDS})[ ]+[^-./~$*](?!\S*(?:://|\.(?:py|sh|txt|csv|js|json|md|log|java|c|go|rb)\b|[A-Z]=)))(?:sudo[ ]+)?(?:{COMMANDS})(?:[ ]+(?:run|exec|compose|get|install|build)(?:[ ]+[a-z]+)?(?=[ ]+-))?"
-    rf"(?=[ ]+(?:-{{1,2}}[A-Za-z]|[~.]{{0,2}}/[\w.*]|~(?=\s)|\$[A-Z{{]|\.(?=[ ])|[|]|[\"'][^\"'\n]{{1,200}}[\"']|\+x|(?!\d)\S+[/=:@]\S+|(?!\d)\S+\.\w))"
-    rf"{_COMMAND_PART}{{1,20}}(?:[ ]+(?:bash|sh|build|python3?|nginx|ubuntu|make|[a-z]+(?=[ ]+[|&])))*"
-    rf"|(?<![\w./$@-])(?:{_SUBCOMMANDS}){_COMMAND_PART}{{0,20}}"
-    r"|(?<![\w.-])ps[ ]+aux(?:[ ]*\|[ ]*grep[ ]+[\w.-]+)?|(?<![\w.-])sudo[ ]+(?:apt(?:-get)?|yum|dnf|pacman|systemctl|service)[ ]+[a-z-]+(?:[ ]+[\w.-]+(?=[ ]*(?:$|\n|&&)))?"
-    r"|(?<![\w./-])--(?:[a-z]{2,20}(?:-[a-z0-9]{1,20})+|[a-z]{2,20}=[^\s,;]{1,60}|(?:help|version|verbose|force|all|quiet|recursive|debug|global))(?![\w-])",
-    "call": r"(?<![\w.$@])(?:(?:async|def|fn|func|function|fun|sub|void|int|public|private|protected|static|final|String|bool|float|double) ){1,5}"
-    r"[A-Za-z_]\w{2,}\([^()\n]{0,100}\)(?: ?(?:->|:) ?[a-z][\w<>\[\]]*(?![\w ]*[.!?]))?(?::? return [\w.]+(?: [-+*/%] [\w.]+)*)?"
-    r"|(?<![\w.$@])[A-Za-z_]\w+\((?=[^()\n]{0,60}(?:\w\(|\[))(?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,100}\)){1,200}\)"
-    r"|(?<![\w.$@])[A-Za-z_]\w+\((?:\"[^\"\n]{0,80}\"|'[^'\n]{0,80}')\)|(?<![\w.$@])[A-Za-z_]\w*\([^()\n]{0,40}\)\([^()\n]{0,40}\)"
-    r"|(?<![\w.$@])(?:try|else|do|if|for|while|switch|catch)\s?(?:\([^()\n]{0,80}\)\s?)?\{[^{}\n]{0,200}\}(?:\s?(?:else|catch|finally|while)\s?(?:\([^()\n]{0,80}\)\s?)?(?:\{[^{}\n]{0,200}\})?){0,3}"
-    r"|(?<![\w.$@])while \((?:true|True|1|!\w+)\)"
-    r"|(?<![\w.$@\\])(?:sqrt|sin|cos|tan|log|ln|exp|max|min|abs|floor|ceil)\((?=[^()\n]{0,30}[\d+*/^]|[a-z]\))[\w\s+*/^.,-]{1,40}(?:\([\w\s+*/^.,-]{1,30}\)){0,2}[\w\s+*/^.,-]{0,30}\)(?!\w)"
-    r"|(?<![\w.$])(?:for|while|if)\s?\((?:[^()\n]|\([^()\n]*\)){1,200}(?:;|[=!<>]=|[<>]\s?\d|\+\+)(?:[^()\n]|\([^()\n]*\)){0,200}\)(?:\s*\{[^{}\n]{0,300}\})?"
-    r"|(?<![\w.$@])(?:new[ ])?(?:[A-Za-z_$][\w$]{0,60}(?:\.|->|::)){0,8}[A-Za-z_$][\w$]{0,60}\(\)(?:\.\w{1,40}(?:\([^()\n]{0,80}\))?){0,8};?"
-    r"|(?<![\w.$@])(?:[a-zA-Z_$][\w$]{1,60}(?:\.|->|::)){1,8}[A-Za-z_$][\w$]{0,60}\((?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,100}\)){1,200}\)(?:\.\w{1,40}(?:\([^()\n]{0,80}\))?){0,8};?"
-    r"|(?<![\w.$@])(?:[a-z]\w{0,40}_\w{1,40}|[a-z]{1,40}[A-Z]\w{1,40}|print|printf|len|range|malloc|calloc|sizeof|console|alert|require|println|echo|input)"
-    r"\((?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,100}\)){1,200}\);?"
-    r"|(?<![\w.$@])=[A-Z]{2,12}\([^\n()]{0,100}(?:\([^\n()]{0,60}\)[^\n()]{0,60}){0,4}\)",
-    "statement": r"\[[^\[\]\n]{1,60} for \w+ in [^\[\]\n]{1,60}\]|(?<![\w.])\w+ if \w+ [<>=!]{1,2} [\w.]+ else -?\w+"
-    r"|(?<![\w.])[a-z]\w{0,40}\?\.[a-z]\w{0,40}|(?<!\w)@(?:Override|Test|Autowired|Deprecated|Nullable|staticmethod|classmethod|property)(?!\w)"
-    r"|(?<!\w)(?:WHERE|HAVING|ORDER BY|GROUP BY|LIMIT|JOIN|VALUES)\s[\w.]+\s?(?:[<>=!]{1,2}|IN|LIKE)\s?(?:'[^'\n]{0,60}'|\([^()\n]{0,80}\)|[\w.]+)"
-    r"|(?<![\w.])[a-z_]\w{0,40} ?= ?(?:\[[^\[\]\n]{0,200}\]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,200}\})(?!\w);?"
-    r"|(?<![\w.])[A-Za-z_]\w{0,40} ?[<>!=]=? ?\w+ ?(?:&&|\|\|) ?[A-Za-z_!]\w{0,40}(?: ?[<>!=]=? ?\w+)?"
-    r"|#include\s*[<\"][\w./]+[>\"]|(?<!\w)import [\w.]+ as \w+|(?<!\w)from (?:[\w.]{0,60}[._][\w.]{0,60}|(?:numpy|pandas|torch|os|sys|re|typing|collections|datetime|sklearn|math|random|json)) import \w+(?:, \w+)*"
-    r"|(?<!\w)lambda(?: \w+(?:, ?\w+)*)?: [\w.()\[\]]+(?: [-+*/%<>=!]{1,2} [\w.()\[\]]+)*|(?<!\w)(?:int|void) \w+\([\w ,*&\[\]]*\)"
-    r"|(?<!\w)(?:const|let|var|int|float|double|char|String|auto|val) [A-Za-z_$][\w$]{0,40}(?:\[\w{0,40}\])? ?= ?[^\s;][^;\n]{0,100};"
-    r"|(?<!\w)return [\w.\[\]()]+(?: [-+*/%<>=!&|]{1,2} [\w.\[\]()]+)*;|(?<![\w.])[A-Za-z_][\w.]{0,60}\[[\w+ -]{1,20}\](?:\[[\w+ -]{1,20}\])*(?: ?[-+*/]?= ?[\w.]+(?:\[[\w+ -]{1,20}\])*)?(?!\w)"
-    r"|(?<![\w.])[A-Za-z_][\w.\[\]]{0,60} ?(?:===?|!==?) ?(?:[A-Za-z_\d][\w.\[\]]*|\"[^\"\n]*\"|'[^'\n]*')(?: ?(?:&&|\|\|) ?[A-Za-z_][\w.\[\]]* ?(?:[=!]==?|[<>]=?) ?[\w.\"']+)*"
-    r"|(?<![\w.])[A-Za-z_]\w{0,40} [-+*/]= [\w.]+|(?<![\w.])[A-Za-z_]\w{0,40}(?:->|::)[A-Za-z_]\w{0,40}(?:(?:->|::|\.)\w+)*(?:<[\w:, *]{1,40}>)?"
-    r"|(?<![\w.])(?:List|Map|Set|Vec|Option|Result|Array|HashMap|ArrayList|Dict|Optional|Promise|vector|unique_ptr|shared_ptr)<[\w:, *<>\[\]]{1,60}>"
-    r"|(?<![\w.])[A-Za-z]\w{0,40}(?:\+\+|--)(?=[;)])",
-    "name": r"(?<![\w\\])(?:[A-Z]\w{1,40}\\){1,6}[A-Z]\w{1,40}(?!\w)|"
-    r"(?<![\w@/.*-])(?!\w*_(?:in|innen|r|n|rin|rinnen)(?!\w))_{0,2}[a-zA-Z][a-zA-Z0-9]{0,40}(?:_[a-zA-Z0-9]{1,40}){1,8}_{0,2}(?![\w*])|(?<!\w)__[a-z]{2,20}__(?!\w)"
-    r"|(?<![\w@.-])(?:get|set|is|has|on|to|add|remove|create|delete|update|find|load|save|handle|use|make|fetch|parse|render|init|"
-    r"my|num|max|min|read|write|send|check|calc|calculate|compute|print|show|build|run|start|stop|open|close|convert|user|file|inner|data)[A-Z][a-z]\w{1,40}(?!\w)"
-    r"|(?<![\w@.])(?:self|this|np|pd|plt|tf|torch|os|sys|math|json|re|random|datetime|df|req|res|response|request|document|window|process|module|console|System|std|cv2|nn|sklearn|django|flask|requests|numpy|pandas|collections)"
-    r"(?:\.[A-Za-z_]\w{0,40}){1,6}(?!\w)",
-}
-
-_OUTER = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _BLOCKS.items()))
-_INNER = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()), re.ASCII)
+_INNER = re.compile("|".join(f"(?P<{kind}>{'|'.join(patterns)})" for kind, patterns in KINDS.items()), re.ASCII)
 _SCANNED = re.compile(
-    r"(?P<json>[\[{](?:\s*[\[{]){0,3}\s*(?:[\"'][^\n]|(?:-?\d[\d.]{0,12}|true|false|null)\s*,|[A-Za-z_$][\w$]{0,60}\s*:\s))|(?P<sql>"
-    + SQL_BEGIN
-    + ")",
+    r"(?P<json>[\[{](?:\s*[\[{]){0,3}\s*"
+    r"(?:[\"'][^\n]|(?:-?\d[\d.]{0,12}|true|false|null)\s*,|[A-Za-z_$][\w$]{0,60}\s*:\s))"
+    rf"|(?P<sql>{SQL_BEGIN})",
     re.ASCII,
 )
+"""Where JSON or SQL may begin; a scanner says where it ends."""
+
 MARKED = frozenset(
     ["code_block", "code", "formula", "image", "link_begin", "link_end", "mail", "url", "tag", "table", "placeholder"]
 )
 """Kinds that are found in a translation as they are in its source; of others it only counts that they stand there."""
+
 _URL_IN_LINK = re.compile(r"\]\(([^()\s]+)")
 _TAG_NAME = re.compile(r"</?[A-Za-z][\w:-]*")
 
@@ -180,7 +47,7 @@ class Span:
 def split_protected(text: str) -> Iterator[Span]:
     """Yield the parts of a text in order, prose and protected; together they are the text."""
     end = 0
-    for match in _OUTER.finditer(text):
+    for match in _FENCED.finditer(text):
         yield from _split_unfenced(text[end : match.start()])
         yield Span(match[0], "code_block")
         end = match.end()
@@ -200,7 +67,7 @@ def _split_prose(text: str, begin: int, stop: int) -> Iterator[Span]:
     """Yield the parts of a stretch of text outside of blocks."""
     end = begin
     for match in _INNER.finditer(text, begin, stop):
-        kind = next(kind for kind in _KINDS if match[kind] is not None)
+        kind = next(kind for kind in KINDS if match[kind] is not None)
         if kind == "formula_run" and not any(map(str.isalpha, match[0])):
             continue  # a sum in numbers alone, which are held against each other anyway
         if match.start() > end:
