@@ -13,6 +13,7 @@ import pytest
 from flows.gpus import find_gpus, lease
 from flows.slots import SlotPool, find_slots
 from schemas.errors import FactoryError, HeldError
+from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,7 @@ class Holder:
         return self.process.stderr.readline().strip()
 
     def end(self) -> None:
-        self.process.communicate("\n", timeout=60)
+        self.process.communicate("\n", timeout=GUARD_SECONDS)
 
 
 @pytest.fixture

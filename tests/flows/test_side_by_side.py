@@ -13,6 +13,7 @@ from flows.together import NUM_TRIES, Unwatched, run_side_by_side
 from schemas.errors import EngineError
 from schemas.recipe_file import load_recipe
 from tests.flows.direct import DirectEngines
+from tests.waiting import GUARD_SECONDS
 
 run = partial(run_side_by_side, Unwatched(quiet=True))
 
@@ -72,7 +73,7 @@ def test_all_pieces_end_before_a_mistake_is_raised_and_a_stop_hides_none():
         raise EngineError("the mistake")
 
     def slow() -> int:
-        assert failed.wait(60)
+        assert failed.wait(GUARD_SECONDS)
         ended.set()
         return 1
 

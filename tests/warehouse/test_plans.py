@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.waiting import GUARD_SECONDS
 from tests.warehouse.lake_rows import make_completions, make_selections, warehouse_at
 from warehouse.lake import Lake
 
@@ -20,7 +21,7 @@ def tables(plan: str) -> list[str]:
 
 def test_a_plan_keeps_its_bound_while_another_thread_ends_planning(tmp_path: Path) -> None:
     """Both threads meet in the middle of planning, and one goes on when the other has taken its setting back."""
-    both_plan, first_is_done = threading.Barrier(2, timeout=60), threading.Event()
+    both_plan, first_is_done = threading.Barrier(2, timeout=GUARD_SECONDS), threading.Event()
 
     def plan_first() -> bool:
         both_plan.wait()
@@ -28,7 +29,7 @@ def test_a_plan_keeps_its_bound_while_another_thread_ends_planning(tmp_path: Pat
 
     def plan_second() -> bool:
         both_plan.wait()
-        assert first_is_done.wait(60)
+        assert first_is_done.wait(GUARD_SECONDS)
         return True
 
     with Lake.open(warehouse_at(tmp_path)) as lake:
