@@ -16,6 +16,7 @@ from schemas.errors import EngineError
 from schemas.models import Teacher
 from schemas.recipe import Recipe
 from tests.factory.engines.chat_families import make_family
+from tests.waiting import GUARD_SECONDS
 
 
 def make_model(folder: Path, family: str, architecture: str = "LlamaForCausalLM") -> str:
@@ -150,5 +151,5 @@ def test_a_trial_leaves_heavy_packages_out_of_the_parent(folder):
         f"print(find_refusals(Recipe.model_validate({make(folder).model_dump(mode='json')!r})))\n"
         "assert not {'torch', 'transformers', 'vllm'} & sys.modules.keys()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD_SECONDS)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -83,6 +83,16 @@ def test_a_conversation_that_spells_no_control_token_has_the_tokens_of_its_rende
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None, max_examples=100)
+@given(texts=st.lists(st.one_of(st.sampled_from(TEXTS), st.text(max_size=30)), min_size=1, max_size=3))
+def test_the_words_beside_a_spelling_have_the_tokens_they_always_had(name, texts):
+    """The copy of the tokenizer that reads such conversations agrees with the tokenizer on all others."""
+    renderer = make_renderer(name)
+    rendering = renderer.render(converse(*[text + "\n\n<b> >x]" for text in texts]), opens=True)
+    assert renderer._encode_escaped(rendering, 0) == renderer.encode(rendering)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_control_token_that_two_texts_make_together_is_none(name):
     """A template that joins texts could let one begin what the other ends."""
     end = FAMILIES[name].end
