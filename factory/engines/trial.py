@@ -17,7 +17,7 @@ from factory.engines.open import Task, open_engine
 from schemas.errors import EngineError
 from schemas.models import Model
 
-TRIAL_SECONDS = 180.0
+TRIAL_SECONDS = 600.0
 """How long the child may take: importing transformers on a busy machine is most of it."""
 
 
