@@ -93,7 +93,7 @@ _STRONG = [
     r"(?!.*\((?:s|es|en|in|innen|e|n|x)\))[a-z_$][\w$]*!?\((?:|.*[\"'=\[\]{].*|[a-z_]\w*, .*|[a-z_\d., ]*);?\)\s*;$",
     r"[a-z_$][\w$]*\((?:|[\"'].*[\"'])\)$",
     r"(?:puts|echo|print|printf|p)\s+[\"'].*[\"'].*$",
-    r"[\w$.]*(?:[.=_]\w*|\s=\s*\w+)\($|.*=>\s*[{(]$|\.\w+\(.*\)?[;,]?$|.*(?:%>%|\|>)\s*$",
+    r"(?:\w+, ){0,9}\w+ = [\w.]+\($|[\w$.]*(?:[.=_]\w*|\s=\s*\w+)\($|.*=>\s*[{(]$|\.\w+\(.*\)?[;,]?$|.*(?:%>%|\|>)\s*$",
     r".*[\w)\]\"']\s*(?:;\s*(?://.*|#.*)|\)\s*;)$",
     r"(?:std::|System\.out|Console\.|cout\s*<<|cin\s*>>|fmt\.|println!).*",
     r"\w+ :: .*|@(?:Override|Test|Autowired|property|staticmethod|classmethod|app\.\w+|pytest\.\S+|Component|Entity)\b.*",
@@ -162,7 +162,7 @@ _IS_COMMENT_OR_HEAD = re.compile(
 _SENTENCE = re.compile(r"(?:[^\W\d_]+[,;]? ){3}[^\W\d_]+|[\u3040-\u30ff\u3400-\u9fff]{4}")
 _LONG_SENTENCE = re.compile(r"(?:[^\W\d_]+[,;:]? +){5}[^\W\d_]+")
 _LOOSE = re.compile(
-    r"(?!\$ |>>>|PS |[A-Z]:|\d|\[|[A-Z][a-z]{2}\s+\d{1,2} \d\d:|Traceback|File|Exception|Caused|at |npm|panic|\S+:\d|[\w.]+(?:Error|Exception))"
+    r"(?!from |import |\$ |>>>|PS |[A-Z]:|\d|\[|[A-Z][a-z]{2}\s+\d{1,2} \d\d:|Traceback|File|Exception|Caused|at |npm|panic|\S+:\d|[\w.]+(?:Error|Exception))"
 )
 """What may be prose that ends like code; lines that programs write often hold sentences."""
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|//.*|#.*|/\*.*")
