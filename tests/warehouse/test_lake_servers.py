@@ -1,6 +1,7 @@
 """The lake on Postgres and on object storage."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -180,3 +181,26 @@ def test_missing_bucket_is_one_sentence(s3_bucket: str, tmp_path: Path) -> None:
         Lake.open(settings)
     assert "\n" not in str(caught.value)
     assert "a-secret-of-s3" not in str(caught.value)
+
+
+def test_a_catalog_that_was_copied_alone_only_reads_from_object_storage(s3_bucket: str, tmp_path: Path) -> None:
+    """A restored one writes, and deletes nothing."""
+    settings = warehouse_at(tmp_path / "a").model_copy(update={"data": f"{s3_bucket}/lake"})
+    catalog = tmp_path / "a" / "catalog.sqlite"
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["a"]))
+    backup = shutil.copy(catalog, tmp_path / "backup")
+    copied = settings.model_copy(update={"catalog": str(tmp_path / "backup")})
+    with pytest.raises(WarehouseError, match=f"belongs to the catalog {catalog}, of which"):
+        Lake.open(copied)
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["b"]))
+    newer = shutil.copy(catalog, tmp_path / "newer")
+    shutil.copy(backup, catalog)
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["c"]))
+        lake.compact(keep=timedelta(days=-1))
+        assert set(lake.query("SELECT prompt_id FROM selections")["prompt_id"]) == {"a", "c"}
+    shutil.copy(newer, catalog)
+    with Lake.open(settings) as lake:
+        assert set(lake.query("SELECT prompt_id FROM selections")["prompt_id"]) == {"a", "b"}
