@@ -32,3 +32,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def share(folder: Path) -> None:
+    """Give the files below a folder its own rights to read and write, which follow the umask.
+
+    Some libraries write files that are the user's alone.
+    """
+    rights = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(rights)

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from factory.training.policy import Policy
 from factory.training.world import World
-from schemas.disk import sync
+from schemas.disk import share, sync
 from schemas.errors import TrainingError
 
 _PROGRESS = "progress.json"
@@ -71,6 +71,7 @@ def save_checkpoint(
     def finish() -> None:
         (unfinished / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
         sync(unfinished / _PROGRESS)
+        share(unfinished)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
         sync(folder)

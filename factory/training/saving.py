@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from factory.training.policy import Policy, add_adapters
 from factory.training.world import World
+from schemas.disk import share
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
 
@@ -51,6 +52,7 @@ def write_model(
         else:
             _save_whole(policy, weights, settings, unfinished)
         shutil.copytree(tokenizer, unfinished, dirs_exist_ok=True)
+        share(unfinished)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
