@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from flows.lanes import hold_when_free
@@ -15,6 +16,7 @@ from schemas.settings import WarehouseSettings
 from tests.services import POSTGRES_PASSWORD
 from tests.warehouse.lake_rows import finish, kill, make_completions, make_selections, read_line, start, warehouse_at
 from warehouse.lake import Lake
+from warehouse.owner import KEEP
 
 
 @pytest.fixture
@@ -181,6 +183,50 @@ def test_missing_bucket_is_one_sentence(s3_bucket: str, tmp_path: Path) -> None:
         Lake.open(settings)
     assert "\n" not in str(caught.value)
     assert "a-secret-of-s3" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", ["folder", "s3"])
+def test_a_copied_database_cannot_write_to_the_data_of_its_original(
+    data: str, postgres_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place = str(tmp_path / "l'été") if data == "folder" else f"{request.getfixturevalue('s3_bucket')}/lake"
+    settings = WarehouseSettings(catalog=postgres_url, data=place)
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["a"]))
+    name = postgres_url.rpartition("/")[2]
+    with psycopg.connect(postgres_url, autocommit=True, dbname="postgres") as connection:
+        connection.execute(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
+    try:
+        copied = settings.model_copy(update={"catalog": f"{postgres_url}_copy"})
+        with pytest.raises(
+            WarehouseError, match=f"belongs to the catalog postgres://.*/{name}, of which this one is a"
+        ):
+            Lake.open(copied)
+        with Lake.open(copied, read_only=True) as lake:
+            assert count(lake, "selections") == 1
+        if data == "folder":
+            own = copied.model_copy(update={"data": str(shutil.copytree(place, tmp_path / "own"))})
+            with Lake.open(own) as lake:
+                lake.append("selections", make_selections(["b"]))
+                lake.compact(keep=timedelta(days=-1))
+                assert count(lake, "selections") == 2
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True, dbname="postgres") as connection:
+            connection.execute(f"DROP DATABASE {name}_copy WITH (FORCE)")
+    with Lake.open(settings) as lake:
+        lake.compact(keep=timedelta(days=-1))
+        assert lake.query("SELECT prompt_id FROM selections").item() == "a"
+
+
+def test_the_data_of_a_database_may_move(settings: WarehouseSettings, tmp_path: Path) -> None:
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["a"]))
+    moved = settings.model_copy(update={"data": str(Path(settings.data).rename(tmp_path / "moved"))})
+    with Lake.open(moved) as lake:
+        lake.append("selections", make_selections(["b"]))
+        lake.compact(keep=timedelta(days=-1))
+        assert count(lake, "selections") == 2
+    assert not (tmp_path / "moved" / KEEP).exists()
 
 
 def test_a_catalog_that_was_copied_alone_only_reads_from_object_storage(s3_bucket: str, tmp_path: Path) -> None:
