@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import WORDS
+from tests.flows.policy_recipe import make_policy
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +22,7 @@ from flows.evaluation_report import run_winrate
 from flows.execution import execute_build
 from flows.held_out import make_evaluation
 from flows.pages.page import write_report
+from flows.policy import train_policy
 from schemas.recipe_file import load_recipe
 from tests.flows.direct import DirectEngines
 import flows.evaluation_report as report
@@ -29,6 +31,8 @@ recipe = load_recipe(Path(sys.argv[1]))
 engines = DirectEngines()
 build = execute_build(recipe, quiet=True, open_engine=engines)
 write_report(recipe.warehouse, None, Path("report.html"))
+if recipe.policy:
+    train_policy(recipe, build, until="sft", quiet=True, open_engine=engines)
 evaluate = report.evaluate
 report.evaluate = lambda *arguments, **options: evaluate(*arguments, **options, open_engine=engines)
 models = ("north", str(Path("models/north").resolve())), ("south", str(Path("models/south").resolve()))
@@ -65,3 +69,8 @@ def list_made(home: Path, recipe: Path, umask: str) -> set[Path]:
 def test_what_a_build_leaves_follows_the_umask(write_recipe, tmp_path: Path, umask: str) -> None:
     made = {path.name for path in list_made(tmp_path, write_recipe(), umask)}
     assert {"catalog.sqlite", "catalog.sqlite.locks", "manifest.json", "report.html", "evaluations"} <= made
+
+
+def test_what_a_policy_leaves_follows_the_umask(write_recipe, tmp_path: Path) -> None:
+    made = {path.name for path in list_made(tmp_path, write_recipe(extra=make_policy(max_steps=1)), "002")}
+    assert {"model.safetensors", "result.json", "checkpoints"} <= made
