@@ -53,21 +53,29 @@ _GIVEN: dict[Task, tuple[set[str], ...]] = {
 
 _WHAT: dict[Task, str] = {"prompts": "a source of prompts", "sft": "SFT", "preference": "preference training"}
 
-_SYSTEM = ("system", "system_prompt")
+_SYSTEM = ("system", "system_prompt", "system_message")
 _TOOLS = ("tools", "functions")
-_UNUSABLE = ("image", "images", "video", "videos", "audio", "audios", "chat_template_kwargs")
-"""Columns that change what a conversation is and that nothing here can make use of."""
+_UNUSABLE = ("image", "images", "video", "videos", "audio", "audios", "documents", "chat_template_kwargs")
+"""Columns that change what a conversation is and that nothing here can use."""
+
+_ASKED = (*_SYSTEM, "context", "input", "history")
+_ANSWERED = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "weight", "label")
+_BESIDE: dict[Task, tuple[str, ...]] = {"prompts": _ASKED, "sft": (*_ASKED, *_ANSWERED), "preference": _ASKED}
+"""Columns that usually belong to what is asked or answered. Where nobody has said which columns are meant, a row that
+fills one of them beside its layout is refused, since leaving it out would change what the row says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which column holds which part: messages, prompt, input, history, system, completion, chosen, rejected.
 
-    ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat.
+    ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat. ``beside``:
+    columns that have no part, and that no row may fill.
     """
 
     parts: Mapping[str, str]
     is_text: bool = False
+    beside: tuple[str, ...] = ()
 
     @property
     def needed(self) -> list[str]:
@@ -78,7 +86,8 @@ class Layout:
     def optional(self) -> list[str]:
         """The columns that a row may have besides."""
         others = [column for part, column in self.parts.items() if part not in _CONTENT]
-        return [*others, *(column for column in (*_TOOLS, *_UNUSABLE) if column not in self.parts.values())]
+        unnamed = (*_TOOLS, *_UNUSABLE, *self.beside)
+        return [*others, *(column for column in unnamed if column not in self.parts.values())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,8 @@ def find_layout(
         parts.setdefault("system", system)
     usual = [("prompt", "completion"), ("prompt", "chosen", "rejected")]
     is_usual = tuple(column for part, column in parts.items() if part in _CONTENT) in usual
-    return Layout(parts, is_text=is_usual if form is None else form == "text")
+    beside = () if is_given else tuple(column for column in _BESIDE[task] if column not in parts.values())
+    return Layout(parts, is_text=is_usual if form is None else form == "text", beside=beside)
 
 
 def _detect(names: Sequence[str], task: Task, where: str) -> dict[str, str]:
@@ -141,9 +151,7 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
         RowError: a part is missing, of another form, or cannot be made use of.
         LookupError: the row lacks a column.
     """
-    unusable = next((column for column in _UNUSABLE if row.get(column) not in (None, "", [], {})), None)
-    if unusable is not None:
-        raise RowError(f"the row has '{unusable}', which cannot be made use of")
+    _refuse_columns(row, layout)
     parts = _decode_pair({part: find_value(row, layout.parts[part]) for part in _CONTENT if part in layout.parts})
     extra = {part: find_optional(row, layout.parts.get(part)) for part in ("input", "history", "system")}
     tools = tuple(tool for column in _TOOLS for tool in read_tools(row.get(column), f"'{column}'"))
@@ -160,6 +168,26 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
         if [message["role"] for message in answer] != ["assistant"]:
             raise RowError(f"an answer must be one message of the assistant, got {answer!r:.60}")
     return Conversation(_put_system(prompt, extra["system"], layout), tuple(answers), tools)
+
+
+def _refuse_columns(row: Row, layout: Layout) -> None:
+    unusable = next((column for column in _UNUSABLE if row.get(column) not in (None, "", [], {})), None)
+    if unusable is not None:
+        raise RowError(f"the row has '{unusable}', which cannot be used")
+    beside = next((column for column in layout.beside if _says_something(column, row.get(column))), None)
+    if beside is not None:
+        parts = ", ".join(f'{part} = "{column}"' for part, column in layout.parts.items())
+        raise RowError(
+            f"the row has '{beside}' ({row[beside]!r:.40}), which may belong to the conversation; "
+            f"to leave it out, name the columns that are meant: columns = {{ {parts} }}"
+        )
+
+
+def _says_something(column: str, value: Any) -> bool:
+    """Whether a value beside a conversation changes it: a weight does unless it is 1, a label only where it is false."""
+    if column == "label":  # KTO's: whether the answer is a good one; other labels are numbers or names
+        return value is False
+    return value not in (None, "", [], {}) and not (column == "weight" and value == 1)
 
 
 def join_texts(texts: Iterable[str]) -> str:

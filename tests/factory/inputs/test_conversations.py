@@ -322,11 +322,45 @@ def test_what_cannot_be_made_use_of_is_rejected_with_its_place(tmp_path: Path, t
     assert "a.jsonl:2: " in prompt["detail"]
 
 
-@pytest.mark.parametrize("column", ["images", "image", "chat_template_kwargs"])
+@pytest.mark.parametrize("column", ["images", "image", "documents", "chat_template_kwargs"])
 def test_a_column_that_changes_the_conversation_is_no_mere_label(tmp_path: Path, column: str) -> None:
     path = write(tmp_path / "a.jsonl", [{"messages": BETTER, column: None}, {"messages": BETTER, column: {"a": "b"}}])
     assert [type(row) for row in train_on(path)] == [TextRow, Rejected]
     assert [row["reason"] for row in prompts_of(path, {"messages": "messages"})] == [None, "invalid_row"]
+
+
+BESIDE = {
+    "a system prompt": {"prompt": "q", "response": "a", "system": "Be brief.", "system_prompt": "Be long."},
+    "reasoning": {"prompt": "q", "response": "a", "reasoning_content": "thought"},
+    "a call": {"prompt": "q", "response": "a", "tool_calls": [{"name": "f", "arguments": {}}]},
+    "what is asked about": {"instruction": "q", "output": "a", "context": "متن"},
+    "a row that is not trained": {"messages": BETTER, "weight": 0},
+    "a bad answer": {"prompt": "q", "completion": "a", "label": False},
+}
+
+
+@pytest.mark.parametrize("row", BESIDE.values(), ids=BESIDE)
+def test_what_a_row_says_beside_its_layout_is_not_left_out_alone(tmp_path: Path, row: dict[str, Any]) -> None:
+    (found,) = train_on(path := write(tmp_path / "a.jsonl", [row]))
+    assert isinstance(found, Rejected), found
+    *_, column = row
+    assert f"the row has '{column}' (" in found.detail
+    assert "name the columns that are meant: columns = { " in found.detail
+    columns = {"messages": "messages"} if "messages" in row else dict(zip(("prompt", "completion"), row, strict=False))
+    assert [type(row) for row in train_on(path, columns=columns)] == [TextRow]
+
+
+def test_what_changes_nothing_may_stand_beside_a_conversation(tmp_path: Path) -> None:
+    rows = [
+        {"messages": BETTER, "weight": 1.0, "context": None, "label": True, "reasoning": ""},
+        {"messages": BETTER, "weight": None, "label": 3, "score": 0.5, "source": "web"},
+    ]
+    assert [type(row) for row in train_on(write(tmp_path / "a.jsonl", rows))] == [TextRow, TextRow]
+
+
+def test_a_prompt_is_not_read_without_what_it_asks_about(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "q", "context": "c"}, {"prompt": "q", "reasoning": "of the answer"}])
+    assert [row["reason"] for row in prompts_of(path)] == ["invalid_row", None]
 
 
 @pytest.mark.parametrize(
