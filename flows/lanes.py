@@ -170,9 +170,8 @@ def _answer(run: LaneRun, job: LaneJob, pending: Spool) -> None:
     check_stop(run.stop)
     if job.task != "score":
         _check_scorers(run)
-    settings, total = job.lane.model.run, pending.num_rows
-    num_gpus = settings.gpus * settings.replicas
-    with run.slots.take(num_gpus) as slot, run.board.lane(job.stage, job.lane.name, total) as report:
+    model, total = job.lane.model, pending.num_rows
+    with run.slots.take(model.num_gpus) as slot, run.board.lane(job.stage, job.lane.name, total) as report:
         try:
             with _open(run, job, slot) as engine:
                 _work(run, job, engine, pending, report)

@@ -188,8 +188,7 @@ def _check_memory(recipe: Recipe, memory: int, what: str, *, share: bool) -> Fin
 
 def _wanted_gpus(recipe: Recipe) -> dict[str, int]:
     """Return how many GPUs each model holds at once."""
-    models = [(name, model.run) for name, model in named_models(recipe) if model.engine != "openai"]
-    return {name: run.gpus * run.replicas for name, run in models}
+    return {name: model.num_gpus for name, model in named_models(recipe) if model.num_gpus}
 
 
 def _weights(folder: Path) -> int:

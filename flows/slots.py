@@ -51,12 +51,17 @@ class SlotPool:
     def take(self, num_gpus: int) -> Iterator[Slot]:
         """Wait for ``num_gpus`` GPUs (on a machine with GPUs) and hold them, here and on the machine.
 
+        Who needs none waits for nobody there; without GPUs, for its turn on the CPU.
+
         Raises:
             EngineError: the machine has fewer GPUs than that.
         """
         available = sum(map(len, self._slots))
         if available and num_gpus > available:
             raise EngineError(f"a model asks for {num_gpus} GPUs at once; the slots hold {available}")
+        if available and not num_gpus:
+            yield ()
+            return
         with ExitStack() as held:
             chosen = self._wait(num_gpus, held)
             yield tuple(gpu for slot in chosen for gpu in slot)

@@ -56,7 +56,7 @@ def train_and_record(
     if result is None:
         claim_output(output, identity, writes=False)  # the process that trains does, once it is alone there
         slots = slots or SlotPool(find_slots(()), say=say_nothing if quiet else say_line)
-        with slots.take(settings.run.processes) as devices:
+        with slots.take(0 if settings.run.device == "cpu" else settings.run.processes) as devices:
             _launch(settings, output, quiet=quiet, devices=devices)
         result = read_result(output, identity)
         assert result is not None

@@ -211,6 +211,11 @@ class Model(Section):
             raise ValueError(f"the {self.engine} engine has no chat template; leave 'chat_template_kwargs' out")
         return self
 
+    @property
+    def num_gpus(self) -> int:
+        """How many GPUs of this machine it needs at once; none where a server runs it or its answers are recorded."""
+        return self.run.gpus * self.run.replicas if self.engine in {"vllm", "transformers"} else 0
+
 
 class Structured(Section):
     """What the text of a completion must look like: exactly one of a JSON schema, a regular expression, a choice."""

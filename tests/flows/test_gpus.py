@@ -13,6 +13,7 @@ import pytest
 from flows.gpus import find_gpus, lease
 from flows.slots import SlotPool, find_slots
 from schemas.errors import FactoryError, HeldError
+from schemas.models import Model
 from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,22 @@ def test_a_killed_build_gives_its_gpus_back(gpus: list[str], hold: Callable[...,
     assert f"process {first.process.pid} on " in second.says()
     first.process.kill()
     assert second.slot() == [0, 1]
+
+
+def test_who_needs_no_gpu_waits_for_none(gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus[0])
+
+    def refuse(line: str) -> None:
+        raise AssertionError(line)
+
+    with SlotPool(find_slots(())).take(1), SlotPool(find_slots(()), say=refuse).take(0) as slot:
+        assert slot == ()
+
+
+@pytest.mark.parametrize(("engine", "num_gpus"), [("vllm", 6), ("transformers", 6), ("openai", 0), ("recorded", 0)])
+def test_only_models_that_run_here_need_gpus(engine: str, num_gpus: int) -> None:
+    run = {"gpus": 3, "replicas": 2, "urls": ["http://127.0.0.1:1/v1"]}
+    assert Model.model_validate({"model": "org/model", "engine": engine, "run": run}).num_gpus == num_gpus
 
 
 def test_waiting_ends_when_the_user_stops(gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
