@@ -9,8 +9,8 @@ import socket
 
 import httpx
 
-PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-"""HTTP statuses of a server that is busy, starting or behind a proxy that does not reach it; 520 to 529 are proxies' own."""
+PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 528), 529, 530})
+"""HTTP statuses of a server that is busy, starting or behind a proxy that does not reach it; 520 to 530 are proxies' own."""
 
 PASSING_TRANSPORT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
 """What a connection that breaks, or cannot be made now, raises."""

@@ -27,7 +27,7 @@ def answered(status: int) -> httpx.HTTPStatusError:
         httpx.ConnectError(""),
         httpx.ReadTimeout(""),
         httpx.RemoteProtocolError(""),
-        *map(answered, (408, 425, 429, 500, 502, 503, 504, 524, 529)),
+        *map(answered, (408, 425, 429, 500, 502, 503, 504, 520, 524, 525, 526, 527, 529, 530)),
     ],
     ids=repr,
 )
