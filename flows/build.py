@@ -1,6 +1,6 @@
 """A recipe from its prompts to its training shards, and on to the last step of its policy, if it has one.
 
-The build is plain code that is told of to a watcher: what becomes of the watcher is nothing to the build.
+The build reports its progress to a watcher, and goes on whether or not the watcher can be reached.
 """
 
 from dataclasses import replace

@@ -410,7 +410,7 @@ def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool)
 
 
 def _calm_prefect() -> None:
-    """Have Prefect, before it is imported, leave the terminal to the factory: its progress, the one report of an error."""
+    """Silence Prefect's own logging and analytics; call it before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 

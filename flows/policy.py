@@ -19,7 +19,8 @@ from flows.identity import identify_asked, identify_name
 from flows.lanes import OpenEngine, Together, run_in_order
 from flows.policy_rows import Stand, find_stand
 from flows.report import show_interval
-from flows.slots import SlotPool, find_slots, say_line, say_nothing
+from flows.saying import choose_say
+from flows.slots import SlotPool, find_slots
 from flows.steps import PolicyRun, Source, do_step
 from flows.watch import won
 from schemas.curation import Export, Routing
@@ -79,7 +80,7 @@ def train_policy(
     """
     assert recipe.policy is not None
     policy = recipe.policy
-    slots = SlotPool(find_slots(recipe.run.slots), say=say_nothing if quiet else say_line)
+    slots = SlotPool(find_slots(recipe.run.slots), say=choose_say(quiet=quiet))
     base = fingerprint_model(Model(model=policy.base))
     source = Source.of(build)
     policy_id = identify_policy(recipe, source)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,19 @@ class Stand:
         length = "" if tokens is None else f", {tokens:.1f} tokens"
         stopped = "" if self.is_kept else f"; stopped: {self.detail}"
         return f"{won(self.scores):.1%} against the base{rewarded}{length}{stopped}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a step was made from. ``config_id`` and ``export_id`` are those of its data; ``parent_id`` is the model's."""
+
+    place: int
+    build_id: str
+    config_id: str | None = None
+    export_id: str | None = None
+    parent_id: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, TrainResult] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,36 +95,23 @@ def _describe(result: EvaluationResult, model: str) -> pl.DataFrame:
     return pl.concat([answers, means.select(answers.columns)])
 
 
-def record_stand(
-    lake: Lake,
-    policy_id: str,
-    stand: Stand,
-    scores: Scores,
-    *,
-    place: int,
-    build_id: str,
-    config_id: str | None = None,
-    export_id: str | None = None,
-    parent_id: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    results: Mapping[str, TrainResult] | None = None,
-) -> None:
+def record_stand(lake: Lake, policy_id: str, stand: Stand, scores: Scores, origin: Origin) -> None:
     """Append a step and its scores; the scores first, so that a step which is there has them."""
-    metrics = {name: {"train": result.metrics, "eval": result.eval_metrics} for name, result in (results or {}).items()}
+    metrics = {name: {"train": result.metrics, "eval": result.eval_metrics} for name, result in origin.results.items()}
     row = {
         "policy_id": policy_id,
         "step": stand.step,
-        "place": place,
-        "build_id": build_id,
-        "config_id": config_id,
-        "export_id": export_id,
-        "parent_id": parent_id,
+        "place": origin.place,
+        "build_id": origin.build_id,
+        "config_id": origin.config_id,
+        "export_id": origin.export_id,
+        "parent_id": origin.parent_id,
         "checkpoint_id": stand.checkpoint_id,
         "path": stand.model,
         "settings_id": scores.settings_id,
         "is_kept": stand.is_kept,
         "detail": stand.detail,
-        "config": json.dumps(config or {}, ensure_ascii=False),
+        "config": json.dumps(origin.config, ensure_ascii=False),
         "metrics": json.dumps(metrics, ensure_ascii=False),
         "recorded_at": datetime.now(UTC),
     }

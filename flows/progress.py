@@ -24,10 +24,10 @@ LOG_SECONDS = 10.0
 """How often a lane is reported where no terminal redraws the bars, and to who watches."""
 
 TellProgress = Callable[[float, str], None]
-"""Takes how far a piece of work has come: in percent, and as a line for a person."""
+"""Receives the progress of a piece of work: the percentage done, and a line for a person."""
 
 PROGRESS: ContextVar[TellProgress | None] = ContextVar("progress", default=None)
-"""Who is told of the piece of work of this thread."""
+"""Receives the progress of the piece of work that runs in this thread."""
 
 
 @dataclass(slots=True)

@@ -3,27 +3,18 @@
 What a lane holds is leased from the machine, so that other builds and other users leave it alone.
 """
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from flows.gpus import find_gpus, lease
+from flows.saying import Say, say_line
 from schemas.errors import EngineError, HeldError
 
 Slot = tuple[int, ...]
 
 _WAIT_SECONDS = 0.5
 """How often it is tried again to lease what another process holds."""
-
-
-def say_nothing(line: str) -> None:
-    """Keep a line from a user who asked for quiet."""
-
-
-def say_line(line: str) -> None:
-    """Tell the user."""
-    print(line, file=sys.stderr, flush=True)
 
 
 class SlotPool:
@@ -36,7 +27,7 @@ class SlotPool:
         self,
         slots: tuple[Slot, ...],
         *,
-        say: Callable[[str], None] = say_line,
+        say: Say = say_line,
         check_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._slots = slots or ((),)

@@ -4,7 +4,6 @@ Models lie in folders that are named by what they are, so one that is finished i
 wanted minus have, as everywhere.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,8 @@ from flows.execution import BuildSummary
 from flows.held_out import make_evaluation
 from flows.lanes import OpenEngine, Together
 from flows.merging import merge_once
-from flows.policy_rows import Stand, find_stand, make_scores, record_stand
+from flows.policy_rows import Origin, Stand, find_stand, make_scores, record_stand
+from flows.saying import choose_say
 from flows.slots import SlotPool
 from flows.training import train_and_record
 from flows.watch import find_hacking
@@ -65,8 +65,7 @@ class PolicyRun:
 
     def say(self, line: str) -> None:
         """Tell the user."""
-        if not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+        choose_say(quiet=self.quiet)(line)
 
 
 def do_step(
@@ -94,20 +93,12 @@ def do_step(
     with Lake.open(run.recipe.warehouse) as lake:
         if place == 1:
             base = replace(start, scores=base_scores.overall)
-            record_stand(lake, run.policy_id, base, base_scores, place=0, build_id=run.build.config_id)
-        record_stand(
-            lake,
-            run.policy_id,
-            stand,
-            scores,
-            place=place,
-            build_id=run.build.config_id,
-            config_id=source.config_id,
-            export_id=read_export_id(source.export_path),
-            parent_id=start.checkpoint_id,
-            config=identify(step),
-            results=results,
+            record_stand(lake, run.policy_id, base, base_scores, Origin(0, run.build.config_id))
+        export_id = read_export_id(source.export_path)
+        origin = Origin(
+            place, run.build.config_id, source.config_id, export_id, start.checkpoint_id, identify(step), results
         )
+        record_stand(lake, run.policy_id, stand, scores, origin)
     run.say(f"  {step.name}: {stand}")
     return stand
 

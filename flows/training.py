@@ -12,7 +12,8 @@ from factory.training.identity import RunIdentity, claim_output, identify_run, p
 from factory.training.result import TrainResult, read_result
 from factory.training.rows import read_export_id
 from flows.checkpoints import record_checkpoint
-from flows.slots import SlotPool, find_slots, say_line, say_nothing
+from flows.saying import choose_say
+from flows.slots import SlotPool, find_slots
 from schemas.errors import TrainingError
 from schemas.settings import WarehouseSettings
 from schemas.training import TrainSettings, load_train_settings
@@ -55,7 +56,7 @@ def train_and_record(
     result = read_result(output, identity)
     if result is None:
         claim_output(output, identity, writes=False)  # the process that trains does, once it is alone there
-        slots = slots or SlotPool(find_slots(()), say=say_nothing if quiet else say_line)
+        slots = slots or SlotPool(find_slots(()), say=choose_say(quiet=quiet))
         with slots.take(0 if settings.run.device == "cpu" else settings.run.processes) as devices:
             _launch(settings, output, quiet=quiet, devices=devices)
         result = read_result(output, identity)

@@ -43,7 +43,10 @@ class Mark(Enum):
     REQUEST = auto()
     """Which requests are made of a model, and what it is called: part of what asks it, not of how it answers."""
     LATER = auto()
-    """Declared when ids had been made: at its default, which does what was done before, it is left out, so they hold."""
+    """Declared after ids had been made: at its default it is left out of them, so they stay the same.
+
+    Some of these defaults keep what was done before; others, such as that of ``min_script_share``, reject more.
+    """
 
 
 EXECUTION, PLACE, FILE, MODEL, DATA = Mark.EXECUTION, Mark.PLACE, Mark.FILE, Mark.MODEL, Mark.DATA

@@ -97,9 +97,8 @@ class JudgeStage:
             reply.request_id,
             STAGE,
             fault,
-            settings_id=self._lane.settings_id,
+            lane=self._lane,
             language=game["language"],
-            model=self._lane.model,
         )
 
 

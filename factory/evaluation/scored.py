@@ -33,7 +33,7 @@ def decide_games(games: pl.DataFrame, *, judge_fingerprint: str, tie_margin: flo
         if game["score_a"] is None or game["score_b"] is None:
             language = game["language"]
             rejections.append(
-                make_rejection(game["game_id"], STAGE, unknown, settings_id=judge_fingerprint, language=language)
+                make_rejection(game["game_id"], STAGE, unknown, language=language) | {"settings_id": judge_fingerprint}
             )
         else:
             verdict = compare_scores(game["score_a"], game["score_b"], tie_margin)

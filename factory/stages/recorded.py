@@ -184,7 +184,6 @@ def _make_rejection(row: Row, lane: Lane, config_id: str) -> Row:
         STAGE,
         Failure(Reason(row["reason"]), row["detail"]),
         config_id=config_id,
-        settings_id=lane.settings_id,
+        lane=lane,
         language=row["language"],
-        model=lane.model,
     )

@@ -84,20 +84,19 @@ def make_rejection(
     failure: Failure,
     *,
     config_id: str = "",
-    settings_id: str = "",
+    lane: Lane | None = None,
     language: str | None = None,
-    model: str | None = None,
 ) -> Row:
-    """Return one row of ``rejections``."""
+    """Return one row of ``rejections``; ``lane`` is that of the model whose answer was rejected, if one had answered."""
     return {
         "config_id": config_id,
         "row_id": row_id,
         "stage": stage,
-        "settings_id": settings_id,
+        "settings_id": "" if lane is None else lane.settings_id,
         "reason": failure.reason.value,
         "detail": clean_detail(failure.detail),
         "language": language,
-        "model": model,
+        "model": None if lane is None else lane.model,
     }
 
 

@@ -87,9 +87,8 @@ class Sampler:
             reply.request_id,
             STAGE,
             fault,
-            settings_id=self._lane.settings_id,
+            lane=self._lane,
             language=row["language"],
-            model=self._lane.model,
         )
 
 

@@ -64,9 +64,8 @@ class Scorer:
             reply.request_id,
             STAGE,
             fault,
-            settings_id=self._lane.settings_id,
+            lane=self._lane,
             language=language,
-            model=self._lane.model,
         )
 
 

@@ -134,9 +134,8 @@ class Translator:
             row[self._key],
             f"translate_{self._table}",
             failure,
-            settings_id=self._lane.settings_id,
+            lane=self._lane,
             language=row["language"],
-            model=self._lane.model,
         )
 
 
