@@ -154,7 +154,10 @@ class Reporter:
 
 
 class _Outbox:
-    """Reports on their way to the server. Nothing here raises: a report that cannot be sent is kept, to be said."""
+    """Reports on their way to the server. Nothing here raises: a report that cannot be sent is kept, to be said.
+
+    A report over which the server fails again and again is given up if the server then takes another.
+    """
 
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
         self._url = url
@@ -201,19 +204,44 @@ class _Outbox:
             self._changed.wait_for(lambda: self._waiting or self._is_closing)
             if not self._waiting:
                 return False
-            key, report = next(iter(self._waiting.items()))
+            (key, report), *others = self._waiting.items()
+        error = self._send(client, key, report)
+        is_final = error is not None and not is_passing(error)
+        if isinstance(error, httpx.HTTPStatusError) and self._num_failures >= NUM_TRIES - 1 and not is_final:
+            is_final = self._answers_another(client, others)
+            error = self._send(client, key, report) if is_final else error
+        if error is not None and not is_final:
+            return self._fail(error)
+        if error is not None:
+            self._warn(f"was not told of {report.about} ({_describe(error)})")
+            self._refused.append(report.about)
+            self._remove(key, report)
+        self._num_failures = 0
+        return True
+
+    def _send(self, client: SyncPrefectClient, key: str, report: _Report) -> Exception | None:
+        """Send a report, which then waits no longer; return the error if it cannot be sent."""
         try:
             report.send(client)
         except Exception as error:  # whatever it is, it is not the build's
-            if is_passing(error):
-                return self._fail(error)
-            self._warn(f"was not told of {report.about} ({_describe(error)})")
-            self._refused.append(report.about)
-        self._num_failures = 0
+            return error
+        self._remove(key, report)
+        return None
+
+    def _answers_another(self, client: SyncPrefectClient, others: list[tuple[str, _Report]]) -> bool:
+        """Send one of the other reports; return whether it could be: a server that fails over each is not to be told now."""
+        for key, report in others:
+            error = self._send(client, key, report)
+            if error is None:
+                return True
+            if is_passing(error) and not isinstance(error, httpx.HTTPStatusError):
+                return False
+        return False
+
+    def _remove(self, key: str, report: _Report) -> None:
         with self._changed:
             if self._waiting.get(key) is report:
                 del self._waiting[key]
-        return True
 
     def _fail(self, error: Exception) -> bool:
         """Take note that the server has not answered, and pause; return whether to try again."""

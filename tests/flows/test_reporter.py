@@ -312,6 +312,36 @@ def test_a_report_that_is_refused_is_told_of_and_those_after_it_are_sent(quick):
     assert asked[-1][1]["state"] == {"type": "COMPLETED"}
 
 
+def test_reports_that_the_server_fails_over_hold_no_other_up(quick):
+    """All of them wait when the first is sent, so that what is told does not depend on the threads."""
+    all_wait = threading.Event()
+
+    def answer(path: str) -> int:
+        assert all_wait.wait(GUARD_SECONDS)
+        return 500 if "artifacts" in path else 201
+
+    def run(watcher: Watcher) -> None:
+        for table in ("counts", "scores"):
+            watcher.table(table, "| a |")
+        run_side_by_side(watcher, {"قراءة": lambda: 1})
+        all_wait.set()
+
+    asked: list[tuple[str, Any]] = []
+    with serve(type("Here", (Script,), {"asked": asked, "answers": staticmethod(answer)})) as url:
+        said = report(f"{url}/api", run)
+    assert [body["name"] for path, body in asked if path.endswith("/task_runs/")] == ["قراءة"]
+    assert [body["state"]["type"] for path, body in asked if "/task_runs/" in path and "state" in body] == [
+        "RUNNING",
+        "COMPLETED",
+    ]
+    assert asked[-1] == ("/api/flow_runs/made/set_state", {"state": {"type": "COMPLETED"}, "force": True})
+    assert said == [
+        f"warning: the Prefect server at {url}/api was not told of the table counts (status 500); "
+        "the build goes on without being watched",
+        f"not told to the Prefect server at {url}/api: the table counts, the table scores",
+    ]
+
+
 def test_a_server_that_hangs_holds_nothing_up(quick, monkeypatch):
     monkeypatch.setattr(reporter, "TIMEOUT", httpx.Timeout(0.05))
     with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and never answers
