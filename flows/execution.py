@@ -127,7 +127,7 @@ def _answer(run: Run, jobs: list[LaneJob]) -> int:
 
 def _do(run: Run, pieces: dict[str, Callable[[], int]]) -> list[int]:
     run.check_stop()
-    return run.together(pieces)
+    return run.together(pieces, stop=run.stop)
 
 
 @contextlib.contextmanager

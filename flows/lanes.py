@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import polars as pl
 
@@ -55,12 +55,21 @@ class OpenEngine(Protocol):
     ) -> Engine: ...
 
 
-Together = Callable[[dict[str, Callable[[], int]]], list[int]]
-"""Runs named pieces of work, side by side or not; returns their results in order, raises the first error at the end."""
+Pieces: TypeAlias = dict[str, Callable[[], int]]
+"""Pieces of work by name."""
 
 
-def run_in_order(pieces: dict[str, Callable[[], int]]) -> list[int]:
-    """Run pieces of work one after another."""
+class Together(Protocol):
+    """Runs pieces of work, side by side or not; returns their results in order, raises the first error at the end.
+
+    Once ``stop`` is set, no piece is tried again.
+    """
+
+    def __call__(self, pieces: Pieces, *, stop: threading.Event | None = None) -> list[int]: ...
+
+
+def run_in_order(pieces: Pieces, *, stop: threading.Event | None = None) -> list[int]:  # noqa: ARG001 (the protocol's)
+    """Run pieces of work one after another, each once."""
     return [piece() for piece in pieces.values()]
 
 

@@ -1,14 +1,14 @@
-"""Pieces of work side by side: each is tried again after a fault that passes, and told of to whoever watches the run."""
+"""Pieces of work side by side: each is retried after a transient fault and reported to whoever watches the run."""
 
-import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from flows.lanes import BuildStoppedError
+from flows.lanes import BuildStoppedError, Pieces, check_stop
 from flows.progress import PROGRESS, TellProgress
+from flows.saying import choose_say
 from schemas.passing import is_passing
 
 MAX_LANES = 64
@@ -19,7 +19,7 @@ PAUSE_SECONDS = 2.0
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes on. What becomes of the watcher is nothing to the run: none of this raises."""
+    """Receives reports of a run. None of its methods raises, so a lost watcher never affects the run."""
 
     def say(self, line: str) -> None:
         """Tell the user."""
@@ -38,12 +38,11 @@ class Unwatched:
     """Nobody but the user is told."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+        self._say = choose_say(quiet=quiet)
 
     def say(self, line: str) -> None:
         """Tell the user."""
-        if not self._quiet:
-            print(line, file=sys.stderr, flush=True)
+        self._say(line)
 
     @contextmanager
     def piece(self, name: str) -> Iterator[TellProgress | None]:  # noqa: ARG002 (the protocol's)
@@ -54,15 +53,19 @@ class Unwatched:
         """Show nothing."""
 
 
-def run_side_by_side(watcher: Watcher, pieces: dict[str, Callable[[], int]]) -> list[int]:
-    """Run named pieces of work, each in a thread; all of them end before the first error is raised.
+def run_side_by_side(watcher: Watcher, pieces: Pieces, *, stop: threading.Event | None = None) -> list[int]:
+    """Run pieces of work, each in a thread; all of them end before the first error is raised.
 
     Return their results in order.
+
+    Raises:
+        BuildStoppedError: ``stop`` was set, and a piece had a fault that passes.
     """
+    stop = stop or threading.Event()
     if not pieces:
         return []
     with ThreadPoolExecutor(min(MAX_LANES, len(pieces)), thread_name_prefix="lane") as pool:
-        futures = [pool.submit(_do, watcher, name, piece) for name, piece in pieces.items()]
+        futures = [pool.submit(_do, watcher, stop, name, piece) for name, piece in pieces.items()]
         wait(futures)
     errors = [error for future in futures if (error := future.exception()) is not None]
     if errors:
@@ -70,22 +73,24 @@ def run_side_by_side(watcher: Watcher, pieces: dict[str, Callable[[], int]]) -> 
     return [future.result() for future in futures]
 
 
-def _do(watcher: Watcher, name: str, piece: Callable[[], int]) -> int:
+def _do(watcher: Watcher, stop: threading.Event, name: str, piece: Callable[[], int]) -> int:
     with watcher.piece(name) as progress:
         token = PROGRESS.set(progress)
         try:
-            return _try(watcher, name, piece)
+            return _try(watcher, stop, name, piece)
         finally:
             PROGRESS.reset(token)
 
 
-def _try(watcher: Watcher, name: str, piece: Callable[[], int]) -> int:
+def _try(watcher: Watcher, stop: threading.Event, name: str, piece: Callable[[], int]) -> int:
     for _ in range(NUM_TRIES - 1):
         try:
             return piece()
         except Exception as error:
             if not is_passing(error):
                 raise
+            check_stop(stop)
             watcher.say(f"  {name}: {type(error).__name__}: {error}; it is tried again")
-            time.sleep(PAUSE_SECONDS)
+        stop.wait(PAUSE_SECONDS)
+        check_stop(stop)
     return piece()

@@ -1,5 +1,7 @@
 """Pieces of work side by side: which faults are tried again, whose error is raised, and who is told."""
 
+import os
+import signal
 import threading
 from functools import partial
 from typing import Any
@@ -44,6 +46,21 @@ def test_a_fault_that_passes_is_tried_again(capsys):
         "  read مصدر: ConnectionResetError: reset; it is tried again\n"
         "  read مصدر: TimeoutError: late; it is tried again\n"
     )
+
+
+def test_a_piece_that_waits_to_be_tried_again_stops_with_the_build(monkeypatch):
+    monkeypatch.setattr(together, "PAUSE_SECONDS", 2 * GUARD_SECONDS)
+    stop, pieces = threading.Event(), [Failing(ConnectionResetError("reset")) for _ in range(2)]
+
+    class Watcher(Unwatched):
+        def say(self, line: str) -> None:
+            threading.Timer(0.05, stop.set).start()
+
+    with pytest.raises(BuildStoppedError):
+        run_side_by_side(Watcher(), {"sample": pieces[0]}, stop=stop)
+    with pytest.raises(BuildStoppedError):  # the fault comes after the stop
+        run_side_by_side(Watcher(), {"sample": pieces[1]}, stop=stop)
+    assert [piece.num_tries for piece in pieces] == [1, 1]
 
 
 def test_a_fault_that_does_not_pass_is_raised_in_the_end():
@@ -92,3 +109,19 @@ def test_an_assertion_of_a_lane_opens_its_model_once(write_recipe):
     with pytest.raises(AssertionError, match="a mistake of the engine"):
         execute_build(recipe, quiet=True, open_engine=engines, together=run)
     assert engines.opened.count("north") == 1
+
+
+def test_a_build_is_stopped_while_a_lane_waits_to_be_tried_again(write_recipe, monkeypatch):
+    monkeypatch.setattr(together, "PAUSE_SECONDS", 2 * GUARD_SECONDS)
+
+    class Watcher(Unwatched):
+        def say(self, line: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)  # as from outside: the main thread gets it
+
+    def fail(request: Any) -> None:
+        raise ConnectionResetError("reset")
+
+    recipe = load_recipe(write_recipe(languages=("en",), teachers=("north",)))
+    watched = partial(run_side_by_side, Watcher())
+    with pytest.raises(BuildStoppedError):
+        execute_build(recipe, quiet=True, open_engine=DirectEngines(fault=fail), together=watched)
