@@ -16,6 +16,7 @@ from factory.merging.merge import MergeResult, merge
 from factory.merging.search import (
     Contribution,
     Evaluation,
+    Evaluator,
     command_fitness,
     leave_one_out,
     search_weights,
@@ -23,7 +24,8 @@ from factory.merging.search import (
 )
 from flows.checkpoints import record_checkpoint
 from flows.report import make_table
-from flows.slots import Slot, SlotPool, say_line, say_nothing
+from flows.saying import choose_say, say_line
+from flows.slots import Slot, SlotPool
 from schemas.ids import content_id
 from schemas.merging import MergeSettings
 from schemas.recipe_file import load_table
@@ -48,30 +50,23 @@ def run_search(
     folder: Path,
     num_evaluations: int,
     warehouse: WarehouseSettings | None,
-    quiet: bool = False,
 ) -> Evaluation:
     """Search for the weights whose merge a command scores highest, and write and record that merge."""
     settings = load_table(path, "merge", MergeSettings)
 
     def tell(evaluation: Evaluation) -> None:
-        if not quiet:
-            print(f"{evaluation.label:<16} {evaluation.fitness:>12.6g}  {_show(evaluation.weights)}", file=sys.stderr)
+        say_line(f"{evaluation.label:<16} {evaluation.fitness:>12.6g}  {_show(evaluation.weights)}")
 
-    fitness = command_fitness(command)
-    with _hold_device(settings):
-        best = search_weights(
-            settings, fitness, folder, fitness_name=command, num_evaluations=num_evaluations, progress=tell
-        )
+    best = search_weights(_open_evaluator(settings, command, folder), num_evaluations=num_evaluations, progress=tell)
     chosen = with_weights(settings, best.weights)
-    _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=quiet)
+    _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=False)
     return best
 
 
 def run_leave_one_out(path: Path, command: str, *, folder: Path) -> list[Contribution]:
     """Score the merge and the merges that lack one parent each, and print the table."""
     settings = load_table(path, "merge", MergeSettings)
-    with _hold_device(settings):
-        contributions = leave_one_out(settings, command_fitness(command), folder, fitness_name=command)
+    contributions = leave_one_out(_open_evaluator(settings, command, folder))
     frame = pl.DataFrame([asdict(each) for each in contributions])
     Console().print(make_table(frame, "leave one out"))
     return contributions
@@ -86,6 +81,16 @@ def merge_once(
         _merge_and_record(settings, output, {}, warehouse, quiet=quiet)
     # A merge appears whole; a run that was killed then has not recorded it. What is recorded stays as it is.
     return str(output), _record(settings, output, {}, (), warehouse)
+
+
+def _open_evaluator(settings: MergeSettings, command: str, folder: Path) -> Evaluator:
+    """Return what merges, each time holding the device only until the command is run, which may need it itself."""
+
+    def merge_on_device(settings: MergeSettings, output: Path) -> MergeResult:
+        with _hold_device(settings):
+            return merge(settings, output)
+
+    return Evaluator(settings, command_fitness(command), folder, fitness_name=command, merge=merge_on_device)
 
 
 def _merge_and_record(
@@ -115,7 +120,7 @@ def _hold_device(settings: MergeSettings, *, quiet: bool = False) -> AbstractCon
     """Hold the GPU that a merge works on, if it works on one."""
     name, _, number = settings.run.device.partition(":")
     slots = () if name == "cpu" else ((int(number or 0),),)
-    return SlotPool(slots, say=say_nothing if quiet else say_line).take(1)
+    return SlotPool(slots, say=choose_say(quiet=quiet)).take(1)
 
 
 def _record(

@@ -126,6 +126,8 @@ def _write_weights(
             )
     finally:
         writer.close()
+    del scratch
+    torch.cuda.empty_cache()  # another process may work on the GPU next; without one this does nothing
     return total
 
 

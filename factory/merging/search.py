@@ -25,6 +25,9 @@ from schemas.merging import MergeModel, MergeSettings
 Fitness: TypeAlias = Callable[[Path], float]
 """Returns how good the model in a folder is; higher is better."""
 
+Merge: TypeAlias = Callable[[MergeSettings, Path], object]
+"""Merges into a folder, as ``factory.merging.merge.merge`` does."""
+
 EVALUATIONS = "evaluations.jsonl"
 
 MAX_SHARE = 0.8
@@ -53,8 +56,10 @@ class Contribution:
 class Evaluator:
     """Merges with given weights and scores the result, once for each weights."""
 
-    def __init__(self, settings: MergeSettings, fitness: Fitness, folder: Path, fitness_name: str) -> None:
-        """Open the evaluations in ``folder``; ``fitness_name`` tells this fitness from others.
+    def __init__(
+        self, settings: MergeSettings, fitness: Fitness, folder: Path, *, fitness_name: str, merge: Merge = merge
+    ) -> None:
+        """Open the evaluations in ``folder``; ``fitness_name`` tells this fitness from others, such as its command.
 
         Raises:
             EngineError: a model is missing.
@@ -63,16 +68,15 @@ class Evaluator:
         self.settings = settings
         self.evaluations: list[Evaluation] = []
         self._fitness = fitness
+        self._merge = merge
         self._folder = folder
         self._file = folder / EVALUATIONS
         self._id = content_id("search", [identify_merge(settings), fitness_name])
-        folder.mkdir(parents=True, exist_ok=True)
         self._load()
 
     def _load(self) -> None:
         """Read what was evaluated; a last line that a killed search wrote by half is dropped."""
         if not self._file.exists():
-            self._file.write_text(json.dumps({"search": self._id}) + "\n", encoding="utf-8")
             return
         text = self._file.read_text(encoding="utf-8")
         head, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
@@ -88,15 +92,21 @@ class Evaluator:
         with self._file.open("r+", encoding="utf-8") as file:
             file.truncate(len(text[: text.rfind("\n") + 1].encode()))
 
+    def _begin(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._file.exists():
+            self._file.write_text(json.dumps({"search": self._id}) + "\n", encoding="utf-8")
+
     def evaluate(self, label: str, weights: Sequence[float]) -> float:
         """Return the fitness of the merge with these weights."""
         wanted = tuple(float(weight) for weight in weights)
         for evaluation in self.evaluations:
             if evaluation.weights == wanted:
                 return evaluation.fitness
+        self._begin()
         candidate = self._folder / "candidate"
         shutil.rmtree(candidate, ignore_errors=True)
-        merge(with_weights(self.settings, wanted), candidate)
+        self._merge(with_weights(self.settings, wanted), candidate)
         fitness = float(self._fitness(candidate))
         shutil.rmtree(candidate)
         if not math.isfinite(fitness):
@@ -108,11 +118,8 @@ class Evaluator:
 
 
 def search_weights(
-    settings: MergeSettings,
-    fitness: Fitness,
-    folder: Path,
+    evaluator: Evaluator,
     *,
-    fitness_name: str,
     num_evaluations: int = 100,
     sigma: float = 1.0,
     seed: int = 0,
@@ -123,9 +130,8 @@ def search_weights(
     The singles and the uniform merge come first, then CMA-ES (Hansen, arXiv 1604.00772; population ``4 + 3 ln N``) from
     the best of them, over logits: the models share the weight that the settings' weights sum to by a softmax. It ends
     after ``num_evaluations`` in all, or when CMA-ES has converged. The same call goes on where an earlier one stopped.
-    ``fitness_name`` tells one fitness from another, such as its command.
     """
-    evaluator = Evaluator(settings, fitness, folder, fitness_name)
+    settings = evaluator.settings
     size = len(settings.models)
     total = sum(map(_mean_weight, settings.models)) or float(size)
     shares = {"uniform": np.full(size, 1 / size)} | {f"single {at}": np.eye(size)[at] for at in range(size) if size > 1}
@@ -168,17 +174,15 @@ def _evolve(
         generation += 1
 
 
-def leave_one_out(settings: MergeSettings, fitness: Fitness, folder: Path, *, fitness_name: str) -> list[Contribution]:
+def leave_one_out(evaluator: Evaluator) -> list[Contribution]:
     """Return what each parent adds to the merge (positive) or costs it (negative), in the models' order.
-
-    ``fitness_name`` tells one fitness from another, such as its command.
 
     Raises:
         InputError: there is one model alone.
     """
+    settings = evaluator.settings
     if len(settings.models) < 2:
         raise InputError("leaving one out needs at least two models")
-    evaluator = Evaluator(settings, fitness, folder, fitness_name)
     weights = [_mean_weight(model) for model in settings.models]
     whole = evaluator.evaluate("all", weights)
     table = []

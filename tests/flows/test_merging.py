@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from factory.engines.fingerprint import fingerprint_model
-from schemas.errors import RecipeError
-from schemas.merging import MergeSettings
+from factory.merging import merge as merge_module
+from flows.gpus import lease
+from flows.merging import run_leave_one_out, run_search
+from schemas.errors import HeldError, RecipeError
+from schemas.merging import MergeRun, MergeSettings
 from schemas.models import Model
 from schemas.recipe_file import load_recipe, load_table
 from schemas.section import identify
@@ -160,3 +164,43 @@ def test_what_is_execution_is_no_part_of_the_identity():
     models = [{"model": "./a"}]
     one = MergeSettings.model_validate({"models": models, "run": {"threads": 3, "device": "cuda"}})
     assert identify(one) == identify(MergeSettings.model_validate({"models": models}))
+
+
+LEASE = """
+import os, sys
+from flows.slots import SlotPool, find_slots
+
+def refuse(line):
+    print(line, file=sys.stderr, flush=True)
+    os._exit(1)
+
+with SlotPool(find_slots(()), say=refuse).take(1):
+    print(os.path.getsize(sys.argv[1] + "/model.safetensors"))
+"""
+"""A fitness that works on the GPU, as every command of the factory does, and does not wait for it."""
+
+
+@pytest.mark.parametrize("command", ["search", "leave-one-out"])
+def test_the_fitness_command_gets_the_gpu_on_which_is_merged(command, file, tmp_path, monkeypatch):
+    """The GPU is pretended: it can be leased, and what would be computed on it is computed on the CPU."""
+    gpu, held = f"GPU-{uuid.uuid4()}", []
+    write = merge_module._write_weights
+
+    def write_on_cpu(settings, *arguments):
+        with pytest.raises(HeldError), lease([gpu]):
+            pass
+        held.append(settings.run.device)
+        return write(settings.model_copy(update={"run": MergeRun()}), *arguments)
+
+    monkeypatch.setattr(merge_module, "_check_device", lambda device: None)
+    monkeypatch.setattr(merge_module, "_write_weights", write_on_cpu)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpu)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    file.write_text(TABLE + '[merge.run]\ndevice = "cuda"\n')
+    (tmp_path / "fitness.py").write_text(LEASE)
+    fitness = f"{sys.executable} {tmp_path}/fitness.py"
+    if command == "search":
+        run_search(file, tmp_path / "out", fitness, folder=tmp_path / "search", num_evaluations=3, warehouse=None)
+    else:
+        assert len(run_leave_one_out(file, fitness, folder=tmp_path / "search")) == 2
+    assert held == ["cuda"] * (4 if command == "search" else 3)
