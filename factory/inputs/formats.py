@@ -69,12 +69,13 @@ fills one of them beside its layout is refused, since leaving it out would chang
 class Layout:
     """Which column holds which part: messages, prompt, input, history, system, completion, chosen, rejected.
 
-    ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat. ``beside``:
-    columns that have no part, and that no row may fill.
+    ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat;
+    ``is_only_text``: nothing else was asked for. ``beside``: columns that have no part, and that no row may fill.
     """
 
     parts: Mapping[str, str]
     is_text: bool = False
+    is_only_text: bool = False
     beside: tuple[str, ...] = ()
 
     @property
@@ -123,10 +124,16 @@ def find_layout(
         parts = {**{part: part for part in ("input", "history") if part in names}, **parts}
     if not is_given and (system := next((name for name in _SYSTEM if name in names), None)):
         parts.setdefault("system", system)
+    is_only_text = form == "text"
+    if is_only_text and "prompt" not in parts:
+        named = " + ".join(f"'{column}'" for part, column in parts.items() if part in _CONTENT)
+        raise InputError(
+            f'{where} has conversations in {named}; format = "text" is for a prompt and answers in columns'
+        )
     usual = [("prompt", "completion"), ("prompt", "chosen", "rejected")]
     is_usual = tuple(column for part, column in parts.items() if part in _CONTENT) in usual
     beside = () if is_given else tuple(column for column in _BESIDE[task] if column not in parts.values())
-    return Layout(parts, is_text=is_usual if form is None else form == "text", beside=beside)
+    return Layout(parts, is_usual if form is None else is_only_text, is_only_text, beside)
 
 
 def _detect(names: Sequence[str], task: Task, where: str) -> dict[str, str]:
@@ -159,6 +166,8 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
     if layout.is_text and all(isinstance(value, str) for value in (parts.get("prompt"), *sides.values())):
         _refuse_extra({**extra, "tools": tools})
         return Conversation(parts["prompt"], tuple(sides.values()))
+    if layout.is_only_text:
+        raise RowError('the prompt and its answers must be texts, as format = "text" says, and one of them is not')
     context = _read_context(parts, extra, layout)
     if not sides:
         return Conversation(_put_system(context, extra["system"], layout), (), tools)

@@ -350,6 +350,24 @@ def test_what_a_row_says_beside_its_layout_is_not_left_out_alone(tmp_path: Path,
     assert [type(row) for row in train_on(path, columns=columns)] == [TextRow]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [{"messages": BETTER}, {"chosen": BETTER, "rejected": BAD}, dict(zip(("chosen", "rejected"), HH, strict=True))],
+)
+def test_conversations_are_no_plain_texts(tmp_path: Path, row: dict[str, Any]) -> None:
+    objective = "dpo" if "chosen" in row else "sft"
+    with pytest.raises(InputError, match=r'has conversations in \'.*; format = "text" is for'):
+        train_on(write(tmp_path / "a.jsonl", [row]), objective, format="text")
+
+
+def test_an_answer_that_is_a_conversation_is_no_plain_text(tmp_path: Path) -> None:
+    rows = [{"prompt": ASK, "chosen": BETTER, "rejected": BAD}, {"prompt": ASK, "chosen": ANSWER, "rejected": WORSE}]
+    bad, good = train_on(write(tmp_path / "a.jsonl", rows), "dpo", format="text")
+    assert isinstance(bad, Rejected)
+    assert 'must be texts, as format = "text" says' in bad.detail
+    assert isinstance(good, TextRow)
+
+
 def test_what_changes_nothing_may_stand_beside_a_conversation(tmp_path: Path) -> None:
     rows = [
         {"messages": BETTER, "weight": 1.0, "context": None, "label": True, "reasoning": ""},
