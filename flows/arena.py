@@ -11,7 +11,6 @@ import polars as pl
 
 from factory.engines.open import open_engine
 from factory.stages.files import find_value
-from factory.stages.prompts import make_prompt_id
 from factory.stages.sources import open_rows, read_source
 from flows.execution import execute_build
 from flows.lanes import OpenEngine
@@ -96,7 +95,7 @@ def _read_questions(recipe: ArenaRecipe) -> pl.DataFrame:
             raise InputError(f"{raw.where}: {error.args[0]}; [arena.labels] says where labels are") from error
         named = {name: None if value is None else str(value) for name, value in labels.items()}
         # Of two equal prompts the first one counts; the other is rejected as a duplicate.
-        root_id = make_prompt_id(row["language"], row["messages"])
+        root_id = row["prompt_id"]
         questions.setdefault(root_id, {"root_id": root_id, "question_id": question_id, **named})
     names = ("root_id", "question_id", *columns)
     return pl.DataFrame(list(questions.values()), schema=dict.fromkeys(names, pl.String))

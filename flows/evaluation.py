@@ -29,7 +29,7 @@ from flows.identity import Lane, identify_asked, make_model_rows, reward_lane, t
 from flows.lanes import LaneJob, OpenEngine, check_stop, hold_run, run_lane
 from flows.progress import Board
 from flows.slots import SlotPool, find_slots
-from flows.source_rows import check_listed, derive_source_rows, is_recorded, list_while_read
+from flows.source_rows import check_listed, count_beyond, derive_source_rows, is_recorded, list_while_read
 from flows.stages import detector, land_recorded, sampling_job, scoring_job, signature
 from schemas.errors import InputError, RecipeError
 from schemas.evaluation import EvaluationSettings, Judge
@@ -260,7 +260,8 @@ def _read_prompts(run: EvaluationRun) -> pl.DataFrame:
     has_recorded = any(map(is_recorded, evaluation.models))
     own_id = evaluation.evaluation_id
     with Frames("source_rows") as listed:
-        for raw in list_while_read(read_source(source), source, own_id, listed, to_the_end=has_recorded):
+        frames = read_source(source, beyond=count_beyond(has_recorded=has_recorded))
+        for raw in list_while_read(frames, source, own_id, listed):
             landed = build_prompts(
                 raw, source=source, gates=OPEN_GATES, config_id=own_id, seen=seen, detect=detector().detect
             )

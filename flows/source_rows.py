@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 import polars as pl
 
 from factory.stages.prompts import list_rows
-from factory.stages.sources import read_beyond
 from flows.identity import Lane
 from schemas.errors import InputError
 from schemas.models import Teacher
@@ -17,22 +16,24 @@ from warehouse.statements import to_literal
 
 
 def list_while_read(
-    frames: Iterable[pl.DataFrame], source: PromptSource, config_id: str, listed: Frames, *, to_the_end: bool
+    frames: Iterable[pl.DataFrame], source: PromptSource, config_id: str, listed: Frames
 ) -> Iterator[pl.DataFrame]:
-    """Pass a source's rows on and list each; then list those beyond its limit, of which one tells that there are more.
+    """List each of a source's rows, as rows of ``source_rows``, and pass on those up to its limit.
 
-    Args:
-        frames: what ``read_source`` yields of the source.
-        source: with the limit that was read to.
-        config_id: whose rows they are.
-        listed: takes rows of ``source_rows``.
-        to_the_end: list all rows beyond the limit, since recorded answers may name them.
+    ``frames`` are what ``read_source`` yields of the source, ``config_id`` says whose rows they are.
     """
     for raw in frames:
         listed.add(list_rows(raw, source, config_id))
-        yield raw
-    for raw in read_beyond(source, at_most=None if to_the_end else 1):
-        listed.add(list_rows(raw, source, config_id, is_read=False))
+        if raw["is_read"].all():
+            yield raw
+
+
+def count_beyond(*, has_recorded: bool) -> int | None:
+    """Return how many rows beyond a source's limit to list: all (None) where recorded answers may name them.
+
+    Otherwise one, which tells that there are more.
+    """
+    return None if has_recorded else 1
 
 
 def derive_source_rows(config_id: str, listed: Frames) -> Derived:

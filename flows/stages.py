@@ -22,7 +22,7 @@ from factory.stages.translation import Translator
 from flows.identity import Lane, check_limit, teacher_lane
 from flows.lanes import LaneJob, Run
 from flows.progress import Board
-from flows.source_rows import derive_source_rows, is_recorded, list_while_read
+from flows.source_rows import count_beyond, derive_source_rows, is_recorded, list_while_read
 from schemas.errors import InputError
 from schemas.models import Recorded, Teacher, Translation
 from schemas.prompts import PromptSource
@@ -119,7 +119,7 @@ def _replace_derived(run: Run, listed: Frames, rejections: Frames) -> None:
 def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, sinks: Sinks) -> int:
     config_id = run.build.config_id
     num_read = num_new = num_rejected = 0
-    frames = list_while_read(read_source(source), source, config_id, sinks.listed, to_the_end=bool(recorded_lanes(run)))
+    frames = read_source(source, beyond=count_beyond(has_recorded=bool(recorded_lanes(run))))
     landed = (
         build_prompts(
             raw,
@@ -129,7 +129,7 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, sinks: Sinks
             seen=seen,
             detect=detector().detect,
         )
-        for raw in frames
+        for raw in list_while_read(frames, source, config_id, sinks.listed)
     )
     for part in rows.gather(landed):
         run.check_stop()

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
@@ -15,7 +16,7 @@ from factory.engines.base import Failure
 from factory.inputs.json_lists import LIST_KEYS, JsonStream, find_form
 from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
 from factory.inputs.text import find_byte_fault
-from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels, open_dataset
+from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels
 from schemas.errors import InputError
 from schemas.paths import split_glob
 from schemas.reasons import Reason
@@ -114,22 +115,13 @@ def _has(row: "Row", column: str) -> bool:
 
 
 def read_dataset_rows(
-    name: str,
-    columns: Sequence[str],
-    optional: Sequence[str] = (),
-    *,
-    config: str | None,
-    split: str,
-    revision: str | None,
+    dataset: Any, name: str, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[RawRow]:
-    """Yield the rows of a Hugging Face dataset: a hub id, a folder of data files, or one made by ``save_to_disk``.
-
-    ``split`` may be cut and added up (``train[:10%]+test``). Class labels come as their names.
+    """Yield the rows of what ``open_dataset`` returned for ``name``. Class labels come as their names.
 
     Raises:
-        InputError: the dataset, its configuration or its split is missing, or it lacks a column.
+        InputError: the dataset lacks a column.
     """
-    dataset = open_dataset(name, config=config, split=split, revision=revision)
     tops = find_top_columns(columns, dataset.column_names, f"dataset '{name}'")
     tops = list(dict.fromkeys([*tops, *_find_optional(optional, dataset.column_names)]))
     labels = find_labels(dataset.features.to_dict())
@@ -138,15 +130,6 @@ def read_dataset_rows(
         for values in zip(*(batch[top] for top in tops), strict=True):
             number = next(numbers)
             yield RawRow(str(number), f"{name}:{number}", _with_names(dict(zip(tops, values, strict=True)), labels))
-
-
-def read_dataset_columns(name: str, *, config: str | None, split: str, revision: str | None = None) -> list[str]:
-    """Return the names of the columns of a Hugging Face dataset.
-
-    Raises:
-        InputError: the dataset, its configuration or its split is missing.
-    """
-    return list(open_dataset(name, config=config, split=split, revision=revision).column_names)
 
 
 def find_value(row: "Row", column: str) -> Any:
@@ -250,15 +233,16 @@ def stamp_files(pattern: str) -> list[Stamp]:
     Raises:
         InputError: there is none, or one is of no known kind or cannot be opened.
     """
-    stamps = []
     try:
-        for path in find_files(pattern)[0]:
-            with path.open("rb") as file:  # a network disk tells the latest times only of a file that is opened
-                found = os.fstat(file.fileno())
-            stamps.append((str(path), found.st_ino, found.st_size, found.st_mtime_ns))
+        return [_stamp(path) for path in find_files(pattern)[0]]
     except OSError as error:
         raise InputError(f"{pattern} cannot be read: {error}") from error
-    return stamps
+
+
+def _stamp(path: Path) -> Stamp:
+    with path.open("rb") as file:  # a network disk tells the latest times only of a file that is opened
+        found = os.fstat(file.fileno())
+    return str(path), found.st_ino, found.st_size, found.st_mtime_ns
 
 
 Place: TypeAlias = "tuple[int, str, Row | None, Failure | None]"
@@ -376,7 +360,7 @@ def _open_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
     csv.field_size_limit(sys.maxsize)
     if find_kind(path) == "csv":
         return _records(path, csv.reader(file, strict=True))
-    if _is_well_quoted(path):
+    if _is_well_quoted(_stamp(path)):
         return _records(path, csv.reader(file, delimiter="\t", strict=True))
     return _records(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
@@ -410,9 +394,11 @@ def _refuse_twice(columns: Sequence[str], header: Sequence[str], path: Path) -> 
         )
 
 
-def _is_well_quoted(path: Path) -> bool:
+@lru_cache(maxsize=10_000)
+def _is_well_quoted(stamp: Stamp) -> bool:
+    """Whether every quote in a TSV file is one around a field; remembered, since this reads the file to its end."""
     try:
-        with open_text(path, newline="") as file:
+        with open_text(Path(stamp[0]), newline="") as file:
             for _ in csv.reader(file, delimiter="\t", strict=True):
                 pass
     except csv.Error:

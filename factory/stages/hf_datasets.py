@@ -20,6 +20,8 @@ UNNAMED_SPLIT = "train"
 def open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> Any:
     """Return a ``datasets.Dataset``: the rows that a split (``train``), a slice (``train[:10%]``) or a sum of them names.
 
+    ``name`` is a hub id, a folder of data files, or a folder made by ``save_to_disk``.
+
     Raises:
         InputError: the dataset, its configuration or its split is missing.
     """

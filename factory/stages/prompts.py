@@ -92,25 +92,18 @@ def build_prompts(
     return _partition(rows, source, config_id)
 
 
-def make_prompt_id(language: str, messages: Sequence[Message]) -> str:
-    """Return the id of a source prompt."""
-    return content_id("prompt", [language, [{"role": turn["role"], "content": turn["content"]} for turn in messages]])
-
-
 def make_text_id(text: str) -> str:
     """Return the id of the text of a single turn; white space at its ends does not count."""
     return content_id("text", text.strip())
 
 
-def list_rows(raw: pl.DataFrame, source: PromptSource, config_id: str, *, is_read: bool = True) -> pl.DataFrame:
+def list_rows(raw: pl.DataFrame, source: PromptSource, config_id: str) -> pl.DataFrame:
     """Return a row of ``source_rows`` for each row of ``sources.RAW_ROWS``, whatever becomes of it, in their order."""
     rows = []
     for row in raw.to_dicts():
-        messages = row["messages"] or []
-        turns = [message["content"] for message in messages if message["role"] != "system"]
-        prompt_id = make_prompt_id(row["language"], messages) if messages else None
-        row |= {"config_id": config_id, "source": source.name, "prompt_id": prompt_id, "is_read": is_read}
-        row["row_id"] = content_id("row", [source.name, row["row"], prompt_id])
+        turns = [message["content"] for message in row["messages"] or () if message["role"] != "system"]
+        row |= {"config_id": config_id, "source": source.name}
+        row["row_id"] = content_id("row", [source.name, row["row"], row["prompt_id"]])
         row["text_id"] = make_text_id(turns[0]) if len(turns) == 1 else None
         rows.append(row)
     return make_frame("source_rows", rows)
@@ -118,9 +111,8 @@ def list_rows(raw: pl.DataFrame, source: PromptSource, config_id: str, *, is_rea
 
 def _complete(row: Row, source: PromptSource) -> Row:
     row |= {"source": source.name, "detected_language": None, "language_score": None, "script_share": None}
-    if row["reason"] is None and row["messages"]:
-        prompt_id = make_prompt_id(row["language"], row["messages"])
-        row |= {"prompt_id": prompt_id, "root_id": prompt_id, "split": choose_split(prompt_id, source.eval_percent)}
+    if row["prompt_id"] is not None:
+        row |= {"root_id": row["prompt_id"], "split": choose_split(row["prompt_id"], source.eval_percent)}
     return row
 
 

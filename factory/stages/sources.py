@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -16,12 +17,12 @@ from factory.inputs.text import NO_UTF8, find_text_fault
 from factory.stages.files import (
     RawRow,
     find_files,
-    read_dataset_columns,
     read_dataset_rows,
     read_file_columns,
     read_file_rows,
     refuse_absent,
 )
+from factory.stages.hf_datasets import open_dataset
 from factory.stages.language_names import find_language
 from factory.stages.rows import Row, clean_detail
 from schemas.errors import InputError
@@ -37,13 +38,15 @@ RAW_ROWS: dict[str, pl.DataType] = {
     "key": pl.String(),
     "language": pl.String(),
     "messages": MESSAGES,
+    "prompt_id": pl.String(),
+    "is_read": pl.Boolean(),
     "reason": pl.String(),
     "detail": pl.String(),
 }
 """What ``read_source`` yields. ``row`` is the row's place, unique within the source; ``source_row`` its id or, where the
 source has no id column, the place again; null where the id is null. ``key`` is the same as JSON: an id is a list of texts,
-a place a text, so that no place is ever taken for an id. A row with a ``reason`` (null = none) could not be read; its
-messages are null then."""
+a place a text, so that no place is ever taken for an id. ``is_read`` is false of rows beyond the source's limit. A row with a ``reason``
+(null = none) could not be read; its messages are null then, and ``prompt_id`` is null where there are no messages."""
 
 _EXACT = float(2**53)
 """Below this every whole number has a float of its own, so that an id is still the one that it was."""
@@ -52,35 +55,25 @@ HOPELESS_ROWS = 1000
 """A source whose first rows, as many as this, are all of the wrong shape or no UTF-8 is refused as a whole."""
 
 
-def read_source(source: PromptSource, *, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
+def read_source(source: PromptSource, *, beyond: int | None = 0, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
     """Yield a source's rows, in their order, in frames of ``RAW_ROWS`` with at most ``batch_rows`` rows.
 
-    ``source.limit`` counts the rows that are read. A conversation that ends with an assistant's turn loses that turn:
+    ``source.limit`` counts the rows that are read. After them come, in frames of their own, up to ``beyond`` more (None:
+    all of them), which are not read as prompts but may be named by recorded answers. A conversation that ends with an assistant's turn loses that turn:
     it is the answer, not the prompt.
 
     Raises:
         InputError: the source is missing or cannot be read, lacks a column, or no row of its beginning has the right
             shape. A single bad row is yielded with its reason instead.
     """
-    layout = find_source_layout(source)
-    rows = refuse_hopeless((_read_row(raw, source, layout) for raw in _open_rows(source, layout)), source.name)
-    while batch := list(islice(rows, batch_rows)):
-        yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
+    layout, raw = _open(source)
+    rows = (_read_row(each, source, layout) for each in raw)
+    yield from _make_frames(refuse_hopeless(islice(rows, source.limit), source.name), batch_rows, is_read=True)
+    yield from _make_frames(islice(rows, beyond), batch_rows, is_read=False)
 
 
-def read_beyond(source: PromptSource, *, at_most: int | None = None, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
-    """Yield the rows beyond a source's limit, as ``read_source`` does those before it: all of them, or ``at_most`` so many.
-
-    Raises:
-        InputError: the source cannot be read.
-    """
-    if source.limit is None:
-        return
-    end = None if at_most is None else source.limit + at_most
-    every = open_rows(source.model_copy(update={"limit": None}))
-    layout = find_source_layout(source)
-    rows = (_read_row(raw, source, layout) for raw in islice(every, source.limit, end))
-    while batch := list(islice(rows, batch_rows)):
+def _make_frames(rows: Iterator[Row], batch_rows: int, *, is_read: bool) -> Iterator[pl.DataFrame]:
+    while batch := [row | {"is_read": is_read} for row in islice(rows, batch_rows)]:
         yield pl.DataFrame(batch, schema=RAW_ROWS, orient="row")
 
 
@@ -114,45 +107,39 @@ def open_rows(source: PromptSource, labels: Sequence[str] = ()) -> Iterator[RawR
     Raises:
         InputError: the source is missing or cannot be read, or lacks a column.
     """
-    return _open_rows(source, find_source_layout(source), labels)
+    return islice(_open(source, labels)[1], source.limit)
 
 
-def find_source_layout(source: PromptSource) -> Layout:
-    """Return which columns of a source hold the conversations: as its settings or the columns' names say.
+def make_prompt_id(language: str, messages: Sequence[Message]) -> str:
+    """Return the id of a source prompt."""
+    return content_id("prompt", [language, [{"role": turn["role"], "content": turn["content"]} for turn in messages]])
 
-    Raises:
-        InputError: the source is missing or cannot be read, or its columns may be meant in several ways.
-    """
+
+def _open(source: PromptSource, labels: Sequence[str] = ()) -> tuple[Layout, Iterator[RawRow]]:
+    """Return which columns of a source hold the conversations, and all of its rows, whatever its limit."""
+    if source.path is not None:
+        layout = _find_layout(source, partial(read_file_columns, source.path))
+        return layout, _open_files(source.path, layout, list_columns(source.columns), labels)
+    name = str(source.dataset)
+    dataset = open_dataset(name, config=source.config, split=source.split, revision=source.revision)
+    layout = _find_layout(source, lambda: dataset.column_names)
+    needed = [*layout.needed, *labels, *list_columns(source.columns)]
+    return layout, read_dataset_rows(dataset, name, needed, layout.optional)
+
+
+def _find_layout(source: PromptSource, list_names: Callable[[], list[str]]) -> Layout:
+    """Return which columns of a source hold the conversations: as its settings or the columns' names say."""
     given = {part: column for part, column in source.columns if column is not None and part not in {"language", "id"}}
     is_told = source.columns.messages is not None or source.columns.prompt not in {None, "instruction"}
-    names = [] if is_told else _list_names(source)
+    names = [] if is_told else list_names()
     return find_layout(names, given, "prompts", where=f"the source '{source.name}'")
 
 
-def _list_names(source: PromptSource) -> list[str]:
-    if source.path is not None:
-        return read_file_columns(source.path)
-    return read_dataset_columns(str(source.dataset), config=source.config, split=source.split, revision=source.revision)
-
-
-def _open_rows(source: PromptSource, layout: Layout, labels: Sequence[str] = ()) -> Iterator[RawRow]:
-    named = list_columns(source.columns)
+def _open_files(path: str, layout: Layout, named: Sequence[str], labels: Sequence[str]) -> Iterator[RawRow]:
     needed = [*layout.needed, *labels]
-    optional = list(dict.fromkeys([*layout.optional, *(column for column in named if column not in needed)]))
-    if source.path is not None:
-        refuse_absent(source.path, needed, [column for column in named if column not in needed])
-        rows = read_file_rows(source.path, needed, optional)
-    else:
-        assert source.dataset is not None
-        rows = read_dataset_rows(
-            source.dataset,
-            [*needed, *named],
-            optional,
-            config=source.config,
-            split=source.split,
-            revision=source.revision,
-        )
-    return islice(rows, source.limit)
+    others = [column for column in named if column not in needed]
+    refuse_absent(path, needed, others)
+    return read_file_rows(path, needed, list(dict.fromkeys([*layout.optional, *others])))
 
 
 def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
@@ -218,7 +205,8 @@ def _read_row(raw: RawRow, source: PromptSource, layout: Layout) -> Row:
             reason = Reason.EMPTY_PROMPT if error.reason is Reason.EMPTY else error.reason
             fault = Failure(reason, error.detail)
     if fault is None:
-        return row | {"reason": None, "detail": None}
+        prompt_id = make_prompt_id(row["language"], row["messages"]) if row["messages"] else None
+        return row | {"prompt_id": prompt_id, "reason": None, "detail": None}
     row |= {name: None for name in ("source_row", "key", "language") if find_text_fault(row[name] or "")}
     detail = clean_detail(f"{raw.where}: {fault.detail}")
     return row | {"messages": None, "reason": fault.reason.value, "detail": detail}

@@ -18,12 +18,11 @@ from factory.stages.files import (
     RawRow,
     find_files,
     list_data_files,
-    read_dataset_columns,
     read_dataset_rows,
     read_file_columns,
     read_file_rows,
 )
-from factory.stages.hf_datasets import is_saved_dataset
+from factory.stages.hf_datasets import is_saved_dataset, open_dataset
 from factory.stages.language_names import find_language
 from schemas.errors import InputError
 from schemas.paths import split_glob
@@ -92,10 +91,9 @@ def _open(settings: TrainSettings, data: str, split: str) -> tuple[Layout, Itera
         return layout, read_file_rows(data, layout.needed, [*layout.optional, *others])
     config = settings.dataset_config
     revision = settings.revision if data == settings.data else settings.eval_revision
-    names = read_dataset_columns(data, config=config, split=split, revision=revision)
-    layout, others = _find_columns(settings, names, f"dataset '{data}'")
-    optional = [*layout.optional, *others]
-    return layout, read_dataset_rows(data, layout.needed, optional, config=config, split=split, revision=revision)
+    dataset = open_dataset(data, config=config, split=split, revision=revision)
+    layout, others = _find_columns(settings, dataset.column_names, f"dataset '{data}'")
+    return layout, read_dataset_rows(dataset, data, layout.needed, [*layout.optional, *others])
 
 
 def _is_files(settings: TrainSettings, data: str, split: str) -> bool:

@@ -58,8 +58,8 @@ def test_a_rerun_sends_nothing(write_recipe, engines):
 def test_files_are_read_again_only_when_their_bytes_or_the_limit_changed(write_recipe, engines, tmp_path, monkeypatch):
     path, file = write_recipe(), tmp_path / "prompts.jsonl"
 
-    def stop_reading(source):
-        yield from islice(read_source(source, batch_rows=7), 2)
+    def stop_reading(source, **options):
+        yield from islice(read_source(source, batch_rows=7, **options), 2)
         raise InputError("the disk is gone")
 
     monkeypatch.setattr(stages, "read_source", stop_reading)
@@ -86,9 +86,9 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(
     path, file = write_recipe(), tmp_path / "prompts.jsonl"
     whole = file.read_bytes()
 
-    def read_while_written(source):
+    def read_while_written(source, **options):
         file.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
-        yield from read_source(source)
+        yield from read_source(source, **options)
         if is_mended_while_read:
             file.write_bytes(whole)
 

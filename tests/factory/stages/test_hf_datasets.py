@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from factory.stages.files import read_dataset_rows, read_file_rows
-from factory.stages.hf_datasets import find_labels, name_labels
+from factory.stages.hf_datasets import find_labels, name_labels, open_dataset
 from factory.stages.sources import read_source
 from factory.training.rows import TextRow, read_rows
 from schemas.errors import InputError
@@ -47,7 +47,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(place: Path, split: str, config: str | None = None) -> list[Any]:
-    return [row.value for row in read_dataset_rows(str(place), ["q"], config=config, split=split, revision=None)]
+    dataset = open_dataset(str(place), config=config, split=split, revision=None)
+    return [row.value for row in read_dataset_rows(dataset, str(place), ["q"])]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_saved_dataset_has_the_configuration_and_revision_that_it_was_saved_wi
     with pytest.raises(InputError, match="there is no configuration 'ar'; this dataset, saved to disk, holds fr"):
         read(tmp_path / "fr", "train", config="ar")
     with pytest.raises(InputError, match="has no revision 'v2'"):
-        list(read_dataset_rows(str(saved), ["q"], config=None, split="train", revision="v2"))
+        open_dataset(str(saved), config=None, split="train", revision="v2")
 
 
 def test_class_labels_of_prompts_come_by_name(saved: Path) -> None:
@@ -149,7 +150,8 @@ def test_class_labels_lie_at_any_depth(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_list([row], features=Features(features))
     rows.save_to_disk(str(tmp_path / "saved"))
     rows.to_parquet(tmp_path / "rows.parquet")
-    (found,) = read_dataset_rows(str(tmp_path / "saved"), list(row), config=None, split="train", revision=None)
+    dataset = open_dataset(str(tmp_path / "saved"), config=None, split="train", revision=None)
+    (found,) = read_dataset_rows(dataset, "saved", list(row))
     assert found.value == expected
     (found,) = read_file_rows(str(tmp_path / "rows.parquet"), list(row))
     assert found.value == expected

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.rows import Detect, Landed
-from factory.stages.sources import RAW_ROWS
+from factory.stages.sources import RAW_ROWS, make_prompt_id
 from schemas.ids import content_id
 from schemas.prompts import PromptGates, PromptSource
 from schemas.tables import Prompts, Rejections
@@ -21,8 +21,9 @@ LONG = "Please explain in simple words how a heat pump warms a house in winter a
 
 
 def raw_row(text: str, row: int = 1, language: str = "en", **other: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": text}]
-    return {"row": str(row), "source_row": f"id{row}", "language": language, "messages": messages} | other
+    raw = {"row": str(row), "source_row": f"id{row}", "language": language} | other
+    messages = raw.setdefault("messages", [{"role": "user", "content": text}])
+    return raw | {"prompt_id": make_prompt_id(language, messages) if messages else None}
 
 
 def build(

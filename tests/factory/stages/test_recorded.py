@@ -15,7 +15,7 @@ from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts, list_rows, make_text_id
 from factory.stages.recorded import Tally, read_recorded
 from factory.stages.rows import Detect, Landed, Lane
-from factory.stages.sources import read_beyond, read_source
+from factory.stages.sources import read_source
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.models import Recorded
@@ -188,14 +188,15 @@ class World:
         )
 
     def read(self, source: PromptSource) -> None:
-        for raw in read_source(source):
+        for raw in read_source(source, beyond=None):
+            self.rows.append(list_rows(raw, source, "c" * 32))
+            if not raw["is_read"].all():
+                continue
             landed = build_prompts(
                 raw, source=source, gates=self.gates, config_id="c" * 32, seen=self.seen, detect=None
             )
             self.prompts.append(landed.rows)
-            self.rows.append(list_rows(raw, source, "c" * 32))
             self.dropped |= dict(landed.rejections.select("row_id", "detail").iter_rows())
-        self.rows += [list_rows(raw, source, "c" * 32, is_read=False) for raw in read_beyond(source)]
 
     def join(self, answers: list[Any], **recorded: Any) -> Landed:
         rows = pl.concat(self.rows)
@@ -571,7 +572,7 @@ def test_reasoning_is_kept_apart(tmp_path: Path, lane: Lane) -> None:
         (turns("Why?"), "must end with one message of the assistant"),
         ([*turns("Why?", "x"), {"role": "assistant", "content": "y"}], "must end with one message of the assistant"),
         (turns("Why?", "x", name="Ada"), "has 'name', which recorded answers cannot have"),
-        (turns("Why?", "x", refusal="no"), "has the key 'refusal', of which nothing is known"),
+        (turns("Why?", "x", refusal="no"), "has the unknown key 'refusal'"),
         ([{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "y"}}], "only text can be used"),
         (turns("Why?", "x", content=None), "turn 1 of 'text' is the assistant's and has no content"),
     ],
