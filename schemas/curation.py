@@ -74,7 +74,7 @@ class PairStrategy(Section):
         if self.strategy == "sql" and not self.name:
             raise ValueError("a pair strategy of your own needs a 'name'")
         if self.name != self.strategy and self.name in get_args(type(self).model_fields["strategy"].annotation):
-            raise ValueError(f"'name' = {self.name!r} is another strategy than {self.strategy!r}; name it otherwise")
+            raise ValueError(f"'name' = {self.name!r} is another strategy than {self.strategy!r}; choose another name")
         return self
 
     @property

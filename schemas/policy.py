@@ -218,7 +218,7 @@ class Policy(Section):
         for at, step in enumerate(self.steps):
             if whose := taken.get(step.name):
                 refuse_reference(
-                    f"{step.name!r} is the name of {whose}; name the step otherwise", "policy", "steps", at, "name"
+                    f"{step.name!r} is the name of {whose}; choose another name", "policy", "steps", at, "name"
                 )
             taken[step.name] = "another step"
         _check_clusters(self.clusters, "policy", "clusters")
@@ -249,15 +249,23 @@ class Policy(Section):
 
 def _check_clusters(clusters: Mapping[str, tuple[str, ...]], *location: str | int) -> None:
     """Refuse clusters whose models would lie in one folder, or in none, or that have no known languages."""
-    taken = {ALL: "the name for all languages, of a step that has no clusters"}
+    taken: dict[str, str] = {}
     for name, languages in clusters.items():
         try:
             check_folder_name(name)
         except ValueError as error:
             refuse_reference(f"cluster {error}", *location, name)
-        if whose := taken.get(fold_name(name)):
-            refuse_reference(f"cluster {name!r} is {whose}; name it otherwise", *location, name)
-        taken[fold_name(name)] = f"cluster {name!r} for a disk that does not tell upper case from lower case"
+        if fold_name(name) == ALL:
+            refuse_reference(
+                f"{name!r} is what a step without clusters calls all languages; choose another name", *location, name
+            )
+        if other := taken.get(fold_name(name)):
+            refuse_reference(
+                f"clusters {other!r} and {name!r} share a folder on case-insensitive disks; choose another name",
+                *location,
+                name,
+            )
+        taken[fold_name(name)] = name
         unknown = [code for code in languages if code not in LANGUAGES]
         if unknown or not languages:
             refuse_reference(

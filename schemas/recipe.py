@@ -117,7 +117,7 @@ class Recipe(Section):
         policies[BASE] = "the model that the policy begins with"
         for at, teacher in enumerate(self.teachers):
             if whose := policies.get(fold_name(teacher.name)):
-                refuse_reference(f"{teacher.name!r} is {whose}; call the teacher otherwise", "teachers", at, "name")
+                refuse_reference(f"{teacher.name!r} is {whose}; choose another name", "teachers", at, "name")
 
     def identity(self) -> dict[str, Any]:
         """Return what makes this build this build, for people to read: everything but execution, and but the policy."""

@@ -147,7 +147,7 @@ def _collect(turn: dict[str, Any], place: str) -> dict[str, Any]:
         if is_empty or key in _BOOKKEEPING:
             continue
         if name is None:
-            raise RowError(f"{place} has the key {key!r}, of which nothing is known: {value!r:.60}")
+            raise RowError(f"{place} has the unknown key {key!r}: {value!r:.60}")
         if name in found and found[name] != value:
             raise RowError(f"{place} has two values for '{name}': {found[name]!r:.40} and {value!r:.40}")
         found[name] = value

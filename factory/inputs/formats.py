@@ -155,7 +155,7 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
     """Return a row's prompt and answers.
 
     Raises:
-        RowError: a part is missing, of another form, or cannot be made use of.
+        RowError: a part is missing, of another form, or cannot be used.
         LookupError: the row lacks a column.
     """
     _refuse_columns(row, layout)

@@ -90,7 +90,7 @@ def _read_call(call: Any, place: str) -> Call:
 def _refuse_others(found: dict[str, Any], known: Iterable[str], place: str) -> None:
     others = found.keys() - set(known)
     if others:
-        raise RowError(f"{place} has the key {min(others)!r}, of which nothing is known")
+        raise RowError(f"{place} has the unknown key {min(others)!r}")
 
 
 def _read_arguments(value: Any, place: str) -> dict[str, Any]:

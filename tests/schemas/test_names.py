@@ -72,16 +72,16 @@ def test_names_of_rounds_that_there_are_not_are_free(tmp_path):
 @pytest.mark.parametrize("name", ["online_2", "last", "base", "Last", "ONLINE_1"])
 def test_a_teacher_is_not_called_like_a_policy(tmp_path, name):
     """In the tables of answers a model is known by its name; a round's policy has that of its step."""
-    with pytest.raises(RecipeError, match=rf"recipe.toml:9: teachers.0.name: '{name}' is .*call the teacher otherwise"):
+    with pytest.raises(RecipeError, match=rf"recipe.toml:9: teachers.0.name: '{name}' is .*; choose another name"):
         load(tmp_path, teacher=name)
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("all", "is the name for all languages"),
-        ("West", "is cluster 'west' for a disk"),
-        ("ＷＥＳＴ", "is cluster 'west' for a disk"),
+        ("all", "is what a step without clusters calls all languages; choose another name"),
+        ("West", "clusters 'west' and 'West' share a folder on case-insensitive disks; choose another name"),
+        ("ＷＥＳＴ", "clusters 'west' and 'ＷＥＳＴ' share a folder on case-insensitive disks"),
         ("../up", "holds '/'"),
         ("..", "begins or ends with"),
         ("a:b", "holds ':'"),
@@ -128,7 +128,7 @@ def test_what_a_round_reads_and_pairs_has_names_of_its_own(changes, why):
 
 
 def test_a_pair_strategy_is_not_called_like_another_kind(tmp_path):
-    with pytest.raises(ValidationError, match=r"'best_vs_worst' is another strategy"):
+    with pytest.raises(ValidationError, match=r"'best_vs_worst' is another strategy than .*; choose another name"):
         OnPolicy.model_validate({"pairs": [{"strategy": "best_vs_mean_minus_2sd", "name": "best_vs_worst"}]})
 
 

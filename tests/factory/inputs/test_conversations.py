@@ -297,7 +297,7 @@ UNUSABLE: list[tuple[dict[str, Any], str]] = [
     ({"role": "assistant", "content": None, "tool_calls": []}, "turn 0 of 'messages' is the assistant's and has no content"),
     ({"role": "narrator", "content": "a"}, "has the role 'narrator'; allowed are system, user, assistant, tool"),
     ({"role": "user", "content": "a", "value": "b"}, "has two values for 'content': 'a' and 'b'"),
-    ({"role": "user", "content": "a", "train": False}, "has the key 'train', of which nothing is known"),
+    ({"role": "user", "content": "a", "train": False}, "has the unknown key 'train'"),
     ({"role": "assistant", "content": "a", "weight": 0.5}, "'weight' of turn 0 of 'messages' must be 0 or 1, got 0.5"),
     ({"role": "assistant", "content": "a", "tool_calls": [{"x": 1}]}, "must be a function with a name"),
     ({"role": "assistant", "content": "a", "tool_calls": "{"}, "'tool_calls' of turn 0 of 'messages' is no JSON"),
