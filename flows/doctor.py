@@ -53,13 +53,12 @@ def _as_table(findings: list[Finding]) -> Table:
 
 def check_up(recipe: Recipe | None, home: Substitute | None = None) -> Iterator[Finding]:
     """Yield the findings as they are made; ``home`` stands in for the user's where that cannot be used."""
-    gpus = machine_checks.find_gpus()
     needs_vllm = recipe is None or any(model.engine == "vllm" for _, model in recipe_checks.named_models(recipe))
     warehouse = recipe.warehouse if recipe else None
     with machine_checks.HeavyImports() as imports:
         yield from machine_checks.check_platform()
         yield from machine_checks.check_home(home)
-        yield from machine_checks.check_gpus(gpus)
+        gpus = yield from machine_checks.check_gpus()
         yield from machine_checks.check_language_model()
         yield from machine_checks.check_extensions(warehouse)
         yield from _check_prefect()
@@ -71,8 +70,9 @@ def check_up(recipe: Recipe | None, home: Substitute | None = None) -> Iterator[
             yield from recipe_checks.check_models(recipe)
             yield from recipe_checks.check_keys(recipe)
             yield from try_models(recipe)
-            yield from recipe_checks.check_fit(recipe, gpus)
-        yield from imports.check(len(gpus), needs_vllm=needs_vllm)
+            if gpus is not None:
+                yield from recipe_checks.check_fit(recipe, gpus)
+        yield from imports.check(len(gpus or ()), needs_vllm=needs_vllm)
 
 
 def _check_prefect() -> Findings:

@@ -13,21 +13,56 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from schemas.errors import HeldError
+from schemas.errors import EngineError, HeldError
 from warehouse.locks import name_holder
 
 _SHARED = Path("/dev/shm")
 """Where the leases lie: a TMPDIR may be a user's or a job's own."""
 
+LIST_SECONDS = 30.0
+"""How long nvidia-smi may take before something is wrong with the driver."""
+
+_FIELDS = "index,uuid,name,memory.total,memory.used"
+
 _VISIBLE = re.compile(r"\d+|(GPU|MIG)-\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as nvidia-smi shows it; memory in bytes. ``uuid`` is the number where there is no UUID."""
+
+    number: int
+    uuid: str
+    name: str
+    memory: int
+    used: int
+
+
+def list_gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs of this machine; none without a working nvidia-smi.
+
+    Raises:
+        EngineError: nvidia-smi does not answer.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=LIST_SECONDS).stdout
+    except subprocess.TimeoutExpired:
+        text = f"nvidia-smi has not answered for {LIST_SECONDS:.0f} s; its driver may hang: restart the machine"
+        raise EngineError(text) from None
+    rows = [[field.strip() for field in line.split(",")] for line in listed.splitlines()]
+    return tuple(_read_gpu(*row) for row in rows if len(row) == len(_FIELDS.split(",")) and row[0].isdecimal())
 
 
 def find_gpus() -> tuple[str, ...]:
     """Return the GPUs that this process may use, in its numbering: by UUID where nvidia-smi says it, else by number."""
-    listed = _list_gpus()
+    listed = tuple(gpu.uuid for gpu in list_gpus())
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return listed
@@ -85,14 +120,13 @@ def _folder() -> Path:
     return _SHARED if os.access(_SHARED, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
-def _list_gpus() -> tuple[str, ...]:
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    lines = [line for line in listed.splitlines() if line.startswith("GPU ")]
-    return tuple(
-        found[1] if (found := re.search(r"UUID: ([\w-]+)", line)) else str(number) for number, line in enumerate(lines)
-    )
+def _read_gpu(number: str, uuid: str, name: str, memory: str, used: str) -> Gpu:
+    named = uuid if uuid.startswith("GPU-") else number
+    return Gpu(int(number), named, name, _read_mebibytes(memory), _read_mebibytes(used))
+
+
+def _read_mebibytes(text: str) -> int:
+    return int(float(text) * 2**20) if text.replace(".", "").isdecimal() else 0
 
 
 def _complete(name: str, listed: tuple[str, ...]) -> str:

@@ -3,10 +3,9 @@
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +13,10 @@ from typing import Self
 
 import duckdb
 
-from flows.findings import Findings, note, ok, problem, size
+from flows.findings import Finding, Findings, note, ok, problem, size
+from flows.gpus import Gpu, list_gpus
 from flows.home import Substitute
-from schemas.errors import FactoryError
+from schemas.errors import EngineError, FactoryError
 from schemas.settings import WarehouseSettings
 from warehouse.catalog import find_catalog, load_extensions
 
@@ -41,29 +41,6 @@ except BaseException:
 print()
 print(json.dumps(found))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One GPU as nvidia-smi shows it; memory in bytes."""
-
-    number: int
-    name: str
-    memory: int
-    used: int
-
-
-def find_gpus() -> list[Gpu]:
-    """Return the GPUs of this machine; none without a working nvidia-smi."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=index,name,memory.total,memory.used", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    gpus = []
-    for line in listed.stdout.splitlines() if listed.returncode == 0 else []:
-        number, name, total, used = (field.strip() for field in line.split(","))
-        gpus.append(Gpu(int(number), name, _mebibytes(total), _mebibytes(used)))
-    return gpus
 
 
 class HeavyImports:
@@ -132,17 +109,23 @@ def check_home(substitute: Substitute | None) -> Findings:
         yield note("home", f"{substitute.fault}; {substitute.folder} stands in for it", to_do)
 
 
-def check_gpus(gpus: list[Gpu]) -> Findings:
-    """Say which GPUs there are and whether somebody else is at them."""
+def check_gpus() -> Generator[Finding, None, tuple[Gpu, ...] | None]:
+    """Say which GPUs there are and whether somebody else is at them; return them, None if that cannot be found out."""
+    try:
+        gpus = list_gpus()
+    except EngineError as error:
+        yield problem("GPUs", str(error), "until then only models on the CPU can run, with CUDA_VISIBLE_DEVICES=''")
+        return None
     if not gpus:
         yield note("GPUs", "none; models run on the CPU", "use small models, servers, or a machine with GPUs")
-        return
+        return ()
     names = sorted({f"{gpu.name} ({size(gpu.memory)})" for gpu in gpus})
     yield ok("GPUs", f"{len(gpus)} x {', '.join(names)}")
     if busy := [str(gpu.number) for gpu in gpus if gpu.used > 0.1 * gpu.memory]:
         yield note(
             "GPU memory", f"in use by others on GPU {', '.join(busy)}", "end those programs, or name other slots"
         )
+    return gpus
 
 
 def check_language_model() -> Findings:
@@ -208,7 +191,3 @@ def _is_installed(package: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _mebibytes(text: str) -> int:
-    return int(float(text) * 2**20) if text.replace(".", "").isdecimal() else 0

@@ -11,7 +11,8 @@ from factory.engines.folders import WEIGHT_PATTERNS, check_model
 from factory.stages.recorded import open_recorded
 from factory.stages.sources import read_source
 from flows.findings import Finding, Findings, note, ok, problem, size
-from flows.machine_checks import Gpu, memory_bytes
+from flows.gpus import Gpu
+from flows.machine_checks import memory_bytes
 from flows.recipe_trials import NUM_TRIED_ROWS, find_snapshot
 from flows.slots import find_slots
 from schemas.errors import FactoryError

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from flows.findings import GIB, Finding
-from flows.machine_checks import Gpu, HeavyImports, check_extensions, check_language_model, find_gpus
+from flows.gpus import Gpu, list_gpus
+from flows.machine_checks import HeavyImports, check_extensions, check_language_model
 from flows.recipe_checks import check_files, check_fit, check_keys, check_models
 from flows.storage_checks import check_warehouse
 from schemas.recipe import Recipe
@@ -159,14 +160,14 @@ def test_a_process_that_dies_of_an_import_is_a_problem(fake_packages):
 
 def test_gpus_are_those_of_nvidia_smi(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '0, NVIDIA H200, 143771, 4'\necho '1, NVIDIA H200, 143771, 90000'\n")
+    tool.write_text("#!/bin/sh\necho '0, GPU-a, NVIDIA H200, 143771, 4'\necho '1, [N/A], NVIDIA H200, 143771, 90000'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    gpus = find_gpus()
-    assert [(gpu.number, gpu.name) for gpu in gpus] == [(0, "NVIDIA H200"), (1, "NVIDIA H200")]
+    gpus = list_gpus()
+    assert [(gpu.number, gpu.uuid, gpu.name) for gpu in gpus] == [(0, "GPU-a", "NVIDIA H200"), (1, "1", "NVIDIA H200")]
     assert gpus[1].memory == 143771 * 2**20
     tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
-    assert find_gpus() == []
+    assert list_gpus() == ()
 
 
 def test_language_model_and_extensions_are_here():
@@ -299,7 +300,7 @@ def test_servers_are_asked(tmp_path, monkeypatch):
 
 
 def test_models_must_fit_onto_the_slots(tmp_path, monkeypatch):
-    gpus = [Gpu(number, "H200", 100 * GIB, 0) for number in range(4)]
+    gpus = [Gpu(number, f"GPU-{number}", "H200", 100 * GIB, 0) for number in range(4)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
 
     def check(run: dict[str, Any], slots: list[list[int]], model: str = "org/a") -> dict[str, str]:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from flows import gpus as gpus_module
 from flows.gpus import find_gpus, lease
+from flows.machine_checks import check_gpus
 from flows.slots import SlotPool, find_slots
-from schemas.errors import FactoryError, HeldError
+from schemas.errors import EngineError, FactoryError, HeldError
 from schemas.models import Model
 from tests.waiting import GUARD_SECONDS
 
@@ -161,8 +163,8 @@ def test_a_group_of_slots_passes_over_what_others_hold(gpus: list[str], monkeypa
 def test_gpus_have_the_same_name_however_they_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text(
-        "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-aa11)'\necho '  MIG 1g (UUID: MIG-x)'\n"
-        "echo 'GPU 1: NVIDIA H100 (UUID: GPU-bb22)'\n"
+        "#!/bin/sh\necho '0, GPU-aa11, NVIDIA H100 80GB HBM3, 81559, 4'\n"
+        "echo '1, GPU-bb22, NVIDIA GB10, [N/A], [N/A]'\n"
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -180,3 +182,16 @@ def test_gpus_have_the_same_name_however_they_are_chosen(tmp_path: Path, monkeyp
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert find_gpus() == found
         assert len(find_slots(())) == len(found)
+
+
+def test_a_tool_that_hangs_is_an_error_and_not_a_machine_without_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(gpus_module, "LIST_SECONDS", 0.1)
+    with pytest.raises(EngineError, match=r"^nvidia-smi has not answered for 0 s; its driver may hang"):
+        find_slots(())
+    (finding,) = check_gpus()
+    assert (finding.check, finding.state) == ("GPUs", "problem")
