@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
-MAX_LINE_CHARS = 2000
+MAX_LINE_CHARS = 500
 MAX_BRACKET_LINES = 300
 
 
@@ -67,7 +67,7 @@ _STRONG = [
     # Python and its kin
     r"(?:async )?def \w+[?!]?\s*(?:\(.*)?$",
     r"class [A-Z_]\w*(?:\(.*\))?\s*:$|class [A-Z_]\w*(?:\s*<\s*[A-Z][\w:]*)?$",
-    r"(?:if|elif|while|with|for|except|match|case)\b.*(?:==|!=|<=|>=|[\w)\]]\s[<>]\s|\w\(|[a-z_]{2,}\.[a-z_]{2,}|\w\[|\w_\w"
+    r"(?=.*:$)(?:if|elif|while|with|for|except|match|case)\b.*(?:==|!=|<=|>=|[\w)\]]\s[<>]\s|\w\(|[a-z_]{2,}\.[a-z_]{2,}|\w\[|\w_\w"
     r"|\bnot \w+:|\bis (?:not )?None\b).*:$",
     r"elif\b.*:$|except(?:\s+[\w.]*(?:Error|Exception|Interrupt|Exit)(?:\s+as \w+)?|\s*\(.*\)(?:\s+as \w+)?)\s*:$",
     rf"import (?:{_MODULES})(?:, *\w+)*$|import [\w.]+ as \w+$|import \w+\.[\w.*]+;?$|import (?:static )?[\w.]*\.[\w.*]+;$",
@@ -78,8 +78,8 @@ _STRONG = [
     r"library\(\w+\)|use (?:\w+::[\w:{}, *]+|strict|warnings)\s*;|attr_(?:accessor|reader|writer) :\w+.*",
     r"template\s*<.*>.*|pragma \w+ .*;",
     # statements
-    rf"(?:(?:{_TYPES})\s+)+[\w$<>\[\],.:*& ]*?[\w$>\]*]\s*(?::[\w<>\[\] |]+)?\s*:?=[^=].*",
-    rf"(?:(?:{_TYPES})\s+)+[\w$<>\[\],.:*&?]*\s*\w*\w\(.*",
+    rf"(?:(?:{_TYPES})\s+){{1,6}}[\w$<>\[\],.:*& ]*?[\w$>\]*]\s*+(?::[\w<>\[\] |]++)?\s*+:?=[^=].*",
+    rf"(?:(?:{_TYPES})\s+){{1,6}}[\w$<>\[\],.:*&?]*+(?:\s++\w++)?(?<=\w)\(.*",
     r"(?=.*[=()\[\].\"'+*/<>-])(?:return|throw|yield|await|raise|delete|goto)\b.*;$",
     r"(?:return|yield|raise|throw)\s+(?:new\s+)?(?:[\w.]+\(.*\)?|f?[\"'].*|[\[({].*|-?\d+|self\b.*|None|True|False|not\s.*"
     r"|\w+\s*[-+*/%]\s*\w+.*|\w+[.\[]\w.*)$",
@@ -88,7 +88,7 @@ _STRONG = [
     r"|(?:True|False|None|null|nil|true|false|undefined|lambda|await|not|async|function)\b.*"
     r"|-?[\d.]+(?:\s*[-+*/%]\s*[\w.()]+)*\s*[;,]?|[$@&].*|.*;)$",
     r"(?:[\w$\].\[]+)\s*(?:\+\+|--);?$",
-    r"(?:await |return |yield |throw |raise |new |go |defer )?[\w$]*(?:[._]|::|->|[a-z][A-Z])[\w$.:>-]*!?\(.*\)\s*(?:[;,:{]|=>.*)?$",
+    r"(?:await |return |yield |throw |raise |new |go |defer )?(?=[\w$.:>-]*+!?\()(?>[\w$]*(?:[._]|::|->|[a-z][A-Z])[\w$.:>-]*+!?\().*\)\s*(?:[;,:{]|=>.*)?$",
     r"(?:print|len|range|printf|println|console|alert|require|malloc|free|assert|exit|sum|plot|help|input|type|max|min)\(.*\)[;,]?$",
     r"(?!.*\((?:s|es|en|in|innen|e|n|x)\))[a-z_$][\w$]*!?\((?:|.*[\"'=\[\]{].*|[a-z_]\w*, .*|[a-z_\d., ]*);?\)\s*;$",
     r"[a-z_$][\w$]*\((?:|[\"'].*[\"'])\)$",
@@ -111,7 +111,7 @@ _STRONG = [
     rf"(?:sudo\s+)?(?:git|npm|npx|yarn|pip3?|docker|kubectl|apt-get|brew|conda|cargo)\s+(?:{_COMMAND_WORDS})(?:\s+[a-z\d@./-]+){{0,3}}$",
     r"Traceback \(most recent call last\):|File \"[^\"]+\", line \d+.*|Exception in thread .*|Caused by: [\w.]+.*",
     r"at [\w.$<>\[\] ]+\s?\(.*\)$|at \S+:\d+(?::\d+)?\)?$|\.\.\. \d+ more$|npm ERR!.*|panic: .*|goroutine \d+ .*",
-    r"(?:[\w]+\.)*[A-Z]\w*[a-z][A-Z]?\w*(?:Error|Exception|Warning|Interrupt)\b(?::.*)?$(?<!^Error)",
+    r"(?=[\w.]*?(?:Error|Exception|Warning|Interrupt)\b)(?:[\w]+\.)*[A-Z]\w*[a-z][A-Z]?\w*(?:Error|Exception|Warning|Interrupt)\b(?::.*)?$(?<!^Error)",
     r"\S+:\d+(?::\d+)?: (?:fatal |runtime )?(?:error|warning|note|info)\b.*|\S+\.\w+: In (?:member )?function .*|error\[E\d+\].*",
     r"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d\S*\]?\s.*(?:\b(?:DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|TRACE|CRITICAL)\b"
     r"|\[[\w.-]*\d\]|\w=\w).*",
@@ -174,7 +174,7 @@ _DOCKER = re.compile(
     r"(?:FROM|RUN|CMD|COPY|ADD|ENTRYPOINT|ENV|EXPOSE|WORKDIR|USER|ARG|LABEL|VOLUME) \S.*[/.:\[\d\"=_-].*"
 )
 _YAML = re.compile(r"\s*(?:- )?[a-z_][\w.-]*:(?:\s+\S+)?$|\s+- \S+$")
-_YAML_SIGN = re.compile(r"[a-z_][\w.-]*:$|.*(?:_\w+:|:\s+(?:[\"'].*|[\d.]+|true|false|\[.*|\S+:\S+)$)")
+_YAML_SIGN = re.compile(r"[a-z_][\w.-]*:$|.*(?:_\w{1,80}:|:\s+(?:[\"'].*|[\d.]+|true|false|\[.*|\S+:\S+)$)")
 _MAKE = re.compile(r"[\w.%/-]+:(?: [\w.%/-]+)*$")
 _PROMPT = re.compile(r"\$\s+[A-Za-z./~]|>>> |PS [A-Z]:\\|[\w.-]+@[\w.-]+:\S*[$#]\s", re.ASCII)
 _GROUPS = ((_ASSIGNMENT, 2, None), (_DOCKER, 2, None), (_YAML, 3, _YAML_SIGN))
@@ -223,24 +223,30 @@ def _weigh(line: str, content: str, before: Weight) -> Weight:
 
 def _mark_brackets(lines: list[Line]) -> list[Line]:
     """Make every line strong that lies between a strong line which opens a bracket at its end, and where that closes."""
-    at = 0
+    at, closes = 0, _find_closes(lines)
     while at < len(lines):
         stop = at + 1
         if lines[at].weight == Weight.STRONG and lines[at].text.rstrip()[-1:] in ("{", "[", "("):
-            stop = _find_close(lines, at)
+            stop = closes[at] + 1 if closes[at] - at < MAX_BRACKET_LINES else at + 1
             lines[at:stop] = [_strengthen(line) for line in lines[at:stop]]
         at = stop
     return lines
 
 
-def _find_close(lines: Sequence[Line], at: int) -> int:
+def _find_closes(lines: Sequence[Line]) -> list[int]:
+    """Return for each line the number of the line at whose end fewer brackets are open than at its own.
+
+    That is the one which closes the last bracket that it opens; where none does, a number out of reach.
+    """
+    closes = [len(lines) + MAX_BRACKET_LINES] * len(lines)
+    pending: list[tuple[int, int]] = []  # how many brackets are open at the end of which line, ever more
     depth = 0
-    for number in range(at, min(len(lines), at + MAX_BRACKET_LINES)):
-        for character in lines[number].text[-1:] if number == at else lines[number].text:
-            depth += (character in "{[(") - (character in ")]}")
-        if depth <= 0:
-            return number + 1
-    return at + 1
+    for number, line in enumerate(lines):
+        depth += sum(map(line.text.count, "{[(")) - sum(map(line.text.count, ")]}"))
+        while pending and pending[-1][0] > depth:
+            closes[pending.pop()[1]] = number
+        pending.append((depth, number))
+    return closes
 
 
 def _mark_groups(lines: list[Line]) -> list[Line]:
@@ -310,9 +316,10 @@ def _trim(run: list[Line]) -> Iterator[tuple[int, int]]:
             parts[-1].append(line)
     parts = [part for part in parts if part]
     is_code = [any(line.weight == Weight.STRONG for line in part) for part in parts]
+    last = max((at for at, is_one in enumerate(is_code) if is_one), default=-1)
     for at in range(1, len(parts) - 1):
         # Between code, a part of weak lines is code too, unless it reads like prose or a heading.
-        is_between = is_code[at - 1] and any(is_code[at + 1 :])
+        is_between = is_code[at - 1] and at < last
         is_code[at] = is_code[at] or (is_between and not any(map(_reads_as_prose, parts[at])))
     for number, part in enumerate(parts):
         if is_code[number]:

@@ -13,8 +13,10 @@ _JSON_TOKEN = re.compile(
 )
 
 
-def find_json_end(text: str, begin: int) -> int | None:
-    """Return where the object or array that begins at a place ends, or None if there is none that says what it is.
+def find_json_end(text: str, begin: int) -> tuple[int | None, int]:
+    """Return where the object or array that begins at a place ends, and how far the text was read.
+
+    The end is None if there is no such thing, or none that says what it is.
 
     Keys without quotes and single quotes are understood, as in JavaScript and Python; a list of numbers is no JSON,
     nor a set of words.
@@ -24,19 +26,19 @@ def find_json_end(text: str, begin: int) -> int | None:
         at = token.end()
         if token["close"]:
             if token["close"] != closing[-1:]:
-                return None
+                return None, at
             closing, is_value = closing[:-1], True
             if not closing:
-                return at if has_pair or num_strings else None
+                return (at if has_pair or num_strings else None), at
         elif token["mark"]:
             has_pair, is_value = has_pair or token["mark"] == ":", False
         elif is_value:
-            return None  # two values with nothing between them
+            return None, at  # two values with nothing between them
         elif token["open"]:
             closing += "]" if token["open"] == "[" else "}"
         else:
             num_strings, is_value = num_strings + (token["string"] is not None), True
-    return None
+    return None, at
 
 
 _OPENERS = (
@@ -46,7 +48,7 @@ _OPENERS = (
 SQL_BEGIN = rf"(?<![\w.@#])(?i:{_OPENERS})"
 
 _SQL_TOKEN = re.compile(
-    r"(?P<space>[ \t]*\n?[ \t]*)(?:(?P<string>'(?:[^'\n]|''){0,500}'|\"[^\"\n]{1,100}\"|`[^`\n]{1,100}`|\[[\w ]{1,60}\])"
+    r"[ \t]*+\n?[ \t]*+(?:(?P<string>'(?:[^'\n]|''){0,500}'|\"[^\"\n]{1,100}\"|`[^`\n]{1,100}`|\[[\w ]{1,60}\])"
     r"|(?P<number>\d[\d.]*)|(?P<word>[A-Za-z_@#$:][\w$]*(?:\.(?:\w+|\*))*)|(?P<sign><>|!=|<=|>=|\|\||::|[-+*/%=<>(),;?]))"
 )
 _KEYWORDS = (
@@ -68,8 +70,10 @@ _SQL_FINAL = frozenset(_FINAL.split()) | _SQL_TYPES
 """Words after which a statement may be over."""
 
 
-def find_sql_end(text: str, begin: int) -> int | None:
-    """Return where the statement that begins at a place ends, or None if it is prose that begins like one.
+def find_sql_end(text: str, begin: int) -> tuple[int | None, int]:
+    """Return where the statement that begins at a place ends, and how far the text was read.
+
+    The end is None where prose begins like a statement.
 
     A name that stands where an operator, a comma or a keyword belongs is the first word after the statement. English
     has most of the keywords: signs, or keywords in capitals beside names that are not, make a statement.
@@ -101,7 +105,8 @@ def find_sql_end(text: str, begin: int) -> int | None:
         end = at if is_complete and not depth else end
         if token["sign"] == ";":
             break
-    return end if end > begin and _is_statement(text[begin:end], words, signs) else None
+    is_one = end > begin and _is_statement(text[begin:end], words, signs)
+    return (end if is_one else None), at
 
 
 def _is_keyword(word: str | None, is_upper: bool) -> bool:

@@ -58,7 +58,10 @@ def find_missing_translation(source: str, translation: str, source_language: str
 
 
 def find_wrong_script(source: str, translation: str, source_language: str, target_language: str) -> str | None:
-    """Say in how small a part a translation is in the script of its language. What it kept of the source aside."""
+    """Say why a translation is in the wrong script: which share of its letters is in the right one.
+
+    Words that it kept from the source are left out, except between the two Chinese.
+    """
     if not _are_two_chinese(source_language, target_language):
         kept = set(source.split())
         translation = " ".join(word for word in translation.split() if word not in kept)

@@ -13,8 +13,8 @@ from factory.stages.code_spans import SQL_BEGIN, find_json_end, find_sql_end
 from factory.stages.kinds import KINDS
 
 _FENCED = re.compile(
-    r"(?<!`)(?P<fence>`{3,}+)[^`\n]*\n(?s:.*?)(?:(?P=fence)`*|\Z)"
-    r"|(?m:^[ \t>]*)(?P<tildes>~{3,})[^\n]*\n(?s:.*?)(?:(?m:^[ \t>]*)(?P=tildes)~*|\Z)"
+    r"(?<!`)(?P<fence>`{3,}+)[^`\n]*\n(?s:.*?)(?:(?<!`)(?P=fence)`*|\Z)"
+    r"|(?m:^[ \t>]*)(?P<tildes>~{3,}+)[^\n]*\n(?s:.*?)(?:(?m:^[ \t>]*)(?P=tildes)~*|\Z)"
 )
 """What is looked for first: nothing else begins inside."""
 
@@ -26,6 +26,9 @@ _SCANNED = re.compile(
     re.ASCII,
 )
 """Where JSON or SQL may begin; a scanner says where it ends."""
+
+MAX_READINGS = 4
+"""How often JSON or SQL is looked for anew within what was read to look for it before."""
 
 MARKED = frozenset(
     ["code_block", "code", "formula", "image", "link_begin", "link_end", "mail", "url", "tag", "table", "placeholder"]
@@ -46,46 +49,84 @@ class Span:
 
 def split_protected(text: str) -> Iterator[Span]:
     """Yield the parts of a text in order, prose and protected; together they are the text."""
+    for part, begin, stop, kind in _split_blocks(text):
+        if kind:
+            yield Span(part[begin:stop], kind)
+        else:
+            yield from _split_prose(part, begin, stop)
+
+
+def read_prose(text: str, num_chars: int) -> str:
+    """Return the beginning of a text's prose, of ``num_chars`` or more if there are as many; a space for what is protected.
+
+    Nothing behind it is looked at but lines of code, JSON and SQL: of long texts it costs a fraction of their parts.
+    """
+    prose = ""
+    for part, at, stop, kind in _split_blocks(text):
+        prose += " "
+        while not kind and at < stop and len(prose) < num_chars:
+            match = _INNER.match(part, at, stop)
+            if match is None:
+                prose += part[at]
+            else:
+                prose += " " if _is_protected(match) else match[0]
+            at = match.end() if match else at + 1
+        if len(prose) >= num_chars:
+            break
+    return prose
+
+
+def _split_blocks(text: str) -> Iterator[tuple[str, int, int, str]]:
+    """Yield the blocks and what is between them in order: a text, where in it they begin and end, and the kind."""
     end = 0
     for match in _FENCED.finditer(text):
         yield from _split_unfenced(text[end : match.start()])
-        yield Span(match[0], "code_block")
+        yield match[0], 0, len(match[0]), "code_block"
         end = match.end()
     yield from _split_unfenced(text[end:])
 
 
-def _split_unfenced(text: str) -> Iterator[Span]:
+def _split_unfenced(text: str) -> Iterator[tuple[str, int, int, str]]:
     end = 0
     for begin, stop in _join([*find_code_lines(text), *_scan(text)]):
-        yield from _split_prose(text, end, begin)
-        yield Span(text[begin:stop], "lines")
+        yield text, end, begin, ""
+        yield text, begin, stop, "lines"
         end = stop
-    yield from _split_prose(text, end, len(text))
+    yield text, end, len(text), ""
 
 
 def _split_prose(text: str, begin: int, stop: int) -> Iterator[Span]:
     """Yield the parts of a stretch of text outside of blocks."""
     end = begin
     for match in _INNER.finditer(text, begin, stop):
-        kind = next(kind for kind in KINDS if match[kind] is not None)
-        if kind == "formula_run" and not any(map(str.isalpha, match[0])):
-            continue  # a sum in numbers alone, which are held against each other anyway
+        if not _is_protected(match):
+            continue
         if match.start() > end:
             yield Span(text[end : match.start()])
-        yield Span(match[0], kind)
+        yield Span(match[0], next(kind for kind in KINDS if match[kind] is not None))
         end = match.end()
     if end < stop:
         yield Span(text[end:stop])
 
 
+def _is_protected(match: re.Match[str]) -> bool:
+    """Whether what was found is no sum in numbers alone, which are held against each other anyway."""
+    return match["formula_run"] is None or any(map(str.isalpha, match[0]))
+
+
 def _scan(text: str) -> Iterator[tuple[int, int]]:
     """Yield where JSON and SQL begin and end."""
-    at = 0
+    at = read = num_again = 0
     while (match := _SCANNED.search(text, at)) is not None:
-        end = (find_json_end if match["json"] else find_sql_end)(text, match.start())
+        begin = match.start()
+        num_again = num_again + 1 if begin < read else 0
+        if num_again > MAX_READINGS:
+            at = read
+            continue
+        end, stop = (find_json_end if match["json"] else find_sql_end)(text, begin)
         if end is not None:
-            yield match.start(), end
-        at = max(match.start() + 1, end or 0)
+            yield begin, end
+        at, read = max(begin + 1, end or 0), max(read, stop)
 
 
 def _join(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

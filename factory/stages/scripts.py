@@ -1,8 +1,8 @@
 """Whether a text is in its language's script: what lid.176, which knows romanised text and one Chinese, does not see.
 
 Letters are counted, with the marks that a script has of its own. What says nothing about who wrote in which script is
-left out: code, formulas, links, addresses, tags, digits. Names, terms and quotations in another script belong into a
-right text, so they count only as far as they outnumber the letters of the right script.
+left out: code, formulas, links, addresses, tags, digits. A text in the right script may well hold names, terms and
+quotations in another one, so these count only as far as they outnumber the letters of the right script.
 """
 
 import tomllib
@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import regex
 
-from factory.stages.markup import split_protected
+from factory.stages.markup import read_prose, split_protected
 from schemas.languages import LANGUAGES
 
 MIN_LETTERS = 12
@@ -68,6 +68,8 @@ def measure_script(text: str, language: str) -> float | None:
     Of Chinese it is the smaller one of that share and the share of the right Chinese among the characters that only
     simplified or only traditional Chinese has; a single one of these tells them apart.
     """
+    if _is_plainly_right(text, language):
+        return 1.0
     prose = " ".join(span.text for span in split_protected(text) if not span.kind)
     prose = unicodedata.normalize("NFC", prose)
     found = [count_letters(prose, language)]
@@ -77,6 +79,17 @@ def measure_script(text: str, language: str) -> float | None:
     if variants.right + variants.wrong or variants.spared >= MIN_RUN_CHARACTERS:
         found.append(variants)
     return min((letters.share for letters in found), default=None)
+
+
+def _is_plainly_right(text: str, language: str) -> bool:
+    """Whether a text has no letter of another script, and prose enough at its beginning: most texts, at little cost."""
+    if LANGUAGES[language].script in {"Hans", "Hant"}:
+        return False
+    right, foreign = _compile_patterns(LANGUAGES[language].scripts)
+    if foreign.search(text):
+        return False
+    prose = unicodedata.normalize("NFC", read_prose(text, 2 * MIN_LETTERS))
+    return sum(map(_weigh, right.findall(prose))) >= MIN_LETTERS
 
 
 def count_letters(prose: str, language: str) -> Letters:

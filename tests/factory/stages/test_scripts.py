@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.microworld import world
+from factory.stages import scripts
+from factory.stages.markup import read_prose, split_protected
 from factory.stages.scripts import measure_script
 from schemas.languages import CORE_LANGUAGES, LANGUAGES, MIN_SCRIPT_SHARE
 
@@ -194,3 +196,60 @@ def test_no_character_is_of_both_chinese() -> None:
     assert set("们这说国园气软") <= set(characters["hans"])
     assert set("們這說國園氣軟裡裏") <= set(characters["hant"])
     assert not set("后里台干只于面群着床") & set(characters["hans"] + characters["hant"])
+
+
+PIECES = st.sampled_from(
+    [
+        *RIGHT.values(),
+        *(text[:9] for text in OTHER_SCRIPTS.values()),
+        *(
+            "```\n",
+            "~~~\n",
+            "`",
+            "$",
+            "{",
+            "[",
+            '"',
+            "x = f(1);\n",
+            "1 + 2 = 3",
+            "\n",
+            " ",
+            "ab",
+            "é",
+            "e\u0301",
+            "ᄒ",
+            "ᅡ",
+            "ᆫ",
+        ),
+        *("か\u3099", "क\u093c", "\u2126", "\u212b", "\u0301", "<b>", "git commit -m 'a'", "SELECT a FROM b;", "12."),
+    ]
+)
+
+
+@pytest.mark.parametrize("language", [code for code in LANGUAGES if not code.startswith("zh")])
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PIECES | st.text(max_size=8), max_size=8).map("".join))
+def test_plainly_right_texts_are_found_right_letter_by_letter(language: str, text: str) -> None:
+    expected = measure_script(text, language)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scripts, "_is_plainly_right", lambda *_: False)
+        assert measure_script(text, language) == expected
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_normalisation_leaves_letters_in_their_script(language: str) -> None:
+    """What is judged before a text is normalised holds for what comes of it."""
+    _, foreign = scripts._compile_patterns(LANGUAGES[language].scripts)
+    for number in range(0x110000):
+        parts = unicodedata.normalize("NFD", chr(number))
+        if parts != chr(number):
+            assert bool(foreign.search(parts)) == bool(foreign.search(chr(number))), hex(number)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES | st.text(max_size=8), max_size=8).map("".join), st.integers(1, 60))
+def test_the_beginning_of_the_prose(text: str, num_chars: int) -> None:
+    letters = "".join("".join(span.text for span in split_protected(text) if not span.kind).split())
+    found = "".join(read_prose(text, num_chars).split())
+    assert letters.startswith(found)
+    assert found == letters or len(read_prose(text, num_chars)) >= num_chars
