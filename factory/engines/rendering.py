@@ -91,9 +91,9 @@ class Renderer:
         text = self._apply(*given, opens=opens)
         if not any(self._spells(entry) for entry in chain(*given)):
             return Rendering(text)
-        unused = (chr(number) for number in _PRIVATE if chr(number) not in text)
+        unused = _list_unused(text)
         marks: dict[str, str] = {}
-        messages, tools = (self._mark(part, marks, unused) for part in given)
+        messages, tools = [self._mark(part, marks, unused) for part in given]
         marked = self._apply(messages, tools, opens=opens)
         meant = {mark: char for char, mark in marks.items()}
         if "".join(meant.get(char, char) for char in marked) != text:
@@ -101,10 +101,6 @@ class Renderer:
             raise RenderingError(f"the chat template takes {spelled or 'a control token'!r} in the text for its own")
         broken = tuple(at for at, char in enumerate(marked) if char in meant)
         return Rendering(text, self._keep_needed(text, broken))
-
-    def take_text(self, text: str) -> Rendering:
-        """Return a text of the data that no template has to do with."""
-        return Rendering(text, tuple(at for match in self._spellings.find(text) for at in range(*match.span())))
 
     def find_control(self, text: str) -> str | None:
         """Return the first control token that a text spells."""
@@ -146,7 +142,7 @@ class Renderer:
         ids, types = encoded["input_ids"], encoded.get("token_type_ids")
         num_added = self._tokenizer.num_special_tokens_to_add(pair=True)
         if self._count(ids) != num_added:
-            escaped = self._escape(_choose_mark(first + second)).encode(first, second)
+            escaped = self._escape(_take(_list_unused(first + second))).encode(first, second)
             ids, types = escaped.ids, escaped.type_ids if types is not None else None
             self._refuse_control(ids, num_added)
         return ids, types
@@ -188,7 +184,7 @@ class Renderer:
             if isinstance(value, str):
                 chars = list(value)
                 for at in spellings.breaks(value):
-                    chars[at] = marks.get(chars[at]) or marks.setdefault(chars[at], next(unused))
+                    chars[at] = marks.get(chars[at]) or marks.setdefault(chars[at], _take(unused))
                 return "".join(chars)
             if isinstance(value, Mapping):
                 return {name: inner if name == "role" else replace(inner, spellings) for name, inner in value.items()}
@@ -219,19 +215,23 @@ class Renderer:
         )
 
     def _encode_escaped(self, rendering: Rendering, num_added: int) -> Ids | RenderingError:
-        mark = _choose_mark(rendering.text)
         written = self._written(rendering)
-        parts, end = [], 0
-        for match in written:
-            parts += [rendering.text[end : match.start()], _rename(mark, self._ids[match[0]])]
-            end = match.end()
-        text = "".join([*parts, rendering.text[end:]])
         try:
+            mark = _take(_list_unused(rendering.text))
+            text = self._rename_written(rendering.text, written, mark)
             ids: Ids = self._escape(mark).encode(text, add_special_tokens=num_added > 0).ids
             self._refuse_control(ids, num_added + sum(self._ids[match[0]] in self._counted for match in written))
         except RenderingError as error:
             return error
         return ids
+
+    def _rename_written(self, text: str, written: Iterable[re.Match[str]], mark: str) -> str:
+        """Return a text with the control tokens that the template wrote under the names that the escaped copy knows."""
+        parts, end = [], 0
+        for match in written:
+            parts += [text[end : match.start()], _rename(mark, self._ids[match[0]])]
+            end = match.end()
+        return "".join([*parts, text[end:]])
 
     def _refuse_control(self, ids: Ids, num_meant: int) -> None:
         if (num_found := self._count(ids)) != num_meant:
@@ -270,12 +270,13 @@ class _Spellings:
 
     def breaks(self, text: str) -> Iterator[int]:
         """Yield a position in each control token that a text spells, and at its ends if these could be parts of one."""
-        chars: list[str] | None = None
-        while match := self._pattern.search(text if chars is None else "".join(chars)):
-            middle = (match.start() + match.end()) // 2
-            chars = list(text) if chars is None else chars
-            chars[middle] = _MASK
-            yield middle
+        stretches = [(0, len(text))]
+        while stretches:
+            start, end = stretches.pop()
+            if match := self._pattern.search(text, start, end):
+                middle = (match.start() + match.end()) // 2
+                yield middle
+                stretches += [(middle + 1, end), (match.start(), middle)]
         start, end = len(text) - len(text.lstrip()), len(text.rstrip())
         for length in range(1, min(self._longest, end - start + 1)):
             if text[end - length : end] in self._beginnings:
@@ -326,8 +327,19 @@ def _has_bar(name: str) -> bool:
     return name.startswith(("<|", "<\uff5c")) and name.endswith(("|>", "\uff5c>"))
 
 
-def _choose_mark(text: str) -> str:
-    return next(chr(number) for number in _PRIVATE if chr(number) not in text)
+def _list_unused(text: str) -> Iterator[str]:
+    """Yield the private characters that a text does not have."""
+    used = set(text)
+    return (char for char in map(chr, _PRIVATE) if char not in used)
+
+
+def _take(unused: Iterator[str]) -> str:
+    mark = next(unused, None)
+    if mark is None:
+        raise RenderingError(
+            "the text spells a control token and has every private character, so none can stand for it"
+        )
+    return mark
 
 
 def _rename(mark: str, number: int) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from factory.engines.rendering import Renderer, Rendering, RenderingError
+from factory.inputs.errors import RowError
 from factory.training.examples import Example, Mask, Tokens
 from factory.training.rows import Rejected, TextRow
-from factory.training.turns import Turn, TurnRenderer, UnusableError
+from factory.training.turns import Turn, TurnRenderer
 from schemas.errors import TrainingError
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
@@ -50,7 +51,7 @@ class Templater:
         for row in batch:
             try:
                 turns.append(row if isinstance(row, Rejected) else self._render(row))
-            except UnusableError as fault:
+            except RowError as fault:
                 assert isinstance(row, TextRow)
                 turns.append(Rejected(row.row, row.language, fault.reason, fault.detail))
         ids = self._tokenize(batch, turns)
@@ -61,7 +62,7 @@ class Templater:
                 continue
             try:
                 yield from self._assemble(row, found, ids)
-            except UnusableError as fault:
+            except RowError as fault:
                 yield Rejected(row.row, row.language, fault.reason, fault.detail)
 
     def _render(self, row: TextRow) -> list[Turn]:
@@ -70,7 +71,7 @@ class Templater:
             return [self._render_text(row.prompt, answer) for answer in row.answers if isinstance(answer, str)]
         self.find_end()
         if self._settings.train_on == "all" and any(message.get("weight") == 0 for message in row.prompt):
-            raise UnusableError(Reason.INVALID_ROW, "a turn has weight 0, and train_on = 'all' trains every token")
+            raise RowError("a turn has weight 0, and train_on = 'all' trains every token")
         if not row.answers:
             return self._turns.render_conversation(row.prompt, row.tools)
         answers = [answer for answer in row.answers if isinstance(answer, list)]
@@ -83,7 +84,7 @@ class Templater:
             detail = (
                 f"the text spells the control token {control}; give conversations as 'messages', without a template"
             )
-            raise UnusableError(Reason.INVALID_ROW, detail)
+            raise RowError(detail)
         return Turn(Rendering(prompt), Rendering(prompt + answer))
 
     def _strip(self, answer: str) -> str:
@@ -93,7 +94,7 @@ class Templater:
         while ending := next((ending for ending in endings if text.rstrip().endswith(ending)), None):
             text = text.rstrip().removesuffix(ending)
         if not text.strip():
-            raise UnusableError(Reason.EMPTY, "an answer is empty")
+            raise RowError("an answer is empty", Reason.EMPTY)
         return text
 
     def _all_ends(self) -> set[int]:
@@ -130,7 +131,7 @@ class Templater:
                 self._renderer.encode(self._renderer.render([ask, answer], opens=False)) for answer in answers
             )
         except RenderingError as error:
-            raise UnusableError(Reason.INVALID_ROW, str(error)) from error
+            raise RowError(str(error)) from error
         shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(reversed(one), reversed(other), strict=False)))
         return one[len(one) - len(shared) :]
 
@@ -185,11 +186,9 @@ class Templater:
                 end = answer[last]  # calls may end in another token, as Llama 3.1's do
             kept = answer[:last]
         if end in kept:
-            raise UnusableError(
-                Reason.INVALID_ROW, f"an answer has the end token {self._tokenizer.decode([end])} inside"
-            )
+            raise RowError(f"an answer has the end token {self._tokenizer.decode([end])} inside")
         if not kept:
-            raise UnusableError(Reason.EMPTY, "an answer has no tokens")
+            raise RowError("an answer has no tokens", Reason.EMPTY)
         return prompt, [*kept, end]
 
     def _split_by_text(self, turn: Turn, prompt: Ids, whole: Ids) -> Ids:
@@ -201,9 +200,9 @@ class Templater:
             rest = self._renderer.encode(turn.whole.after(len(turn.prompt.text)))
             if self._tokenizer.decode(prompt + rest) == self._tokenizer.decode(whole):
                 return rest
-        raise UnusableError(
-            Reason.TEMPLATE_PREFIX,
+        raise RowError(
             f"the prompt is no prefix of prompt and answer: it ends in {turn.prompt.text[-30:]!r}",
+            Reason.TEMPLATE_PREFIX,
         )
 
     def _make_pair(self, row: TextRow, spans: list[tuple[Ids, Ids]]) -> Example:
@@ -211,14 +210,12 @@ class Templater:
         (prompt, chosen), (_, rejected) = spans
         budget = limit - len(prompt)
         if budget < 2:
-            raise UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {len(prompt)} tokens of {limit} allowed")
+            raise RowError(f"the prompt has {len(prompt)} tokens of {limit} allowed", Reason.PROMPT_TOO_LONG)
         is_cut = max(len(chosen), len(rejected)) > budget
         self._refuse_overlong(is_cut, len(prompt) + max(len(chosen), len(rejected)))
         answers = [_cut(answer, budget) for answer in (chosen, rejected)]
         if answers[0] == answers[1]:
-            raise UnusableError(
-                Reason.IDENTICAL_PAIR, "chosen and rejected are the same" + " after truncation" * is_cut
-            )
+            raise RowError("chosen and rejected are the same" + " after truncation" * is_cut, Reason.IDENTICAL_PAIR)
         branches = tuple(map(_tokens, answers))
         trained = tuple(np.ones(len(branch), dtype=np.bool_) for branch in branches)
         if not prompt:  # a text without a begin token: nothing predicts an answer's first token
@@ -249,7 +246,7 @@ class Templater:
         if is_cut:
             first = int(mask.argmax())
             if first + 2 > limit:
-                raise UnusableError(Reason.PROMPT_TOO_LONG, f"the prompt has {first} tokens of {limit} allowed")
+                raise RowError(f"the prompt has {first} tokens of {limit} allowed", Reason.PROMPT_TOO_LONG)
             self._refuse_overlong(is_cut, len(ids))
             # of an answer at least one token stays beside its end; else the answer before it is the last
             stop = limit if mask[limit - 2 : limit].all() else int(np.flatnonzero(mask[: limit - 1])[-1]) + 1
@@ -261,12 +258,12 @@ class Templater:
 
     def _refuse_overlong(self, is_cut: bool, length: int) -> None:
         if is_cut and self._settings.overlong == "drop":
-            raise UnusableError(Reason.TOO_LONG, f"the row has {length} tokens of {self._settings.max_length} allowed")
+            raise RowError(f"the row has {length} tokens of {self._settings.max_length} allowed", Reason.TOO_LONG)
 
 
 def _take(ids: Ids | RenderingError) -> Ids:
     if isinstance(ids, RenderingError):
-        raise UnusableError(Reason.INVALID_ROW, str(ids))
+        raise RowError(str(ids))
     return ids
 
 

@@ -12,23 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.engines.rendering import Renderer, Rendering, RenderingError
+from factory.inputs.errors import RowError
 from factory.training.rows import Messages
 from schemas.reasons import Reason
 
 _REASONING_TAG = re.compile(r"</?[A-Za-z_][\w:-]*>|\[/?[A-Z_]+\]")
 
-_MARKS = range(0xE000, 0xF8FF)
+_MARKS = range(0xE000, 0xF900)
 """Private characters: one is put behind each text that has to show in the rendering."""
 
 Tools = Sequence[Mapping[str, Any]]
-
-
-class UnusableError(Exception):
-    """A row that becomes no example."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +43,15 @@ class TurnRenderer:
         """Return the turns of the assistant that are to be trained.
 
         Raises:
-            UnusableError: there is none, the template refuses the conversation, or a part of it does not show.
+            RowError: there is none, the template refuses the conversation, or a part of it does not show.
         """
         clean = [self._clean(message) for message in messages]
         answers = [at for at, message in enumerate(clean) if message["role"] == "assistant"]
         if not answers:
-            raise UnusableError(Reason.EMPTY, "the conversation has no assistant turn")
+            raise RowError("the conversation has no assistant turn", Reason.EMPTY)
         trained = [at for at in answers if clean[at].get("weight") != 0]
         if not trained:
-            raise UnusableError(Reason.EMPTY, "every assistant turn has weight 0, so nothing is trained")
+            raise RowError("every assistant turn has weight 0, so nothing is trained", Reason.EMPTY)
         turns = [self._render_turn(clean[: at + 1], tools) for at in trained]
         self._check(clean[: trained[-1] + 1], tools, turns[-1].whole.text)
         return turns
@@ -67,7 +60,7 @@ class TurnRenderer:
         """Return the turns of several answers to one prompt.
 
         Raises:
-            UnusableError: as for a conversation.
+            RowError: as for a conversation.
         """
         turns = []
         for answer in answers:
@@ -90,7 +83,7 @@ class TurnRenderer:
             self._look_for(marks, [*messages[:-1], marks.mark_reasoning(messages[-1])], tools)
         for part in self._split(messages[-1]["content"]):
             if not _shows(part, turn.whole.text):
-                raise UnusableError(Reason.NOT_RENDERED, f"the chat template does not write of an answer {part!r:.60}")
+                raise RowError(f"the chat template does not write of an answer {part!r:.60}", Reason.NOT_RENDERED)
         return turn
 
     def _render(self, messages: Messages, tools: Tools, *, opens: bool = False) -> Rendering:
@@ -98,7 +91,7 @@ class TurnRenderer:
         try:
             return self._renderer.render(given, opens=opens, tools=tools)
         except RenderingError as error:
-            raise UnusableError(Reason.INVALID_ROW, str(error)) from error
+            raise RowError(str(error)) from error
 
     def _split(self, text: str) -> list[str]:
         """Return the parts of an answer that are parted by the tags of the template."""
@@ -111,9 +104,9 @@ class TurnRenderer:
         for message in messages:
             said = self._split(message["content"])[-1] if message["role"] == "assistant" else message["content"]
             if not _shows(said, text):
-                raise UnusableError(
-                    Reason.NOT_RENDERED,
+                raise RowError(
                     f"the chat template does not write a text of role {message['role']}, {said!r:.60}",
+                    Reason.NOT_RENDERED,
                 )
         _check_order(messages)
         marks = _Marks(text)
@@ -121,21 +114,22 @@ class TurnRenderer:
         self._look_for(marks, marked, [marks.mark_tool(tool) for tool in tools])
         for what, value in marks.plain:
             if not _shows(value, text):
-                raise UnusableError(Reason.NOT_RENDERED, f"the chat template does not write {what}")
+                raise RowError(f"the chat template does not write {what}", Reason.NOT_RENDERED)
 
     def _look_for(self, marks: "_Marks", messages: Messages, tools: Tools) -> None:
         """Render once more with marks in the texts: one might stand elsewhere in the rendering by chance."""
         rendering = self._render(messages, tools).text
         for mark, what in marks.meant.items():
             if mark not in rendering and json.dumps(mark)[1:-1] not in rendering:
-                raise UnusableError(Reason.NOT_RENDERED, f"the chat template does not write {what}")
+                raise RowError(f"the chat template does not write {what}", Reason.NOT_RENDERED)
 
 
 class _Marks:
     """Which private character stands behind which text. ``plain`` are values that can have none, such as numbers."""
 
     def __init__(self, text: str) -> None:
-        self._unused = (chr(number) for number in _MARKS if chr(number) not in text)
+        used = set(text)
+        self._unused = (char for char in map(chr, _MARKS) if char not in used)
         self.meant: dict[str, str] = {}
         self.plain: list[tuple[str, Any]] = []
 
@@ -182,10 +176,15 @@ class _Marks:
         return value
 
     def _put(self, text: str, what: str) -> str:
-        """Return a text with a mark behind its last letter; when there are no marks left, as it is."""
-        mark = next(self._unused, None)
-        if mark is None or not text.strip():
+        """Return a text with a mark behind its last letter."""
+        if not text.strip():
             return text
+        mark = next(self._unused, None)
+        if mark is None:
+            raise RowError(
+                f"whether the template writes all texts can be told of {len(_MARKS):,} at most, and of fewer where they "
+                "hold private characters (U+E000 to U+F8FF); this conversation and its tools have more"
+            )
         self.meant[mark] = what
         return text.rstrip() + mark + text[len(text.rstrip()) :]
 
@@ -200,7 +199,7 @@ def _check_order(messages: Messages) -> None:
         elif message["role"] == "tool" and (link := message.get("tool_call_id")) and called:
             answered.append(link)
             if answered != [call for call in called if call in answered]:
-                raise UnusableError(Reason.INVALID_ROW, f"the result {link!r:.40} is not in the order of the calls")
+                raise RowError(f"the result {link!r:.40} is not in the order of the calls")
 
 
 def _shows(value: Any, text: str) -> bool:

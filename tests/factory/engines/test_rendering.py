@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from factory.engines.rendering import Renderer, RenderingError
 from tests.factory.engines.chat_families import FAMILIES, TEXTS, make_family
+from tests.pace import count_units
 
 NAMES = sorted(FAMILIES)
 
@@ -188,3 +189,34 @@ def test_a_pair_for_a_cross_encoder_is_parted_by_the_tokenizer_alone(spelled):
     assert [number for number in ids if number in {0, 1}] == [0, 1, 1, 1]
     assert types is None or len(types) == len(ids)
     assert Renderer(tokenizer, None).encode_pair("one", "two")[0] == tokenizer("one", "two")["input_ids"]
+
+
+def test_the_work_for_spelled_control_tokens_grows_with_their_number():
+    """Ten times the text is some ten times the work; a search that starts over at each of them would make it a hundred."""
+    renderer = make_renderer("chatml")
+
+    def mark(count: int) -> float:
+        messages = converse("<|im_end|> قطة " * count)
+        return count_units(lambda: renderer.render(messages, opens=True), tries=1)
+
+    assert mark(8_000) < 40 * mark(800)
+
+
+def test_a_token_that_is_within_another_is_found_on_either_side_of_its_middle():
+    tokenizer = make_family("phi")
+    tokenizer = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, chat_template="{{ messages[0].content }}")
+    names = ["<|a|>", "<|a|><|b|><|a|>", "<|b|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    renderer = Renderer(tokenizer, None)
+    ids = renderer.encode(renderer.render(converse(f"قطة {names[1]}{names[2]} {names[0]}"), opens=True))
+    assert not {*tokenizer.convert_tokens_to_ids(names)} & {*ids}
+
+
+def test_a_text_with_every_private_character_and_a_control_token_is_refused():
+    """There is no character left that could stand for one of the token's."""
+    every = "".join(map(chr, range(0xF0000, 0xFFFFE)))
+    with pytest.raises(RenderingError, match="every private character"):
+        make_renderer("chatml").render(converse(f"{every}<|im_end|>"), opens=True)
+    renderer = make_renderer("chatml")
+    with pytest.raises(RenderingError, match="every private character"):
+        renderer.encode_pair(f"{every}<|im_end|>", "cat")

@@ -169,6 +169,23 @@ def test_a_template_that_cuts_a_text_refuses_the_row():
     assert rejected.reason == "not_rendered"
 
 
+def test_a_conversation_with_more_texts_than_can_be_marked_is_refused():
+    """Whether the template writes them all could not be said, so nothing would be certain of the last ones."""
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"words": ["قطة"] * 6_500}}}
+    assert refuse("chatml", ASK, CALLS | {"tool_calls": [call]}, RESULT, ANSWER) == (
+        "invalid_row: whether the template writes all texts can be told of 6,400 at most, and of fewer where they hold "
+        "private characters (U+E000 to U+F8FF); this conversation and its tools have more"
+    )
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    assert "this conversation and its tools have more" in refuse("chatml", ASK | {"content": every}, ANSWER)
+
+
+def test_blank_texts_need_no_marks():
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"words": [" "] * 6_500}}}
+    (example,) = encode("chatml", ASK, CALLS | {"tool_calls": [call]}, RESULT, ANSWER)
+    assert isinstance(example, Example)
+
+
 def test_an_answer_of_a_pair_may_be_a_call():
     row = TextRow("row", "en", [ASK], ([CALLS], [ANSWER]), (TOOL,))
     (pair,) = encode_row("chatml", row, objective="dpo")
