@@ -16,6 +16,7 @@ from flows.identity import Build, Lane, check_limit, resolve_build
 from flows.recipe_trials import find_refusals
 from flows.report import make_table
 from flows.source_rows import is_recorded
+from schemas.models import Writer
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
@@ -250,11 +251,12 @@ class _Planner:
         if known is not None:
             return float(known)
         prompt = self._chars / max(len(self._roots), 1) / CHARS_PER_TOKEN
-        sampling = getattr(lane.model, "sampling", None)
         if stage == "translate_prompts":
             return 2 * prompt
         longest = max(teacher.sampling.max_tokens for teacher in self._build.recipe.teachers)
-        completion = SHARE_OF_MAX_TOKENS * (sampling.max_tokens if stage == "sample" and sampling else longest)
+        completion = SHARE_OF_MAX_TOKENS * (
+            lane.model.sampling.max_tokens if stage == "sample" and isinstance(lane.model, Writer) else longest
+        )
         return 2 * completion if stage == "translate_completions" else prompt + completion
 
     def _read_sources(self) -> None:

@@ -23,7 +23,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     Files of ``tempfile`` are the user's alone, and stay so when they are renamed.
     """
-    unfinished = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex}")
+    unfinished = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:
             yield file
@@ -32,6 +32,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as a file that appears when it is whole, in UTF-8, its ends of lines as they are."""
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def share(folder: Path) -> None:

@@ -272,15 +272,20 @@ class Recorded(Section):
         return self
 
 
-class Teacher(Model):
+class Writer(Model):
+    """A model that writes text. ``reasoning`` are the tags of its thinking, which is kept apart from the text."""
+
+    sampling: Sampling = Sampling()
+    reasoning: ReasoningTags | None = None
+
+
+class Teacher(Writer):
     """``[[teachers]]``: one model of the pool, for the languages it is declared for (none named: all)."""
 
     name: Annotated[str, REQUEST] = Field(min_length=1)
     languages: Annotated[tuple[str, ...], REQUEST] = ()
     samples: Annotated[int, REQUEST] = Field(default=1, gt=0)
-    sampling: Sampling = Sampling()
     structured: Structured | None = None
-    reasoning: ReasoningTags | None = None
     recorded: Annotated[Recorded | None, FINGERPRINTED] = None
     licence: Annotated[str | None, REQUEST] = None
 
@@ -298,7 +303,7 @@ class Teacher(Model):
         return self
 
 
-class Translation(Model):
+class Translation(Writer):
     """``[translation]``: an encoder-decoder translator (engine transformers) or an LLM (vllm, openai).
 
     ``completions_of`` names the teacher whose English completions are translated for the rejected side of

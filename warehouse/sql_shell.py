@@ -1,12 +1,14 @@
 """SQL over the warehouse, read-only: one query for the command line, or a prompt that takes one after the other."""
 
 import contextlib
+import io
 import sqlite3
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from schemas.disk import whole_file
 from schemas.errors import WarehouseError
 from schemas.settings import WarehouseSettings
 from schemas.tables import TABLES
@@ -190,15 +192,13 @@ def _write_parquet(lake: Lake, sql: str, columns: Columns, out: TextIO) -> int:
 
 
 def _write_file(lake: Lake, sql: str, form: Form, path: Path, max_rows: int) -> int:
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            num_rows = run_query(lake, sql, form, file, max_rows=max_rows)
-        unfinished.replace(path)
+        with whole_file(path) as file:
+            out = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            num_rows = run_query(lake, sql, form, out, max_rows=max_rows)
+            out.detach()
     except OSError as error:
         raise WarehouseError(f"{path} cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return num_rows
 
 

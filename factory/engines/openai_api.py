@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.engines.text import mend_text, split_reasoning
 from schemas.errors import EngineError
-from schemas.models import Model, Sampling, Structured
+from schemas.models import Model, Structured, Teacher, Writer
 from schemas.reasons import Reason
 
 ScoringTask = Literal["classify", "reward", "score"]
@@ -36,16 +36,16 @@ class InvalidReplyError(Exception):
     """A reply of the server that does not hold what the API promises."""
 
 
-def make_chat_body(model: Model, request: Request) -> dict[str, Any]:
+def make_chat_body(model: Writer, request: Request) -> dict[str, Any]:
     """Return the body of a chat completions request; ``engine_args`` are further fields of it."""
-    sampling: Sampling = getattr(model, "sampling", Sampling())
+    sampling = model.sampling
     optional = {
         "top_k": sampling.top_k,
         "min_p": sampling.min_p or None,
         "repetition_penalty": sampling.repetition_penalty if sampling.repetition_penalty != 1 else None,
         "stop": list(sampling.stop) or None,
         "seed": request.seed if request.seed is not None else sampling.seed,
-        **_structured_fields(getattr(model, "structured", None)),
+        **_structured_fields(model.structured if isinstance(model, Teacher) else None),
     }
     return {
         "model": model.model,
@@ -75,7 +75,7 @@ def _structured_fields(structured: Structured | None) -> dict[str, Any]:
     return {"structured_outputs": {"choice": list(structured.choice or ())}}
 
 
-def read_completion(request: Request, data: Any, model: Model) -> Reply:
+def read_completion(request: Request, data: Any, model: Writer) -> Reply:
     """Return the completion in a chat completions response.
 
     Raises:
@@ -96,9 +96,8 @@ def read_completion(request: Request, data: Any, model: Model) -> Reply:
         raise InvalidReplyError(f"the completion is no text: {_shorten(json.dumps(message))}")
     if finish_reason == "abort":
         raise InvalidReplyError("the server aborted the completion")
-    tags: tuple[str, str] | None = getattr(model, "reasoning", None)
-    if tags is not None and reasoning is None:
-        text, reasoning, is_whole = split_reasoning(text, tags, is_thinking=False)
+    if model.reasoning is not None and reasoning is None:
+        text, reasoning, is_whole = split_reasoning(text, model.reasoning, is_thinking=False)
         finish_reason = finish_reason if is_whole else "length"
     return Reply(
         request.request_id,

@@ -34,7 +34,7 @@ from factory.engines.openai_api import (
 )
 from factory.engines.servers import Outcome, Patience, Server, ServerPool
 from schemas.errors import EngineError
-from schemas.models import Model
+from schemas.models import Model, Writer
 from schemas.passing import PASSING_STATUSES, PASSING_TRANSPORT
 from schemas.reasons import Reason
 
@@ -62,6 +62,12 @@ class Connection:
     scoring_tasks: tuple[ScoringTask, ...]
     patience: Patience
     key: str | None = field(repr=False)
+
+    @property
+    def writer(self) -> Writer:
+        """The model, which chat completions are asked of."""
+        assert isinstance(self.model, Writer)
+        return self.model
 
     @property
     def max_in_flight(self) -> int:
@@ -220,7 +226,7 @@ class _Sender:
         try:
             async with asyncio.timeout(seconds):
                 if not self._connection.scoring_tasks:
-                    body = make_chat_body(self._connection.model, request)
+                    body = make_chat_body(self._connection.writer, request)
                     response = await self._post(f"{server.url}/chat/completions", body)
                     return self._read(response, request, None)
                 task = await self._find_scoring_task(server)
@@ -287,7 +293,7 @@ class _Sender:
         try:
             data = json.loads(response.content)
             reply = (
-                read_completion(request, data, self._connection.model)
+                read_completion(request, data, self._connection.writer)
                 if task is None
                 else read_score(request, data, task)
             )

@@ -21,6 +21,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from factory.engines.text import list_texts
 from schemas.errors import EngineError
 from schemas.models import Model
 
@@ -171,8 +172,8 @@ class Renderer:
     def _spells(self, entry: Mapping[str, Any]) -> bool:
         """Whether a message or a tool spells a control token, or begins or ends with a part of one."""
         spellings = self._spellings_of(entry)
-        data = [value for name, value in entry.items() if name != "role"]
-        return any(True for text in list_texts(data) for _ in spellings.breaks(text))
+        texts = list_texts({name: "" if name == "role" else value for name, value in entry.items()})
+        return any(True for text in texts for _ in spellings.breaks(text))
 
     def _spellings_of(self, message: Mapping[str, Any]) -> "_Spellings":
         return self._turn_spellings if message.get("role") == "assistant" else self._spellings
@@ -187,10 +188,13 @@ class Renderer:
                     chars[at] = marks.get(chars[at]) or marks.setdefault(chars[at], _take(unused))
                 return "".join(chars)
             if isinstance(value, Mapping):
-                return {name: inner if name == "role" else replace(inner, spellings) for name, inner in value.items()}
+                return {replace(name, spellings): replace(inner, spellings) for name, inner in value.items()}
             return [replace(inner, spellings) for inner in value] if isinstance(value, list | tuple) else value
 
-        return [replace(entry, self._spellings_of(entry)) for entry in data]
+        return [
+            replace(entry, self._spellings_of(entry)) | {name: entry[name] for name in ("role",) if name in entry}
+            for entry in data
+        ]
 
     def _keep_needed(self, text: str, broken: tuple[int, ...]) -> tuple[int, ...]:
         """Return the positions if there is a control token at one of them; most of those at ends have none."""
@@ -303,18 +307,6 @@ def read_template(model: Model, tokenizer: Any) -> str:
             f"the tokenizer of model '{model.model}' has no chat template; name a file in 'chat_template'"
         ) from error
     return template
-
-
-def list_texts(data: Any) -> Iterator[str]:
-    """Yield the texts inside JSON-able data."""
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, Mapping):
-        for value in data.values():
-            yield from list_texts(value)
-    elif isinstance(data, list | tuple):
-        for value in data:
-            yield from list_texts(value)
 
 
 def _is_tag(name: str) -> bool:

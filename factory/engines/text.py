@@ -2,8 +2,24 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from schemas.reasoning import QUOTED_CODE, REASONING_MARKS
+
+
+def list_texts(data: Any) -> Iterator[str]:
+    """Yield the texts inside JSON-able data, the names of fields among them."""
+    match data:
+        case str():
+            yield data
+        case Mapping():
+            for name, value in data.items():
+                yield from list_texts(name)
+                yield from list_texts(value)
+        case list() | tuple():
+            for value in data:
+                yield from list_texts(value)
 
 
 def mend_text(text: str) -> str:

@@ -1,10 +1,10 @@
 """Texts that cannot be kept: bytes that were no UTF-8, null characters, halves of surrogate pairs."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from factory.engines.base import Failure
+from factory.engines.text import list_texts
 from schemas.reasons import Reason
 
 NO_UTF8 = "no UTF-8"
@@ -41,16 +41,4 @@ def find_text_fault(text: str) -> Failure | None:
 
 def find_fault_within(value: Any) -> Failure | None:
     """Say why a text anywhere in lists and dictionaries cannot be stored."""
-    return next((fault for text in _texts(value) if (fault := find_text_fault(text))), None)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for key, inner in value.items():
-                yield from (key, *_texts(inner)) if isinstance(key, str) else _texts(inner)
-        case list() | tuple():
-            for inner in value:
-                yield from _texts(inner)
+    return next((fault for text in list_texts(value) if (fault := find_text_fault(text))), None)

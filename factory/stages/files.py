@@ -1,6 +1,7 @@
 """Rows of Parquet, JSON and CSV files and of Hugging Face datasets as plain dictionaries, one at a time."""
 
 import csv
+import glob
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
 from factory.inputs.text import find_byte_fault
 from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels
 from schemas.errors import InputError
-from schemas.paths import split_glob
+from schemas.paths import is_path, split_glob
 from schemas.reasons import Reason
 
 if TYPE_CHECKING:
@@ -174,6 +175,11 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
             raise InputError(f"{where} has no column '{column}'; there are {', '.join(map(repr, names))}")
         tops[top] = None
     return list(tops)
+
+
+def is_on_hub(data: str) -> bool:
+    """Whether a name is that of a data set of the hub: no file or folder has it, and it has the form of none."""
+    return not (is_path(data) or find_kind(Path(data)) or glob.has_magic(data) or Path(data).exists())
 
 
 def find_files(pattern: str) -> tuple[list[Path], Path | None]:

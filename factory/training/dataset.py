@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from factory.training.examples import Example
-from factory.training.identity import write_text
 from factory.training.rows import Rejected, has_eval_split, read_export_id, read_rows
 from factory.training.templating import Templater
+from schemas.disk import write_text
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
 

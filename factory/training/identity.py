@@ -1,20 +1,19 @@
 """What identifies a run, worked out without loading torch: settings, models and data by content, never by path."""
 
-import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model, remembered_digest
-from factory.inputs.opening import find_kind
+from factory.stages.files import find_files, is_on_hub, list_data_files
 from factory.stages.hf_datasets import is_saved_dataset, resolve_revision
 from factory.training.curves import read_metrics
-from factory.training.rows import find_data_files, read_export_id
+from factory.training.rows import read_export_id
+from schemas.disk import write_text
 from schemas.errors import TrainingError
 from schemas.ids import content_id, file_digest
 from schemas.models import Model
-from schemas.paths import is_path
 from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, identify
 from schemas.training import TrainSettings
 
@@ -47,8 +46,9 @@ def identify_run(settings: TrainSettings) -> RunIdentity:
 
     Raises:
         EngineError: a model is missing.
-        InputError: there is no such data set on the hub, or it cannot be reached and nothing is cached.
-        TrainingError: a file is missing.
+        InputError: there are no such files, or there is no such data set on the hub, or it cannot be reached and
+            nothing is cached.
+        TrainingError: the chat template is missing.
     """
     template, pinned = settings.chat_template, pin_data(settings)
     if template is not None and not Path(template).is_file():
@@ -77,10 +77,11 @@ def pin_data(settings: TrainSettings) -> TrainSettings:
 
 
 def _resolve(data: str, revision: str | None, settings: TrainSettings) -> str | None:
-    is_local = is_path(data) or find_kind(Path(data)) is not None or glob.has_magic(data) or Path(data).exists()
-    if is_local and revision is not None:
+    if is_on_hub(data):
+        return resolve_revision(data, revision, settings.dataset_config)
+    if revision is not None:
         raise TrainingError(f"revision '{revision}' was given, and {data} is no data set of the hub; leave it out")
-    return None if is_local else resolve_revision(data, revision, settings.dataset_config)
+    return None
 
 
 def _identify_data(data: str, revision: str | None) -> str:
@@ -88,11 +89,12 @@ def _identify_data(data: str, revision: str | None) -> str:
     export_id = read_export_id(data)
     if export_id is not None:
         return export_id
+    if is_on_hub(data):
+        return f"{data}@{revision}"
     folder = Path(data)
     if not folder.is_dir():
-        paths = find_data_files(data)
-        return content_id("files", [file_digest(path) for path in paths]) if paths else f"{data}@{revision}"
-    shards = [] if is_saved_dataset(folder) else find_data_files(data)
+        return content_id("files", [file_digest(path) for path in find_files(data)[0]])
+    shards = [] if is_saved_dataset(folder) else list_data_files(folder)
     if not shards:
         return content_id("folder", remembered_digest(folder))
     return content_id("shards", [[path.relative_to(folder).as_posix(), file_digest(path)] for path in shards])
@@ -121,10 +123,3 @@ def claim_output(output: Path, identity: RunIdentity, *, writes: bool = True) ->
 
 def _has_begun(output: Path) -> bool:
     return any(output.glob("checkpoints/step-*")) or any(line["step"] for line in read_metrics(output))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

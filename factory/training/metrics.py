@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from factory.training.curves import METRICS_FILE, read_metrics
-from factory.training.identity import write_text
 from factory.training.losses import Rows
 from factory.training.world import World
+from schemas.disk import write_text
 
 
 class Tally:

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.training.identity import RunIdentity, write_text
+from factory.training.identity import RunIdentity
+from schemas.disk import write_text
 
 RESULT_FILE = "result.json"
 

@@ -1,23 +1,21 @@
 """Training rows as they are read: conversations or texts, from an export, from files, or from a Hugging Face dataset."""
 
-import glob
 import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from factory.inputs import conversations
 from factory.inputs.errors import RowError
 from factory.inputs.formats import Layout, Task, find_layout, find_optional, read_conversation
-from factory.inputs.opening import find_kind
 from factory.inputs.text import find_fault_within
 from factory.stages.files import (
     RawRow,
     find_files,
-    list_data_files,
+    is_on_hub,
     read_dataset_rows,
     read_file_columns,
     read_file_rows,
@@ -25,7 +23,6 @@ from factory.stages.files import (
 from factory.stages.hf_datasets import is_saved_dataset, open_dataset
 from factory.stages.language_names import find_language
 from schemas.errors import InputError
-from schemas.paths import split_glob
 from schemas.reasons import Reason
 from schemas.training import TrainSettings
 
@@ -70,9 +67,9 @@ def read_rows(
     """
     if read_export_id(data) is not None:
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
-        data = _find_shards(Path(data), config, split)
+        data = _name_shards(Path(data), config, split)
     wanted = _Wanted(settings)
-    layout, raw = _open(settings, data, split)
+    layout, raw = _open(settings, data, split, wanted)
     for row in raw:
         if row.value is None or wanted.take(row.value):
             yield _parse(row, layout, wanted)
@@ -80,19 +77,17 @@ def read_rows(
         wanted.refuse_nothing(data)
 
 
-def _open(settings: TrainSettings, data: str, split: str) -> tuple[Layout, Iterator[RawRow]]:
+def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> tuple[Layout, Iterator[RawRow]]:
     """Return which columns hold what, and the rows."""
     if _is_files(settings, data, split):
-        if not find_data_files(data):
-            raise InputError(f"there is no training data at {data}")
         if split != "train" and data == settings.data:
             raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
-        layout, others = _find_columns(settings, read_file_columns(data), data)
+        layout, others = _find_columns(settings, read_file_columns(data), data, wanted)
         return layout, read_file_rows(data, layout.needed, [*layout.optional, *others])
     config = settings.dataset_config
     revision = settings.revision if data == settings.data else settings.eval_revision
     dataset = open_dataset(data, config=config, split=split, revision=revision)
-    layout, others = _find_columns(settings, dataset.column_names, f"dataset '{data}'")
+    layout, others = _find_columns(settings, dataset.column_names, f"dataset '{data}'", wanted)
     return layout, read_dataset_rows(dataset, data, layout.needed, [*layout.optional, *others])
 
 
@@ -100,7 +95,7 @@ def _is_files(settings: TrainSettings, data: str, split: str) -> bool:
     """Whether data are files to be read here: by name, by a glob, or a folder of the shards of one table."""
     folder = Path(data)
     if not folder.is_dir():
-        return find_kind(folder) is not None or glob.has_magic(data)
+        return not is_on_hub(data)
     if is_saved_dataset(folder) or settings.dataset_config is not None or split != "train":
         return False
     try:
@@ -109,11 +104,10 @@ def _is_files(settings: TrainSettings, data: str, split: str) -> bool:
         return False  # several splits or kinds, among which the datasets library chooses
 
 
-def _find_columns(settings: TrainSettings, names: list[str], where: str) -> tuple[Layout, list[str]]:
+def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted: "_Wanted") -> tuple[Layout, list[str]]:
     """Return which columns hold the conversation, and those that say what a row is called and is of."""
     given = settings.columns.named() if settings.columns else {}
     task: Task = "preference" if settings.is_preference else "sft"
-    wanted = _Wanted(settings)
     for column, asked in wanted.asked.items():
         if column.partition(".")[0] not in names:
             raise InputError(f"{where} has no column '{column}', by which rows were to be chosen ({', '.join(asked)})")
@@ -125,34 +119,26 @@ def _find_columns(settings: TrainSettings, names: list[str], where: str) -> tupl
     return layout, [wanted.id or next((name for name in _IDS if name in names), "id"), *wanted.columns.values()]
 
 
-@dataclass(slots=True)
 class _Wanted:
-    """The languages and strategies that are asked for, and what the rows so far are of."""
+    """The languages and strategies that are asked for, and what the rows so far are of.
 
-    settings: TrainSettings
-    found: dict[str, Counter[str]] = field(default_factory=dict)
+    ``columns`` are those of a row's language and strategy, ``id`` that of its name; ``asked`` is what is asked for, by
+    column.
+    """
 
-    @property
-    def columns(self) -> dict[str, str]:
-        """The columns of a row's language and strategy."""
-        named = self.settings.columns
-        return {
+    def __init__(self, settings: TrainSettings) -> None:
+        named = settings.columns
+        self.id = named and named.id
+        self.columns = {
             "language": (named and named.language) or "language",
             "strategy": (named and named.strategy) or "strategy",
         }
-
-    @property
-    def id(self) -> str | None:
-        return self.settings.columns.id if self.settings.columns else None
-
-    @property
-    def asked(self) -> dict[str, set[str]]:
-        """What is asked for, by column."""
         asked = {
-            self.columns["language"]: set(map(name_language, self.settings.languages)),
-            self.columns["strategy"]: set(self.settings.strategies),
+            self.columns["language"]: set(map(name_language, settings.languages)),
+            self.columns["strategy"]: set(settings.strategies),
         }
-        return {column: names for column, names in asked.items() if names}
+        self.asked = {column: names for column, names in asked.items() if names}
+        self._found = {column: Counter[str]() for column in self.asked}
 
     def take(self, value: dict[str, Any]) -> bool:
         """Whether a row is of what is asked for."""
@@ -160,7 +146,7 @@ class _Wanted:
         for column, names in self.asked.items():
             given = find_optional(value, column)
             name = name_language(given) if column == self.columns["language"] else str(given or "")
-            self.found.setdefault(column, Counter())[name or "none"] += 1
+            self._found[column][name or "none"] += 1
             is_wanted = is_wanted and name in names
         return is_wanted
 
@@ -171,7 +157,7 @@ class _Wanted:
             InputError: with what there is instead.
         """
         for column, names in self.asked.items():
-            counts = self.found.get(column, Counter())
+            counts = self._found[column]
             lacking = names - counts.keys()
             if not counts or not lacking:
                 continue
@@ -205,17 +191,8 @@ def has_eval_split(settings: TrainSettings) -> bool:
     return any((Path(settings.data) / config).glob("eval-*"))
 
 
-def find_data_files(pattern: str) -> list[Path]:
-    """Return the files that a path, folder or glob names, in the order of their names."""
-    if Path(pattern).is_file():
-        return [Path(pattern)]
-    if Path(pattern).is_dir():
-        return list_data_files(Path(pattern))
-    base, below = split_glob(pattern)
-    return sorted(found for found in base.glob(below) if found.is_file())
-
-
-def _find_shards(folder: Path, config: str, split: str) -> str:
+def _name_shards(folder: Path, config: str, split: str) -> str:
+    """Return a glob that names the shards of one split of an export."""
     for suffix in (".parquet", ".jsonl"):
         if any((folder / config).glob(f"{split}-*{suffix}")):
             return str(folder / config / f"{split}-*{suffix}")

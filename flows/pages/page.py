@@ -15,6 +15,7 @@ from markupsafe import Markup
 from factory.training.curves import SHOWN
 from flows.pages.charts import SERIES, Chart, Curve, draw_curves, draw_ridges, draw_steps
 from flows.pages.facts import Facts, TrainingRun, read_facts
+from schemas.disk import write_text
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.settings import WarehouseSettings
@@ -57,11 +58,9 @@ def write_report(
         if config_id is None and not evaluations:
             raise FactoryError("no build has run on this warehouse yet, so there is nothing to report")
         facts = read_facts(lake, config_id, evaluations)
-    unfinished = output.with_name(f".{output.name}.unfinished")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(render(facts), encoding="utf-8")
-        unfinished.replace(output)
+        write_text(output, render(facts))
     except OSError as error:
         raise FactoryError(f"{output} cannot be written: {error}") from error
     return output

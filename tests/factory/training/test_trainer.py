@@ -457,7 +457,7 @@ def test_a_hugging_face_dataset_and_parquet_files_are_read_as_json_lines_are(lla
     for place in (tmp_path / "saved", tmp_path / "part-*.parquet"):
         found, _ = load_datasets(settings(llama, place), make_tokenizer(), [])
         assert str(found.examples) == str(expected.examples)
-    with pytest.raises(InputError, match="there is no training data at"):
+    with pytest.raises(InputError, match="no file at"):
         load_datasets(settings(llama, tmp_path / "nothing.jsonl"), make_tokenizer(), [])
 
 
