@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import httpx
 import polars as pl
 
 from schemas.recipe_file import load_recipe
+from tests import waiting
 from tests.factory.engines.scripted_server import Call, ScriptedServer, completion
 from tests.services import free_port
 from tests.waiting import GUARD_SECONDS
 from warehouse.lake import Lake
+
+wait_until = partial(waiting.wait_until, pause=0.3)  # each question costs the server some processor time
 
 KEY = "sk-only-in-the-environment"
 
@@ -126,15 +130,6 @@ def query(recipe: Path, sql: str) -> pl.DataFrame:
     places = {name: str(recipe.parent / getattr(settings, name)) for name in ("catalog", "data")}
     with Lake.open(settings.model_copy(update=places), read_only=True) as lake:
         return lake.query(sql)
-
-
-def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[Any] | None") -> None:
-    """Ask until it is so; the end of the process that should bring it about, or the time-out, is an error."""
-    deadline = time.monotonic() + GUARD_SECONDS
-    while not condition():
-        assert process is None or process.poll() is None, f"the process ended with {process.returncode}"
-        assert time.monotonic() < deadline, "it has not happened"
-        time.sleep(0.3)  # each question costs the server some processor time
 
 
 @contextmanager

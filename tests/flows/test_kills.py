@@ -17,7 +17,7 @@ from flows.committer import MAX_WAITING_COMMITS
 from flows.execution import execute_build
 from schemas.recipe_file import load_recipe
 from tests.flows.standin import StandInEngines
-from tests.waiting import GUARD_SECONDS
+from tests.waiting import GUARD_SECONDS, wait_until
 from warehouse.audits import run_audits
 from warehouse.build_views import latest_build
 from warehouse.lake import Lake
@@ -34,15 +34,6 @@ def is_alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
-
-
-def wait_until(condition, seconds: float = GUARD_SECONDS) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
 
 
 def stage_of(asked: list[tuple[str, int, str, str]]) -> list[tuple[str, int]]:
@@ -77,7 +68,7 @@ def test_stand_in_kills(write_recipe, ids, tmp_path):
                     process.poll() is not None or sum(name == stage for name, _ in stage_of(engines.asked())) >= after
                 )
 
-            assert wait_until(reached)
+            wait_until(reached)
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(rng.random() * 0.05)
             engine = engines.asked()[-1][1]
@@ -89,7 +80,7 @@ def test_stand_in_kills(write_recipe, ids, tmp_path):
             process.wait()
             process.stderr.close()
             kills["build"] += 1
-            assert wait_until(lambda engine=engine: not is_alive(engine)), "an engine outlived its build"
+            wait_until(lambda engine=engine: not is_alive(engine), otherwise="an engine outlived its build")
     assert sum(kills.values()) >= 20
     summary = execute_build(load_recipe(path), quiet=True, open_engine=engines)
     asked = Counter((task, request, name) for task, _, request, name in engines.asked())
@@ -147,13 +138,13 @@ overlap = "wait"
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for victim in ("engine", "build"):
             before = count(recipe, table)
-            assert wait_until(lambda table=table, before=before: count(recipe, table) > before)
+            wait_until(lambda table=table, before=before: count(recipe, table) > before)
             assert process.poll() is None
             engines = children_of(process.pid)
             assert engines
             os.kill(engines[-1] if victim == "engine" else process.pid, signal.SIGKILL)
         process.wait()
-        assert wait_until(lambda engines=engines: not any(map(is_alive, engines))), "an engine outlived its build"
+        wait_until(lambda engines=engines: not any(map(is_alive, engines)), otherwise="an engine outlived its build")
     execute_build(recipe, quiet=True, open_engine=open_engine)
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         found = ids(lake)
@@ -193,7 +184,7 @@ def test_an_interrupt_drains_and_commits(write_recipe, tmp_path):
     log = tmp_path / "asked.log"
     process = start_build(path, log, seconds=0.3)  # so slow that it is still at it when the signal comes
     engines = StandInEngines(log)
-    assert wait_until(lambda: sum(task == "generate" for task, *_ in engines.asked()) > 30)
+    wait_until(lambda: sum(task == "generate" for task, *_ in engines.asked()) > 30)
     process.send_signal(signal.SIGINT)
     assert process.wait(GUARD_SECONDS) != 0
     message = process.stderr.read().decode()

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from flows.policy import train_policy
 from schemas.recipe_file import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
-from tests.waiting import GUARD_SECONDS
+from tests.waiting import wait_until
 from warehouse.lake import Lake
 
 ROOT = Path(__file__).parents[2]
@@ -26,14 +25,6 @@ def start(recipe: Path, marker: Path) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with (recipe.parent / "log.txt").open("wb") as log:
         return subprocess.Popen(command, cwd=recipe.parent, env=environment, stderr=log)
-
-
-def wait_for(process: "subprocess.Popen[bytes]", folder: Path, reached) -> None:
-    end = time.monotonic() + GUARD_SECONDS
-    while not reached():
-        assert process.poll() is None, (folder / "log.txt").read_text()
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def count_lines(models: Path, run: str) -> int:
@@ -64,13 +55,13 @@ def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
     for run in ("sft-west", "offline-east"):
         process = start(path, marker)
         num_steps = rng.randint(1, 4)
-        wait_for(process, tmp_path, lambda run=run, num_steps=num_steps: count_lines(models, run) >= num_steps)
+        wait_until(lambda run=run, num_steps=num_steps: count_lines(models, run) >= num_steps, process)
         process.kill()
         process.wait()
-        wait_until_gone(tmp_path)
+        wait_until(lambda: not find_trainers(tmp_path), otherwise="a trainer outlives the build that started it")
         assert not list(models.glob(f"{run}-*/result.json"))
         process = start(path, marker)
-        wait_for(process, tmp_path, marker.exists)
+        wait_until(marker.exists, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         step = run.partition("-")[0]
@@ -101,10 +92,3 @@ def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
     assert set(steps["policy_id"]) == {whole.policy_id}
     assert num_checkpoints == 9  # two clusters and their merge in each of three steps
     assert not list(models.glob(".*")), "nothing half-written is left"
-
-
-def wait_until_gone(folder: Path) -> None:
-    end = time.monotonic() + GUARD_SECONDS
-    while find_trainers(folder):
-        assert time.monotonic() < end, "a trainer outlives the build that started it"
-        time.sleep(0.02)

@@ -22,7 +22,7 @@ from schemas.evaluation import Contestant, JudgeModel
 from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.reasons import Reason
 from tests.factory.engines.scripted_server import DROP, Call, ScriptedServer, completion, echo
-from tests.waiting import GUARD_SECONDS
+from tests.waiting import GUARD_SECONDS, wait_until
 
 KEY = "sk-very-secret-0123456789"
 QUICK = Patience(num_tries=4, first_seconds=0.01, max_seconds=0.05, down_seconds=0.3)
@@ -598,13 +598,6 @@ def test_a_key_in_a_url_is_refused_and_not_repeated():
 # Ending early
 
 
-def _wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + GUARD_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def _lane_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("openai-")]
 
@@ -618,9 +611,9 @@ def test_closing_the_stream_cancels_what_is_in_flight(serve):
     engine = OpenAIEngine(make_teacher(server.url), "generate")
     stream = engine.stream(make_requests(*map(str, range(100))))
     next(stream)
-    _wait_until(lambda: server.num_in_flight == 8)
+    wait_until(lambda: server.num_in_flight == 8)
     stream.close()
-    _wait_until(lambda: server.num_hung_up == 8 and not _lane_threads())
+    wait_until(lambda: server.num_hung_up == 8 and not _lane_threads())
     assert len(server.calls) == 9
 
 
@@ -645,7 +638,7 @@ def test_stop_ends_the_stream_when_what_is_in_flight_is_answered(serve):
             yield from make_requests("more")
 
     def end() -> None:
-        _wait_until(lambda: server.num_in_flight == 4)
+        wait_until(lambda: server.num_in_flight == 4)
         stop.set()
         time.sleep(0.5)
         server._loop.call_soon_threadsafe(release.set)
@@ -666,7 +659,7 @@ def test_stop_leaves_unanswered_what_waits_for_another_try(serve, headers):
     server = serve(script)
     stop = threading.Event()
     engine = OpenAIEngine(make_teacher(server.url), "generate", stop=stop, patience=Patience(first_seconds=60.0))
-    ender = threading.Thread(target=lambda: (_wait_until(lambda: server.calls), stop.set()))
+    ender = threading.Thread(target=lambda: (wait_until(lambda: server.calls), stop.set()))
     ender.start()
     assert list(engine.stream(make_requests("1", "2"))) == []
     ender.join()
@@ -679,7 +672,7 @@ def test_an_error_of_the_iterable_is_raised(serve):
 
     with pytest.raises(LookupError, match="no more"):
         list(OpenAIEngine(make_teacher(serve().url), "generate").stream(requests()))
-    _wait_until(lambda: not _lane_threads())
+    wait_until(lambda: not _lane_threads())
 
 
 def test_an_engine_streams_again(serve):

@@ -7,8 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from factory.engines.base import Message, Reply, Request
 from factory.engines.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.reasons import Reason
-from tests.waiting import GUARD_SECONDS
+from tests.waiting import GUARD_SECONDS, wait_until
 
 CORE = "tests.factory.engines.standin:open_core"
 ROOT = Path(__file__).parents[3]
@@ -29,13 +28,6 @@ def ask(number: int, text: str) -> Request:
 
 def ask_all(texts: list[str]) -> list[Request]:
     return [ask(number, text) for number, text in enumerate(texts)]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = GUARD_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:
