@@ -9,9 +9,10 @@ import polars as pl
 from rich.console import Console
 
 from factory.engines.langid import LanguageDetector
-from factory.evaluation.confusion import average_confusion, check_responses, rate_confusion, read_words
+from factory.evaluation.confusion import MIN_WORDS, average_confusion, check_responses, rate_confusion, read_words
 from factory.evaluation.responses import read_responses
 from flows.report import make_table
+from schemas.errors import InputError
 
 
 def measure_confusion(
@@ -20,12 +21,16 @@ def measure_confusion(
     """Print LPR and WPR of the responses in a file by language, and write them as JSON where asked; return the rates.
 
     Raises:
-        InputError: a file cannot be read, or holds no responses or no words.
+        InputError: a file cannot be read, or holds no words or no responses that are long enough to judge.
     """
     rejected: Counter[str] = Counter()
     english = None if words is None else read_words(words)
     responses = read_responses(path, text=text, language=language, groups=groups, rejected=rejected)
     rates = rate_confusion(pl.concat(check_responses(responses, LanguageDetector().label_lines, english)))
+    if rates["num_responses"].sum() == rates["num_skipped"].sum():
+        raise InputError(
+            f"{path}: no response in '{text}' has a line of {MIN_WORDS} words, which it takes to judge one"
+        )
     averages = average_confusion(rates)
     rates, averages = (frame.with_columns(pl.col("group").list.join("/")) for frame in (rates, averages))
     console = Console()

@@ -109,7 +109,8 @@ def _find_beginning(builds: pl.DataFrame, name: str) -> str:
         several = ", ".join(sorted(f"{label} ({config_id})" for config_id, label in found.items()))
         raise WarehouseError(f"several config ids begin with {name!r}: {several}; name one whole")
     known = ", ".join(dict.fromkeys(builds["name"])) or "none yet"
-    raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}")
+    hint = f" (of an id, {MIN_ID_CHARS} characters are needed)" if len(name) < MIN_ID_CHARS else ""
+    raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}{hint}")
 
 
 def count_slices(lake: Lake) -> int:

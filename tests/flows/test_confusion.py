@@ -64,3 +64,12 @@ def test_groups_of_several_columns_and_words_of_ones_own(tmp_path):
     done = run_command(tmp_path, "r.csv", "--words", "no.txt")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "no.txt" in done.stderr
+
+
+def test_a_column_without_responses_is_refused(tmp_path):
+    rows = [("ar", "model-a", ROWS[0][2]), ("ja", "model-a", ROWS[2][2])]
+    pl.DataFrame(rows, schema=["language", "model", "completion"], orient="row").write_csv(tmp_path / "r.csv")
+    done = run_command(tmp_path, "r.csv", "--text-column", "model", "-o", "rates.json")
+    assert done.returncode != 0
+    assert "r.csv: no response in 'model' has a line of 5 words" in done.stderr
+    assert not (tmp_path / "rates.json").exists()
