@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from schemas.errors import WarehouseError
+from schemas.settings import WarehouseSettings
 from warehouse.catalog import METADATA, Catalog, find_lake_id, is_remote, literal, read_lake_id
 from warehouse.small_files import has_file, read_file, write_file
 
@@ -92,10 +93,13 @@ class DataFolder:
             WarehouseError: it is elsewhere, or missing.
         """
         mark, lake = self._read_mark(), read_lake_id(self._connection)
-        if mark and mark.lake == lake:
-            return
-        if (file := self._find_known_file()) and not has_file(self._connection, self._data, file):
+        is_its = mark is not None and mark.lake == lake
+        file = self._find_known_file()
+        is_here = not file or has_file(self._connection, self._data, file)
+        if not is_here and (not is_its or self._is_elsewhere()):
             raise self._missing()
+        if is_its:
+            return
         if mark and (place := self._find_place(mark)) != "same":
             raise self._refusal(mark, place, is_same_lake=False)
 
@@ -103,8 +107,10 @@ class DataFolder:
         """Mark the folder as this catalog's.
 
         Raises:
-            WarehouseError: it is another catalog's; nothing was changed.
+            WarehouseError: it is another catalog's, or this catalog's data is still elsewhere; nothing was changed.
         """
+        if self._is_elsewhere(surely=True):
+            raise self._two_folders()
         mark, ours = self._read_mark(), self._describe()
         verdict = self._judge(mark, ours)
         if verdict == "keep" and not self._is_kept():
@@ -112,6 +118,7 @@ class DataFolder:
         if mark is None or not mark.is_like(ours):
             known = mark.snapshot if mark and mark.lake == ours.lake else 0
             self._write_mark(ours, max(ours.snapshot, known))
+        if self._stored_path().rstrip("/") != self._data.rstrip("/"):
             self._connection.execute(
                 f"UPDATE {METADATA}.ducklake_metadata SET value = {literal(self._data + '/')} WHERE key = 'data_path'"
             )
@@ -153,17 +160,35 @@ class DataFolder:
             return "ours"
         if catalog is None or folder is None:
             return "keep"
-        copies = [
-            path
-            for path in sorted(folder.parent.iterdir())
-            if path != catalog and find_lake_id(self._connection, path) == ours.lake
-        ]
-        if catalog.parent in folder.parents:
-            return "keep" if copies else "ours"
-        if copies:
-            owner = replace(ours, catalog=os.path.relpath(copies[0], folder))
+        original, copies = self._find_nearest(), self._find_others(ours.lake)
+        is_beside = catalog.parent == folder.parent
+        other = original if original and not original.samefile(catalog) else None
+        if not original and copies and not is_beside:
+            other = copies[0]
+        if other:
+            owner = replace(ours, catalog=os.path.relpath(other, folder))
             raise self._refusal(owner, "another", is_same_lake=True)
-        return "keep"
+        return "ours" if catalog.parent in folder.parents and not copies else "keep"
+
+    def _find_nearest(self) -> Path | None:
+        """Return the catalog of this lake that has the default name and is nearest to the folder, in one around it."""
+        folder, lake = self._catalog.data_folder, read_lake_id(self._connection)
+        paths = (place / _DEFAULT_NAME for place in folder.parents) if folder else ()
+        return next((path for path in paths if self._is_catalog_of(path, lake)), None)
+
+    def _find_others(self, lake: str) -> list[Path]:
+        """Return the other catalogs of this lake: those beside the folder, and those around it of the default name."""
+        catalog, folder = self._catalog.sqlite, self._catalog.data_folder
+        if catalog is None or folder is None:
+            return []
+        paths = [*sorted(folder.parent.iterdir()), *(place / _DEFAULT_NAME for place in folder.parent.parents)]
+        return [path for path in paths if self._is_catalog_of(path, lake) and not path.samefile(catalog)]
+
+    def _is_catalog_of(self, path: Path, lake: str) -> bool:
+        own = self._catalog.sqlite
+        if own and path.exists() and path.samefile(own):
+            return True
+        return find_lake_id(self._connection, path) == lake
 
     def _find_place(self, mark: Owner) -> Place:
         if mark.catalog == self._catalog_name:
@@ -221,26 +246,47 @@ class DataFolder:
         return None if row is None else str(row[0])
 
     def _missing(self) -> WarehouseError:
-        kept, folder = self._stored_path().rstrip("/"), self._catalog.data_folder
+        folder = self._catalog.data_folder
+        if self._is_elsewhere():
+            return WarehouseError(f"{self._says_elsewhere()}: set [warehouse] data to the first")
         says = f"warehouse {self._catalog.shown}: its data "
-        if kept != self._data and self._is_free_and_full(kept):
-            return WarehouseError(
-                f"{says}lies in {kept}, and the settings name {self._data}: set [warehouse] data to the first"
-            )
         if folder is None or folder.exists():
             return WarehouseError(f"{says}is not in {self._data}: set [warehouse] data to the folder that holds it")
         row = self._connection.execute("SELECT sum(file_count) FROM ducklake_table_info('lake')").fetchone()
         return WarehouseError(f"{says}folder {folder} with {row[0] if row else 0} files is missing")
 
-    def _is_free_and_full(self, data: str) -> bool:
-        """Whether another folder holds this catalog's data, and is no other catalog's."""
-        if is_remote(data) != is_remote(self._data) or not has_file(
-            self._connection, data, self._find_known_file() or ""
-        ):
+    def _two_folders(self) -> WarehouseError:
+        return WarehouseError(
+            f"{self._says_elsewhere()}, a copy: set [warehouse] data to the first, or delete the first if the copy is to "
+            "take its place; a second warehouse needs a catalog of its own, and not a link to this one, as cp -rL makes it"
+        )
+
+    def _says_elsewhere(self) -> str:
+        kept = self._stored_path().rstrip("/")
+        return f"warehouse {self._catalog.shown}: its data lies in {kept}, and the settings name {self._data}"
+
+    def _is_elsewhere(self, *, surely: bool = False) -> bool:
+        """Whether the folder that the catalog names is another than this one, holds its data and is no other catalog's.
+
+        Without a mark there, a catalog with no other one near that folder may be its owner or a copy of that; with
+        ``surely`` it is then no owner.
+        """
+        kept = self._stored_path().rstrip("/")
+        if kept == self._data or is_remote(kept) != is_remote(self._data):
             return False
-        there = DataFolder(replace(self._catalog, data=data), self._connection)
-        mark = there._read_mark()
-        return mark is None or there._find_place(mark) == "same"
+        if not is_remote(kept) and (not Path(kept).is_dir() or _is_same_file(Path(kept), Path(self._data))):
+            return False
+        there = DataFolder(replace(self._catalog, data=kept), self._connection)
+        if mark := there._read_mark():
+            place = there._find_place(mark)
+            is_moved = place == "gone" and mark.catalog_file == self._name_catalog_file()
+            return mark.lake == read_lake_id(self._connection) and (place == "same" or is_moved)
+        if not (file := self._find_known_file()) or not has_file(self._connection, kept, file):
+            return False
+        nearest = there._find_nearest()
+        if nearest is None or self._catalog.sqlite is None:
+            return not surely
+        return nearest.samefile(self._catalog.sqlite)
 
     def _stored_path(self) -> str:
         sql = f"SELECT value FROM {METADATA}.ducklake_metadata WHERE key = 'data_path'"
@@ -263,11 +309,21 @@ class DataFolder:
         return WarehouseError(whole + lost)
 
 
+_DEFAULT_NAME = Path(WarehouseSettings().catalog).name
+
 _KNOWN_FILE = f"""
-SELECT concat(s.path, t.path, f.path) FROM {METADATA}.ducklake_data_file AS f
+WITH file AS (
+    SELECT data_file_id AS id, table_id, path FROM {METADATA}.ducklake_data_file
+    WHERE end_snapshot IS NULL AND path_is_relative::BOOLEAN
+    UNION ALL
+    SELECT delete_file_id, table_id, path FROM {METADATA}.ducklake_delete_file
+    WHERE end_snapshot IS NULL AND path_is_relative::BOOLEAN
+)
+SELECT concat(s.path, t.path, f.path) FROM file AS f
 JOIN {METADATA}.ducklake_table AS t USING (table_id) JOIN {METADATA}.ducklake_schema AS s USING (schema_id)
-WHERE f.end_snapshot IS NULL AND f.path_is_relative::BOOLEAN LIMIT 1
+ORDER BY f.id DESC LIMIT 1
 """
+"""The latest file: a copy of the data that was made before it does not have it."""
 
 _DATABASE = f"""
 SELECT * FROM postgres_query('{METADATA}', $$
@@ -279,3 +335,7 @@ SELECT * FROM postgres_query('{METADATA}', $$
 
 def _name_file(path: Path) -> str:
     return f"inode {path.stat().st_ino}"
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -116,16 +117,105 @@ def test_a_copied_catalog_cannot_write_to_the_data_of_its_original(home: Path, o
     assert rows(warehouse_at(home)) == ["a", "b", "d"]
 
 
-def test_a_second_catalog_beside_the_first_is_refused(home: Path) -> None:
-    shutil.copy(home / "catalog.sqlite", home / "older.sqlite")
-    second = warehouse_at(home).model_copy(update={"catalog": str(home / "older.sqlite")})
+@pytest.mark.parametrize("old", [False, True])
+def test_a_second_catalog_beside_the_first_is_refused(home: Path, old: bool) -> None:
+    if old:
+        age(home)
+    shutil.copy(home / "catalog.sqlite", home / "another.sqlite")
+    second = warehouse_at(home).model_copy(update={"catalog": str(home / "another.sqlite")})
     assert f"belongs to the catalog {home}/catalog.sqlite" in refused(second)
+    assert not (home / "data" / KEEP).exists()
+    append(warehouse_at(home), "c")
+    clean_up(warehouse_at(home))
+    assert rows(warehouse_at(home)) == ["a", "b", "c"]
+    assert (home / "data" / KEEP).exists() == old, "an older one may have been written to by both"
+
+
+def test_an_older_warehouse_is_of_the_catalog_nearest_to_its_data(home: Path) -> None:
     age(home)
-    append(second, "c")  # nothing says which of the two was there first: the folder is kept whole
-    clean_up(second)
-    assert rows(second) == ["a", "b", "c"]
-    assert rows(warehouse_at(home)) == ["a", "b"]
-    assert f"belongs to the catalog {home}/older.sqlite" in refused(warehouse_at(home))
+    above = home.parent / "catalog.sqlite"
+    shutil.copy(home / "catalog.sqlite", above)
+    copied = warehouse_at(home).model_copy(update={"catalog": str(above)})
+    assert f"belongs to the catalog {home}/catalog.sqlite" in refused(copied)
+    append(warehouse_at(home), "c")
+    clean_up(warehouse_at(home))
+    assert rows(warehouse_at(home)) == ["a", "b", "c"]
+    assert f"belongs to the catalog {home}/catalog.sqlite" in refused(copied)
+
+
+def test_of_older_catalogs_with_strange_names_the_nearest_has_the_data(home: Path) -> None:
+    age(home)
+    mine = (home / "catalog.sqlite").rename(home / "mine.sqlite")
+    shutil.copy(mine, home.parent / "copy.sqlite")
+    near, far = (
+        warehouse_at(home).model_copy(update={"catalog": str(path)}) for path in (mine, home.parent / "copy.sqlite")
+    )
+    assert f"belongs to the catalog {mine}" in refused(far)
+    append(near, "c")
+    assert rows(near) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("how", ["hard links", "links", "linked catalog"])
+def test_one_catalog_has_one_data_folder(home: Path, how: str, old: bool) -> None:
+    """Of a copy whose catalog is a link to the original's, nothing can be written."""
+    if old:
+        age(home)
+    other = home.with_name("b")
+    options = {"hard links": "-al", "links": "-rs", "linked catalog": "-r"}[how]
+    subprocess.run(["cp", options, home, other], check=True)
+    if how == "linked catalog":
+        (other / "catalog.sqlite").unlink()
+        (other / "catalog.sqlite").symlink_to(home / "catalog.sqlite")
+    assert rows(warehouse_at(other)) == ["a", "b"]
+    said = refused(warehouse_at(other))
+    assert f"its data lies in {home}/data, and the settings name {other}/data" in said
+    assert "cp -rL" in said
+    append(warehouse_at(home), "c")
+    clean_up(warehouse_at(home))
+    assert rows(warehouse_at(home)) == ["a", "b", "c"]
+    if how != "hard links":  # its data, in which the new row is not
+        with pytest.raises(WarehouseError, match="its data lies in"):
+            rows(warehouse_at(other))
+    own = home.with_name("a copy")
+    subprocess.run(["cp", "-rL", home, own], check=True)
+    append(warehouse_at(own), "of the copy")
+    clean_up(warehouse_at(own))
+    append(warehouse_at(home), "d")
+    assert rows(warehouse_at(own)) == ["a", "b", "c", "of the copy"]
+    assert rows(warehouse_at(home)) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_data_that_was_copied_has_moved_once_the_first_is_gone(home: Path, old: bool) -> None:
+    if old:
+        age(home)
+    new = Path(shutil.copytree(home / "data", home.with_name("disk 2")))
+    named = warehouse_at(home).model_copy(update={"data": str(new)})
+    assert f"its data lies in {home}/data, and the settings name {new}" in refused(named)
+    shutil.rmtree(home / "data")
+    append(named, "c")
+    clean_up(named)
+    shutil.copytree(new, home / "data")  # as a backup would
+    append(named, "d")
+    said = refused(warehouse_at(home))
+    assert f"its data lies in {new}, and the settings name {home}/data" in said
+    with pytest.raises(WarehouseError, match="its data lies in"):
+        rows(warehouse_at(home))
+    shutil.rmtree(home / "data")
+    assert f"its data lies in {new}, and the settings name {home}/data" in refused(warehouse_at(home))
+    assert rows(named) == ["a", "b", "c", "d"]
+
+
+def test_links_made_after_a_move_do_not_take_the_data(home: Path) -> None:
+    """The place that a warehouse left has its data no longer, whatever is put there."""
+    moved = home.rename(home.with_name("moved"))
+    append(warehouse_at(moved), "c")
+    subprocess.run(["cp", "-al", moved, home], check=True)
+    append(warehouse_at(moved), "d")
+    clean_up(warehouse_at(moved))
+    assert f"its data lies in {moved}/data, and the settings name {home}/data" in refused(warehouse_at(home))
+    assert rows(warehouse_at(moved)) == ["a", "b", "c", "d"]
 
 
 def test_a_link_to_the_data_of_the_original_is_no_copy(home: Path) -> None:
