@@ -28,8 +28,8 @@ from warehouse.lake import Lake
 QUERIES = (
     "SELECT * FROM arbitrage ORDER BY language, win_share DESC",
     "SELECT stage, reason, count(*) AS n FROM rejections GROUP BY ALL ORDER BY n DESC",
-    "SELECT step, learnt.model AS teacher, role, count(*) AS n FROM steps JOIN learnt_from AS learnt USING (checkpoint_id) "
-    "GROUP BY ALL ORDER BY ALL",
+    "SELECT step, learnt.model AS teacher, role, count(*) AS n "
+    "FROM policy_steps JOIN learnt_from AS learnt USING (checkpoint_id) GROUP BY ALL ORDER BY ALL",
 )
 
 

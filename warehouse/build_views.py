@@ -34,6 +34,7 @@ VIEWS = (
     "usage_by_stage",
     "ancestry",
     "learnt_from",
+    "policy_steps",
 )
 """Every view, each after those that it reads."""
 

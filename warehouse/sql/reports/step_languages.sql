@@ -2,9 +2,8 @@
 -- Grain: one row per language, and one (all) for the average over languages, last.
 WITH kept AS (
     SELECT policy_id, max_by(step, place) AS step
-    FROM steps
+    FROM policy_steps
     WHERE is_kept
-        AND policy_id = (SELECT max_by(policy_id, (recorded_at, policy_id)) FROM steps WHERE build_id = $config_id)
     GROUP BY policy_id
 )
 SELECT scores.* EXCLUDE (policy_id)

@@ -8,10 +8,7 @@ SELECT
     steps.is_kept,
     steps.detail,
     scores.* EXCLUDE (policy_id, step, language)
-FROM steps
+FROM policy_steps AS steps
 LEFT JOIN step_scores AS scores
     ON scores.policy_id = steps.policy_id AND scores.step = steps.step AND scores.language = 'all'
-WHERE steps.policy_id = (
-    SELECT max_by(policy_id, (recorded_at, policy_id)) FROM steps WHERE build_id = $config_id
-)
 ORDER BY steps.place

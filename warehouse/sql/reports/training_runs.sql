@@ -4,8 +4,7 @@
 -- Grain: one row per trained model, in the order of the steps. label is the step's name, or null.
 WITH RECURSIVE policy AS (
     SELECT step, place, checkpoint_id, parent_id
-    FROM steps
-    WHERE policy_id = (SELECT max_by(policy_id, (recorded_at, policy_id)) FROM steps WHERE build_id = $config_id)
+    FROM policy_steps
 ),
 reached AS (
     SELECT policy.step, policy.place, policy.parent_id AS began_with, checkpoints.checkpoint_id, kind, parents, path, metrics
