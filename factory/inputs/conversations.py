@@ -100,6 +100,15 @@ def is_conversation(value: Any) -> bool:
     )
 
 
+def are_turns(value: list[Any]) -> bool:
+    """Whether a list that might be any JSON is one of turns: each has a role that is known, and something that was said."""
+    return is_conversation(value) and all(
+        turn.get("role", turn.get("from")).strip().lower() in _ROLES
+        and any(_KEYS.get(key) in {"content", "tool_calls"} for key in turn)
+        for turn in value
+    )
+
+
 def _read_transcript(text: str) -> Messages:
     _, *pieces = _SPEAKER.split(text)
     roles = {"Human": "user", "Assistant": "assistant"}

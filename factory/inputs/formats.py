@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from factory.inputs.conversations import Messages, is_conversation, is_transcript, read_text, read_turns
+from factory.inputs.conversations import Messages, are_turns, is_conversation, is_transcript, read_text, read_turns
 from factory.inputs.errors import RowError
 from factory.inputs.tool_calls import decode_json, read_tools
 from factory.stages.files import find_value
@@ -100,6 +100,12 @@ class Conversation:
     tools: tuple[dict[str, Any], ...] = ()
 
 
+def list_content_columns(given: Mapping[str, str] | None = None) -> set[str]:
+    """Return the columns of which each makes an object a row: the usual ones, and those given, by part."""
+    usual = {column for groups in _FORMS.values() for forms in groups for form in forms for column in form.values()}
+    return usual | {column for part, column in (given or {}).items() if part in _CONTENT}
+
+
 def find_layout(
     names: Sequence[str],
     given: Mapping[str, str],
@@ -159,7 +165,9 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
         LookupError: the row lacks a column.
     """
     _refuse_columns(row, layout)
-    parts = _decode_pair({part: find_value(row, layout.parts[part]) for part in _CONTENT if part in layout.parts})
+    parts = {part: find_value(row, layout.parts[part]) for part in _CONTENT if part in layout.parts}
+    if not layout.is_only_text:
+        parts = _decode_parts(parts)
     extra = {part: find_optional(row, layout.parts.get(part)) for part in ("input", "history", "system")}
     tools = tuple(tool for column in _TOOLS for tool in read_tools(row.get(column), f"'{column}'"))
     sides = {part: value for part, value in parts.items() if part not in ("messages", "prompt")}
@@ -222,13 +230,14 @@ def _refuse_extra(extra: Mapping[str, Any]) -> None:
             )
 
 
-def _decode_pair(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parts as they are, or, where both sides of a pair are lists of turns as JSON text, decoded."""
-    sides = [parts.get(side) for side in _SIDES]
-    if not all(isinstance(value, str) and value.lstrip().startswith("[") for value in sides):
-        return dict(parts)
-    decoded = {part: _decode_turns(value) for part, value in parts.items()}
-    return decoded if all(is_conversation(decoded[side]) for side in _SIDES) else dict(parts)
+def _decode_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parts with lists of turns for their JSON texts, where it is certain that these stand for turns.
+
+    It is of what is asked, and of both sides of a pair. An answer alone may be the JSON that was asked for.
+    """
+    decoded = {part: value if part == "messages" else _decode_turns(value) for part, value in parts.items()}
+    is_pair = all(isinstance(parts.get(side), str) and is_conversation(decoded[side]) for side in _SIDES)
+    return decoded if is_pair or decoded.get("prompt") is not parts.get("prompt") else dict(parts)
 
 
 def _decode_turns(value: Any) -> Any:
@@ -239,7 +248,7 @@ def _decode_turns(value: Any) -> Any:
         found = decode_json(value, "a list")
     except RowError:
         return value
-    return found if is_conversation(found) else value
+    return found if are_turns(found) else value
 
 
 def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: Layout) -> Messages:
@@ -251,8 +260,11 @@ def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: La
     value, column = parts["prompt"], layout.parts["prompt"]
     if value is None:
         raise RowError(f"'{column}' has no text", Reason.EMPTY)
-    if not isinstance(value, str) and is_conversation(value):
+    is_told = isinstance(value, str) and is_transcript(value)
+    if is_told or is_conversation(value):
         turns = read_turns(value, column)
+        if is_told and turns[-1] == {"role": "assistant", "content": ""}:
+            turns.pop()  # how transcripts say whose turn it is
         if extra["input"] or extra["history"]:
             raise RowError(f"'{column}' is a conversation, and the row has an input or a history besides")
         return turns

@@ -38,6 +38,8 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 _SAMPLE_BYTES = 4096
+_ENOUGH_NULLS = 8
+"""So many null bytes there are at least that say a file is UTF-16 or UTF-32; fewer are faults of its rows."""
 
 
 def find_kind(path: Path) -> Kind | None:
@@ -90,6 +92,8 @@ def _find_encoding(sample: bytes, path: Path) -> str:
 
 def _find_unmarked(sample: bytes) -> str | None:
     """Tell UTF-16 and UTF-32 by where null bytes are: the ASCII that every JSON and most CSV has puts them at fixed places."""
+    if sample.count(0) < _ENOUGH_NULLS:
+        return None  # of a small file a null character or two would be every second byte of some place
     first, second, third, fourth = (sample[at::4].count(0) / max(len(sample[at::4]), 1) for at in range(4))
     even, odd = (first + third) / 2, (second + fourth) / 2
     if min(third, fourth) > 0.9:

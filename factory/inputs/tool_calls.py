@@ -1,10 +1,10 @@
 """Tools and calls of them, in the forms that data sets have, as OpenAI's chat format writes them."""
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from factory.inputs.errors import RowError
+from factory.inputs.json_values import parse_json
 
 Call = dict[str, Any]
 
@@ -54,13 +54,13 @@ def decode_json(text: str, place: str) -> Any:
     """Return what a JSON text says; none where there is no text.
 
     Raises:
-        RowError: it is no JSON.
+        RowError: it is no JSON, or is nested too deep.
     """
     if not text.strip():
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise RowError(f"{place} is no JSON ({error}): {text[:40]!r}") from error
 
 

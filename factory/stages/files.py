@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from factory.engines.base import Failure
-from factory.inputs.json_lists import LIST_KEYS, JsonStream, find_form
+from factory.inputs.folders import list_data_files, refuse_several, refuse_several_kinds
+from factory.inputs.json_lists import Form, JsonListError, JsonStream, find_form
+from factory.inputs.json_values import parse_json
 from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
 from factory.inputs.text import find_byte_fault
 from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels
@@ -34,9 +36,6 @@ _LOOKED_AT_ROWS = 100
 """So many rows say which columns a file of JSON objects has."""
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|test|eval|validation|valid|val|dev)(?![a-z])")
-
-_NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json"}
-"""Files that lie beside data and are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +71,36 @@ def read_file_rows(pattern: str, columns: Sequence[str], optional: Sequence[str]
             yield RawRow(f"{prefix}{number}", f"{path.name}:{place}", value, fault)
 
 
-def read_file_columns(pattern: str) -> list[str]:
-    """Return the columns of the first file that a path, folder or glob names; of JSON those of its first objects.
+def read_file_columns(pattern: str, known: Collection[str] = ()) -> list[str]:
+    """Return the columns of the first file with rows that a path, folder or glob names; of JSON those of its first objects.
+
+    Where no file has rows, they are those of the first that has columns. A JSON file that is one object with one of the
+    ``known`` columns is one row, whatever lists it has.
 
     Raises:
         InputError: a file is missing, is of no known kind, or cannot be read.
     """
-    path = find_files(pattern)[0][0]
+    headers: list[str] = []
+    for path in find_files(pattern)[0]:
+        found, has_rows = _find_columns(path, known)
+        if has_rows:
+            return found
+        headers = headers or found
+    return headers
+
+
+def _find_columns(path: Path, known: Collection[str]) -> tuple[list[str], bool]:
+    """Return the columns of a file, and whether it has rows."""
     match find_kind(path):
         case "parquet":
-            return _columns_of_parquet(path)
+            return _columns_of_parquet(path), _has_rows(path)
         case "csv" | "tsv":
-            return next((fields for fields in _read_headers(path)), [])
+            records = list(islice(_read_headers(path), 2))
+            return records[0] if records else [], len(records) > 1
         case _:
-            rows = (value for _, _, value, _ in _read_file(path, (), ()) if value is not None)
-            return list(dict.fromkeys(name for row in islice(rows, _LOOKED_AT_ROWS) for name in row))
+            rows = (value for _, _, value, _ in _read_file(path, list(known), ()) if value is not None)
+            found = list(dict.fromkeys(name for row in islice(rows, _LOOKED_AT_ROWS) for name in row))
+            return found, bool(found)
 
 
 def refuse_absent(pattern: str, needed: Sequence[str], columns: Sequence[str]) -> None:
@@ -103,7 +117,7 @@ def refuse_absent(pattern: str, needed: Sequence[str], columns: Sequence[str]) -
         names |= dict.fromkeys(raw.value or ())
     if names:
         raise InputError(
-            f"no row of {pattern} has a column '{lacking[0]}'; there are {', '.join(map(repr, read_file_columns(pattern)))}"
+            f"no row of {pattern} has a column '{lacking[0]}'; there are {', '.join(map(repr, read_file_columns(pattern, needed)))}"
         )
 
 
@@ -206,16 +220,6 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
     return paths, base
 
 
-def list_data_files(folder: Path) -> list[Path]:
-    """Return the files below a folder that hold rows, by name; none of those whose name begins with a dot or ``_``."""
-    found = sorted(path for path in folder.rglob("*") if find_kind(path) and path.is_file())
-    return [
-        path
-        for path in found
-        if path.name not in _NO_ROWS and not any(part[0] in "._" for part in path.relative_to(folder).parts)
-    ]
-
-
 def _find_shards(folder: Path) -> list[Path]:
     if is_saved_dataset(folder):
         raise InputError(f"{folder} is a data set saved to disk, not a folder of files; name it as a data set")
@@ -223,14 +227,9 @@ def _find_shards(folder: Path) -> list[Path]:
     if not paths:
         raise InputError(f"no file in {folder} can be read; allowed are {ALLOWED}")
     names = [path.relative_to(folder).as_posix().lower() for path in paths]
-    _refuse_several(folder, "files of the kinds", {str(find_kind(path)) for path in paths})
-    _refuse_several(folder, "the splits", {match[1] for name in names if (match := _SPLIT.search(name))})
+    refuse_several_kinds(folder, paths)
+    refuse_several(folder, "the splits", {match[1] for name in names if (match := _SPLIT.search(name))})
     return paths
-
-
-def _refuse_several(folder: Path, what: str, found: set[str]) -> None:
-    if len(found) > 1:
-        raise InputError(f"{folder} holds {what} {' and '.join(sorted(found))}; name the wanted files by a glob")
 
 
 def stamp_files(pattern: str) -> list[Stamp]:
@@ -262,7 +261,7 @@ def _read_file(path: Path, columns: Sequence[str], optional: Sequence[str]) -> I
         elif kind in {"csv", "tsv"}:
             yield from _read_csv(path, columns, optional)
         else:
-            yield from _read_json(path)
+            yield from _read_json(path, columns)
     except DAMAGES as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -271,6 +270,8 @@ def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -
     import polars as pl  # the trainer, which reads its rows here, mostly has no use for it
 
     names = _columns_of_parquet(path)
+    if not names:
+        return  # what is written of a frame without columns, which has no rows either
     tops = list(dict.fromkeys([*find_top_columns(columns, names, str(path)), *_find_optional(optional, names)]))
     numbers = count(1)
     try:
@@ -298,6 +299,12 @@ def _columns_of_parquet(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
+def _has_rows(path: Path) -> bool:
+    import polars as pl
+
+    return bool(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+
+
 def _find_optional(columns: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     """Yield the columns of a table that hold those of the asked ones that it has."""
     for column in columns:
@@ -305,13 +312,16 @@ def _find_optional(columns: Sequence[str], names: Sequence[str]) -> Iterator[str
         yield from (top for end in range(len(parts), 0, -1) if (top := ".".join(parts[:end])) in names)
 
 
-def _read_json(path: Path) -> Iterator[Place]:
-    form: str = "lines"
-    if find_kind(path) == "json":
+def _read_json(path: Path, columns: Collection[str]) -> Iterator[Place]:
+    try:
+        form = Form("lines")
+        if find_kind(path) == "json":
+            with open_text(path) as file:
+                form = find_form(file, columns)
         with open_text(path) as file:
-            form = find_form(file)
-    with open_text(path) as file:
-        yield from _read_lines(file) if form == "lines" else _read_values(path, file, form)
+            yield from _read_lines(file) if form.kind == "lines" else _read_values(JsonStream(file), form, columns)
+    except JsonListError as error:
+        raise InputError(f"{path} {error}") from error
 
 
 def _read_lines(file: TextIO) -> Iterator[Place]:
@@ -320,16 +330,10 @@ def _read_lines(file: TextIO) -> Iterator[Place]:
             yield number, str(number), *_parse_object(line, "on each line")
 
 
-def _read_values(path: Path, file: TextIO, form: str) -> Iterator[Place]:
-    stream = JsonStream(file)
-    try:
-        if form == "list":
-            stream.enter_list(LIST_KEYS)
-        for number, text in enumerate(stream.items() if form == "list" else stream.values(), start=1):
-            yield number, str(number), *_parse_object(text, "for each row")
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"{error.msg} at {error.doc[error.pos :][:40]!r}" if isinstance(error, json.JSONDecodeError) else error
-        raise InputError(f"{path} cannot be read: no JSON: {where}") from error
+def _read_values(stream: JsonStream, form: Form, columns: Collection[str]) -> Iterator[Place]:
+    texts = stream.rows() if form.kind == "values" else stream.rows_of_object(form, columns)
+    for number, text in enumerate(texts, start=1):
+        yield number, str(number), *_parse_object(text, "for each row")
 
 
 def _parse_object(text: str, where: str) -> "tuple[Row | None, Failure | None]":
@@ -337,22 +341,13 @@ def _parse_object(text: str, where: str) -> "tuple[Row | None, Failure | None]":
     if fault is not None:
         return None, fault
     try:
-        value = json.loads(text, object_pairs_hook=_make_object)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text)
+    except ValueError as error:
         return None, Failure(Reason.INVALID_ROW, f"no JSON: {error}")
     if isinstance(value, dict):
         return value, None
     detail = f"a JSON object is needed {where}, got {type(value).__name__} {str(value)[:40]!r}"
     return None, Failure(Reason.INVALID_ROW, detail)
-
-
-def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; one that has a field twice says two things, of which none is to be taken."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
-        raise ValueError(f"the field {twice!r} is there twice")
-    return found
 
 
 def _read_headers(path: Path) -> Iterator[list[str]]:

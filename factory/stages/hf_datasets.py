@@ -9,6 +9,7 @@ import httpx
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+from factory.inputs.folders import has_card_with_files, list_data_files, refuse_several_kinds
 from schemas.errors import InputError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -23,12 +24,15 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
     ``name`` is a hub id, a folder of data files, or a folder made by ``save_to_disk``.
 
     Raises:
-        InputError: the dataset, its configuration or its split is missing.
+        InputError: the dataset, its configuration or its split is missing, or a folder has files of several kinds.
     """
     import datasets  # takes half a second, and only this kind of source needs it
 
+    folder = Path(name)
+    if folder.is_dir() and not is_saved_dataset(folder) and not has_card_with_files(folder):
+        refuse_several_kinds(folder, list_data_files(folder))
     try:
-        if not is_saved_dataset(Path(name)):
+        if not is_saved_dataset(folder):
             return datasets.load_dataset(name, config, split=split, revision=revision)
         if revision is not None:
             raise ValueError(f"a dataset that was saved to disk has no revision {revision!r}")

@@ -12,7 +12,7 @@ import polars as pl
 
 from factory.engines.base import Failure, Message
 from factory.inputs.errors import RowError
-from factory.inputs.formats import Layout, find_layout, find_optional, read_conversation
+from factory.inputs.formats import Layout, find_layout, find_optional, list_content_columns, read_conversation
 from factory.inputs.text import NO_UTF8, find_text_fault
 from factory.stages.files import (
     RawRow,
@@ -118,7 +118,7 @@ def make_prompt_id(language: str, messages: Sequence[Message]) -> str:
 def _open(source: PromptSource, labels: Sequence[str] = ()) -> tuple[Layout, Iterator[RawRow]]:
     """Return which columns of a source hold the conversations, and all of its rows, whatever its limit."""
     if source.path is not None:
-        layout = _find_layout(source, partial(read_file_columns, source.path))
+        layout = _find_layout(source, partial(read_file_columns, source.path, list_content_columns()))
         return layout, _open_files(source.path, layout, list_columns(source.columns), labels)
     name = str(source.dataset)
     dataset = open_dataset(name, config=source.config, split=source.split, revision=source.revision)

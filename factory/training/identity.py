@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model, remembered_digest
-from factory.stages.files import find_files, is_on_hub, list_data_files
+from factory.inputs.folders import list_data_files
+from factory.stages.files import find_files, is_on_hub
 from factory.stages.hf_datasets import is_saved_dataset, resolve_revision
 from factory.training.curves import read_metrics
 from factory.training.rows import read_export_id

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from factory.inputs import conversations
 from factory.inputs.errors import RowError
-from factory.inputs.formats import Layout, Task, find_layout, find_optional, read_conversation
+from factory.inputs.formats import Layout, Task, find_layout, find_optional, list_content_columns, read_conversation
 from factory.inputs.text import find_fault_within
 from factory.stages.files import (
     RawRow,
@@ -82,7 +82,8 @@ def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> 
     if _is_files(settings, data, split):
         if split != "train" and data == settings.data:
             raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
-        layout, others = _find_columns(settings, read_file_columns(data), data, wanted)
+        known = list_content_columns(settings.columns.named() if settings.columns else None)
+        layout, others = _find_columns(settings, read_file_columns(data, known), data, wanted)
         return layout, read_file_rows(data, layout.needed, [*layout.optional, *others])
     config = settings.dataset_config
     revision = settings.revision if data == settings.data else settings.eval_revision
@@ -101,7 +102,7 @@ def _is_files(settings: TrainSettings, data: str, split: str) -> bool:
     try:
         return bool(find_files(data))
     except InputError:
-        return False  # several splits or kinds, among which the datasets library chooses
+        return False  # of several splits the datasets library reads one; several kinds are refused there, too
 
 
 def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted: "_Wanted") -> tuple[Layout, list[str]]:

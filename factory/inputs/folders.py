@@ -1,0 +1,46 @@
+"""Folders of files that hold rows."""
+
+from pathlib import Path
+
+from huggingface_hub import metadata_load
+
+from factory.inputs.opening import find_kind
+from schemas.errors import InputError
+
+_NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json"}
+"""Files that lie beside data and are none."""
+
+
+def list_data_files(folder: Path) -> list[Path]:
+    """Return the files below a folder that hold rows, by name; none of those whose name begins with a dot or ``_``."""
+    found = sorted(path for path in folder.rglob("*") if find_kind(path) and path.is_file())
+    return [
+        path
+        for path in found
+        if path.name not in _NO_ROWS and not any(part[0] in "._" for part in path.relative_to(folder).parts)
+    ]
+
+
+def refuse_several_kinds(folder: Path, paths: list[Path]) -> None:
+    """Refuse a folder with files of several kinds: whoever reads it would read those of one and not say so.
+
+    Raises:
+        InputError: with the kinds.
+    """
+    refuse_several(folder, "files of the kinds", {str(find_kind(path)) for path in paths})
+
+
+def refuse_several(folder: Path, what: str, found: set[str]) -> None:
+    """Refuse a folder that holds more than one of something.
+
+    Raises:
+        InputError: with what there is.
+    """
+    if len(found) > 1:
+        raise InputError(f"{folder} holds {what} {' and '.join(sorted(found))}; name the wanted files by a glob")
+
+
+def has_card_with_files(folder: Path) -> bool:
+    """Whether a folder has the card of a data set that says which files are read."""
+    card = folder / "README.md"
+    return card.is_file() and bool((metadata_load(card) or {}).get("configs"))
