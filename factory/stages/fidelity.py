@@ -6,6 +6,7 @@ from collections import Counter
 
 from factory.stages.markup import MARKED, name_protected, split_protected
 from factory.stages.scripts import count_letters, count_variants, measure_script
+from factory.stages.signs import find_lost_signs
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
 MIN_WORDS = 3
@@ -39,6 +40,7 @@ def find_loss(source: str, translation: str) -> str | None:
         * any(kind == "table" for kind, _ in things)
     )
     lost += [("code", unfenced) for unfenced in _find_lost_code(code, translation)]
+    lost += [("sign", sign) for sign in find_lost_signs(source, translation)] if not lost else []
     lost += [("number", number) for number in _find_lost_numbers(prose, found_prose)]
     if not lost:
         return None

@@ -18,7 +18,7 @@ _FOLDERS = (
 _ROOTS = "etc|usr|var|home|tmp|opt|bin|dev|proc|root|mnt|srv|lib|boot|sys|sbin|media|run|Users|Applications|Library"
 _COMMAND_PART = (
     r"(?:[ \t]+(?:\|[ ]+(?:sort|uniq|grep|head|tail|wc|awk|sed|less|xargs|cat|tee)\b|-m[ ]+(?:venv|pip|pytest|unittest|http\.server)\b|-n[ ]+(?:prod|dev|default|staging|test|kube-system)\b|-it[ ]+[a-z0-9:.-]+"
-    r"|-{1,2}[A-Za-z][\w-]*(?:=[^\s,;]+)?|[A-Z]{3,7}\b(?=[ ]+\S*[/:])|\.[\w-]+|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[|&]{1,2}[ \t]+[a-z][\w-]*|>{1,2}"
+    r"|--(?=[ ]--)|-{1,2}[A-Za-z][\w-]*(?:=[^\s,;]+)?|[A-Z]{3,7}\b(?=[ ]+\S*[/:])|\.[\w-]+|\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|[|&]{1,2}[ \t]+[a-z][\w-]*|>{1,2}"
     r"|\.(?![\w.])|[\w@{}$~.*+:-]*[/\\=$*@_~][\w@{}$~.*+:/\\=-]*|[\w-]+(?:\.[\w-]+)+|\+[a-z]\b|\d+(?:\.\d+)*\b))"
 )
 _SUBCOMMANDS = (
@@ -28,6 +28,19 @@ _SUBCOMMANDS = (
     r"|(?:npm|yarn|cargo|docker|kubectl|docker-compose|dotnet|poetry|terraform|conda|apt-get|apt|brew|systemctl)[ ]+"
     r"(?:run|build|test|exec|ps|pull|push|get|apply|describe|logs|update|upgrade|init|publish|up|down|compose|restart|start|stop"
     r"|enable|status|create|delete|mod)(?:[ ]+(?:pods?|nodes?|services?|build|dev|start|test)\b)?"
+)
+_VERBS = (
+    "Get|Set|New|Remove|Add|Start|Stop|Restart|Import|Export|Invoke|Select|Where|ForEach|Write|Read|Out|Test|Copy|Move|Rename|"
+    "Install|Uninstall|Enable|Disable|ConvertTo|ConvertFrom|Format|Sort|Measure|Clear|Join|Split|Update|Find"
+)
+_QUOTED = r"'[^'\n]{1,60}'"
+_MESSAGE = (
+    rf"{_QUOTED} object (?:is not [a-z]{{4,20}}|has no attribute {_QUOTED}|cannot be [a-z ]{{4,40}})|{_QUOTED}(?!\w)|name {_QUOTED} is not defined"
+    rf"|No module named {_QUOTED}|cannot import name {_QUOTED}(?: from {_QUOTED})?|[A-Za-z_$][\w$.]{{0,60}} is not (?:defined|iterable|a function"
+    r"|a constructor)|Cannot read propert(?:y|ies) (?:'[^'\n]{1,60}' )?of (?:undefined|null)(?: \(reading '[^'\n]{1,60}'\))?"
+    r"|(?:list|string|tuple) index out of range|division by zero|/ by zero|invalid syntax|maximum recursion depth exceeded"
+    rf"|unsupported operand type\(s\) for [^\s:]{{1,4}}: {_QUOTED} and {_QUOTED}|invalid literal for int\(\) with base 10: {_QUOTED}"
+    rf"|could not convert string to float: {_QUOTED}|Index \d{{1,9}} out of bounds for length \d{{1,9}}"
 )
 _LATEX = (
     "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|(?:var)?phi|"
@@ -48,7 +61,7 @@ _TERM = (
 )
 _TERMS = rf"{_TERM}(?:[ ]?[-+−±*/·×÷|][ ]?{_TERM}|(?<=\)){_TERM}){{0,8}}+(?!\w)"
 _RELATION = r"[ ]?(?:[=≤≥≠≈≡∈∉⊂⊆→∪∩]|<=|>=|:=)[ ]?"
-_EQUATION = rf"(?=[-+−±(√\\∀∃\d]|{_LETTER})(?!{_WORD})(?<![\w$\\^.@/'’-])[∀∃]?(?=[^\n=≤≥≠≈≡∈∉⊂⊆→∪∩<>]{{1,60}}(?:[=≤≥≠≈≡∈∉⊂⊆→∪∩]|[<>:]=)){_TERMS}(?:{_RELATION}{_TERMS}){{1,4}}"
+_EQUATION = rf"(?=[-+−±(√\\∀∃\d]|{_LETTER})(?!{_WORD})(?<![\w\u00c0-\u024f\u1e00-\u1eff$°\\^.@/'’-])[∀∃]?(?=[^\n=≤≥≠≈≡∈∉⊂⊆→∪∩<>]{{1,60}}(?:[=≤≥≠≈≡∈∉⊂⊆→∪∩]|[<>:]=)){_TERMS}(?:{_RELATION}{_TERMS}){{1,4}}"
 
 # Lengths are bounded so that no text, however odd, takes quadratic time. ASCII classes keep a URL from running on into
 # Chinese or Japanese text, which follows without a space.
@@ -64,7 +77,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         r"\\\((?s:.{1,500}?)\\\)",
         r"\\begin\{(?P<env>(?:align|equation|gather|multline|eqnarray|cases|[a-zA-Z]?matrix|array|split|math|d"
         r"isplaymath|tikzpicture|lstlisting|verbatim|tabular)\*?)\}(?s:.{0,5000}?)\\end\{(?P=env)\}",
-        r"(?<![A-Za-z0-9$\\])\$(?=[^\s$])(?=[^$\n]{0,300}[\\^_={}<>+*]|[A-Za-z]\$)[^$\n]{1,300}(?<=\S)\$(?!\d)",
+        r"(?<![A-Za-z0-9$\\])\$(?=[^\s$])(?=[^$\n]{0,300}[\\^_={}<>+*]|[A-Za-z]\$)[^$\n]{1,300}(?<=\S)\$(?![A-Za-z\d_])",
     ),
     "image": (r"!\[[^\[\]\n]{0,300}\]\([^()\s]{1,2000}(?:\s\"[^\"\n]{0,300}\")?\)",),
     "link_begin": (r"\[(?=[^\[\]\n]{1,300}\]\([^()\s]{1,2000}[\s)])",),
@@ -99,6 +112,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
     "table": (r"(?m:^[ \t>]*+(?:\|[ \t]*+)?:?-{2,}+:?[ \t]*+(?:\|[ \t]*+:?-{2,}+:?[ \t]*+){1,100}+\|?[ \t]*$)",),
     "placeholder": (
+        r"(?<![\w%])%[A-Za-z](?:[-/:., T]{1,2}%[A-Za-z]){1,12}(?![\w%])",
         r"\{\w{1,40}, ?(?:number|date|time|plural|select)\b[^{}\n]{0,40}\}",
         r"\[\[[\w.]{1,40}\]\]",
         r"\{\{[^{}\n]{0,100}\}\}",
@@ -119,6 +133,10 @@ KINDS: dict[str, tuple[str, ...]] = {
         r"!#\d{3})",
     ),
     "error": (
+        rf"(?<![\w.])(?:Uncaught[ ])?(?:[a-z]\w{{0,40}}\.){{0,8}}(?:[A-Z][a-z0-9]{{1,30}}){{1,6}}(?:Error|Exception):[ ](?:{_MESSAGE})",
+        r"(?<!\d)\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[\d.,+Z:-]{0,12}[ ]+\[?(?:DEBUG|INFO|WARN|WARNING|ERROR|FATAL|TRACE|CRITICAL)\b\]?:?"
+        r"(?:[ ]+\[[\w./:-]{1,60}\])?(?:[ ]+[\w.]{1,60}:(?!\S))?(?:[ ]+(?:connection (?:refused|reset|closed|timed out)"
+        r"|permission denied|out of memory|file not found|timeout)\b)?",
         r"(?<!\w)(?:SIG(?:SEGV|KILL|TERM|INT|ABRT|HUP|BUS|FPE|PIPE)|E(?:CONN[A-Z]+|NOENT|ACCES|ADDRINUSE|PERM|"
         r"EXIST|TIMEDOUT|NOTFOUND|PIPE|INVAL))(?!\w)",
         r"(?<![\w.])(?:[a-z]\w*\.){0,8}(?:[A-Z][a-z0-9]+){1,6}(?:Error|Exception)(?![\w])",
@@ -166,6 +184,11 @@ KINDS: dict[str, tuple[str, ...]] = {
         r"(?<!\w)(?:Dockerfile|Makefile)(?!\w)",
     ),
     "command": (
+        r"(?<![\w./-])(?:docker|podman)[ ]+run(?:[ ]+-{1,2}[A-Za-z][\w-]{0,30}(?:[= ](?=[^\s]{0,80}[\d:/=])[^\s]{1,80})?){1,12}[ ]+"
+        r"[a-z][\w./:-]{0,80}(?<![.,:])",
+        rf"(?<![\w-])(?:{_VERBS})-[A-Z][A-Za-z]{{2,30}}(?![\w-])(?:[ ]+(?:-[A-Z][A-Za-z]{{1,20}}|[\w/\\-]{{0,40}}[*./\\]"
+        r"[*\w./\\-]{0,40}(?<![.,])|\"[^\"\n]{0,80}\"|'[^'\n]{0,80}'|(?:[A-Z][a-z]{1,20}){2,4}\b)){0,12}",
+        r"(?<![\w./-])[jy]q[ ]+(?:-{1,2}\w{1,20}[ ]+){0,4}'[^'\n]{1,200}'(?:[ ]+[\w./-]{1,80}\.\w{1,5})?",
         r"(?<![\w./$@-])(?:pip3?|npm|yarn|brew|conda|cargo|gem|apt|apt-get)[ ]+(?:install|add|remove|uninstall"
         r")(?:[ ]+-{1,2}[\w-]+){0,4}[ ]+(?![a-z]+[.,!?]?$)[a-z0-9][\w.@/=<>\[\]-]*",
         r"(?<!\w)(?:git[ ]+stash[ ]+(?:pop|list|apply|drop)|kill[ ]+-\d{1,2}[ ]+\d+|npx[ ]+[a-z][\w@/.-]*-["
@@ -184,7 +207,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         r"orce|all|quiet|recursive|debug|global))(?![\w-])",
     ),
     "call": (
-        r"(?<![\w.$@])(?:(?:async|def|fn|func|function|fun|sub|void|int|public|private|protected|static|final|"
+        r"(?<![\w.$@])(?!function def )(?:(?:async|def|fn|func|function|fun|sub|void|int|public|private|protected|static|final|"
         r"String|bool|float|double) ){1,5}[A-Za-z_]\w{2,}\([^()\n]{0,100}\)(?: ?(?:->|:) ?[a-z][\w<>\[\]]*(?!["
         r"\w ]*[.!?]))?(?::? return [\w.]+(?: [-+*/%] [\w.]+)*)?",
         r"(?<![\w.$@])[A-Za-z_]\w+\((?=[^()\n]{0,60}(?:\w\(|\[))(?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,1"
@@ -208,6 +231,13 @@ KINDS: dict[str, tuple[str, ...]] = {
         r"(?<![\w.$@])=[A-Z]{2,12}\([^\n()]{0,100}(?:\([^\n()]{0,60}\)[^\n()]{0,60}){0,4}\)",
     ),
     "statement": (
+        r"(?<!\w)(?:if|while|until)[ ]\[{1,2}[ ][^\n;]{1,120}[ ]\]{1,2};[ ](?:then|do)[ ][^\n]{1,200}?;[ ](?:fi|done)(?!\w)",
+        r"(?<!\w)for[ ]\w{1,40}[ ]in[ ][^\n;]{1,120};[ ]do[ ][^\n]{1,200}?;[ ]done(?!\w)",
+        r"(?<!\w)(?:COPY|ADD|RUN|FROM|ENV|WORKDIR|EXPOSE|ENTRYPOINT|CMD)[ ](?=--\w|\.{0,2}/|\[\"|[\w./-]{1,60}:\w)[^\s]{1,100}"
+        r"(?:[ ](?=[^\s]{0,80}[/:.=])[^\s]{1,100}(?<![.,;:?])){0,6}",
+        r"\"[\w.-]{1,60}\": ?(?:true|false|null|-?\d[\d.]{0,20}|\"[^\"\n]{0,100}\")(?!\w)",
+        r"(?<!\w)(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS)[ ]+/[\w./{}:?=&%-]{0,200}(?<![.,:?])",
+        r"(?<!\w)[A-Z][a-z]{1,20}(?:-[A-Z][a-z]{1,20}){0,4}:[ ](?:Bearer|Basic)[ ][\w.=+/-]{4,400}(?<!\.)",
         r"\[[^\[\]\n]{1,60} for \w+ in [^\[\]\n]{1,60}\]",
         r"(?<![\w.])\w+ if \w+ [<>=!]{1,2} [\w.]+ else -?\w+",
         r"(?<![\w.])[a-z]\w{0,40}\?\.[a-z]\w{0,40}",
@@ -216,7 +246,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         r"[^'\n]{0,60}'|\([^()\n]{0,80}\)|[\w.]+)",
         r"(?<![\w.])[a-z_]\w{0,40} ?= ?(?:\[[^\[\]\n]{0,200}\]|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'|\{[^{}\n]{0,"
         r"200}\})(?!\w);?",
-        r"(?<![\w.])[A-Za-z_]\w{0,40} ?[<>!=]=? ?\w+ ?(?:&&|\|\|) ?[A-Za-z_!]\w{0,40}(?: ?[<>!=]=? ?\w+)?",
+        r"(?<![\w.])[A-Za-z_]\w{0,40} ?(?:[<>]=?|[!=]=) ?\w+ ?(?:&&|\|\|) ?[A-Za-z_!]\w{0,40}(?: ?(?:[<>]=?|[!=]=) ?\w+)?",
         r"#include\s*[<\"][\w./]+[>\"]",
         r"(?<!\w)import [\w.]+ as \w+",
         r"(?<!\w)from (?:[\w.]{0,60}[._][\w.]{0,60}|(?:numpy|pandas|torch|os|sys|re|typing|collections|datetim"

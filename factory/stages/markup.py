@@ -7,9 +7,12 @@ One finder serves both ends: ``split_protected`` says what is not sent to a tran
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from factory.stages.code_lines import find_code_lines
 from factory.stages.code_spans import SQL_BEGIN, find_json_end, find_sql_end
+from factory.stages.expressions import find_seeds, grow
 from factory.stages.kinds import KINDS
 
 _FENCED = re.compile(
@@ -35,6 +38,9 @@ MARKED = frozenset(
 )
 """Kinds that are found in a translation as they are in its source; of others it only counts that they stand there."""
 
+GROWING = frozenset(["call", "command", "lines", "name", "path", "regex", "statement"])
+"""Kinds that may be a part of a longer expression."""
+
 _URL_IN_LINK = re.compile(r"\]\(([^()\s]+)")
 _TAG_NAME = re.compile(r"</?[A-Za-z][\w:-]*")
 
@@ -49,11 +55,12 @@ class Span:
 
 def split_protected(text: str) -> Iterator[Span]:
     """Yield the parts of a text in order, prose and protected; together they are the text."""
-    for part, begin, stop, kind in _split_blocks(text):
-        if kind:
-            yield Span(part[begin:stop], kind)
+    for part, grouped in groupby(_split_blocks(text), key=itemgetter(0)):
+        blocks = list(grouped)
+        if blocks[0][3] == "code_block":
+            yield Span(part, "code_block")
         else:
-            yield from _split_prose(part, begin, stop)
+            yield from _split_part(part, blocks)
 
 
 def read_prose(text: str, num_chars: int) -> str:
@@ -95,18 +102,43 @@ def _split_unfenced(text: str) -> Iterator[tuple[str, int, int, str]]:
     yield text, end, len(text), ""
 
 
-def _split_prose(text: str, begin: int, stop: int) -> Iterator[Span]:
-    """Yield the parts of a stretch of text outside of blocks."""
-    end = begin
+def _split_part(part: str, blocks: list[tuple[str, int, int, str]]) -> Iterator[Span]:
+    """Yield the parts of a text that no fence parts, expressions whole."""
+    found = [
+        place
+        for _, begin, stop, kind in blocks
+        for place in ([(begin, stop, kind)] if kind else _find_inner(part, begin, stop))
+    ]
+    grown = grow(part, [(begin, stop) for begin, stop, kind in found if kind in GROWING] + list(find_seeds(part)))
+    end = 0
+    for begin, stop, kind in _merge(found, grown):
+        if begin > end:
+            yield Span(part[end:begin])
+        yield Span(part[begin:stop], kind)
+        end = stop
+    if end < len(part):
+        yield Span(part[end:])
+
+
+def _find_inner(text: str, begin: int, stop: int) -> Iterator[tuple[int, int, str]]:
     for match in _INNER.finditer(text, begin, stop):
-        if not _is_protected(match):
-            continue
-        if match.start() > end:
-            yield Span(text[end : match.start()])
-        yield Span(match[0], next(kind for kind in KINDS if match[kind] is not None))
-        end = match.end()
-    if end < stop:
-        yield Span(text[end:stop])
+        if _is_protected(match):
+            yield *match.span(), next(kind for kind in KINDS if match[kind] is not None)
+
+
+def _merge(found: list[tuple[int, int, str]], grown: list[tuple[int, int]]) -> list[tuple[int, int, str]]:
+    """Return the parts found, and for those that lie in something grown, or overlap it, one part that is both."""
+    parts = sorted(set(found) | {(begin, stop, "expression") for begin, stop in grown}, key=lambda part: part[:2])
+    merged: list[tuple[int, int, str]] = []
+    for begin, stop, kind in parts:
+        last = merged[-1] if merged else (0, 0, "")
+        if begin >= last[1]:
+            merged.append((begin, stop, kind))
+        elif (begin, stop) == last[:2]:
+            merged[-1] = (begin, stop, last[2] if kind == "expression" else kind)
+        else:
+            merged[-1] = (last[0], max(stop, last[1]), "expression")
+    return merged
 
 
 def _is_protected(match: re.Match[str]) -> bool:

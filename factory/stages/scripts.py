@@ -24,6 +24,12 @@ MIN_LETTERS = 12
 MIN_SPARED_LETTERS = 36
 """The same for a text of names, terms and quotations alone: an answer may be a name."""
 
+MIN_NAMING_LETTERS, MIN_QUOTING_LETTERS = 4, 8
+"""Letters in the right script, counted like these, that make the clause in which names, or quotations, stand."""
+
+MAX_ACRONYM_CHARS = 5
+"""A longer word in capitals alone is no abbreviation: a text may be written in capitals."""
+
 MIN_RUN_WORDS, MIN_RUN_CHARACTERS = 3, 6
 """Words of another script that follow one another, or characters where there are no spaces: fewer are a name or term."""
 
@@ -46,16 +52,31 @@ _QUOTATION = regex.compile(
 
 @dataclass(slots=True)
 class Letters:
-    """Numbers of letters: in the right script, in wrong ones, and in names, terms and quotations of other scripts."""
+    """Numbers of letters: in the right script, in wrong ones, and in names, quotations and other terms of other scripts.
+
+    With a clause of its own in the right script, a text may hold as many names and quotations as it likes.
+    """
 
     right: int = 0
     wrong: int = 0
     spared: int = 0
+    named: int = 0
+    quoted: int = 0
+    min_clause: int = MIN_NAMING_LETTERS
+    min_quoting: int = MIN_QUOTING_LETTERS
 
     @property
     def against(self) -> int:
         """What counts as wrong: what is spared, too, as far as it outnumbers what is right."""
-        return self.wrong + max(0, self.spared - self.right)
+        spared = self.spared
+        spared += self.named if self.right < self.min_clause else 0
+        spared += self.quoted if self.right < self.min_quoting else 0
+        return self.wrong + max(0, spared - self.right)
+
+    @property
+    def num_spared(self) -> int:
+        """What is a name, a term or quoted, whether it counts or not."""
+        return self.spared + self.named + self.quoted
 
     @property
     def share(self) -> float:
@@ -73,10 +94,10 @@ def measure_script(text: str, language: str) -> float | None:
     prose = " ".join(span.text for span in split_protected(text) if not span.kind)
     prose = unicodedata.normalize("NFC", prose)
     found = [count_letters(prose, language)]
-    if found[0].right + found[0].wrong < MIN_LETTERS and found[0].spared < MIN_SPARED_LETTERS:
+    if found[0].right + found[0].wrong < MIN_LETTERS and found[0].num_spared < MIN_SPARED_LETTERS:
         found = []
     variants = count_variants(prose, language)
-    if variants.right + variants.wrong or variants.spared >= MIN_RUN_CHARACTERS:
+    if variants.right + variants.wrong or variants.num_spared >= MIN_RUN_CHARACTERS:
         found.append(variants)
     return min((letters.share for letters in found), default=None)
 
@@ -97,12 +118,17 @@ def count_letters(prose: str, language: str) -> Letters:
     scripts = LANGUAGES[language].scripts
     right, foreign = _compile_patterns(scripts)
     letters = Letters(right=sum(map(_weigh, right.findall(prose))))
-    for part, is_quoted in _split_quotations(prose):
+    for part, is_quoted, is_aside in _split_quotations(prose):
         for run in foreign.findall(part):
-            is_spared = is_quoted or _is_term(run)
+            is_spared = is_aside or _is_term(run)
+            are_names = _are_names(run)
             for word in run.split():
+                if is_quoted:
+                    letters.quoted += _weigh(word)
+                elif not is_aside and are_names and _is_name(word):
+                    letters.named += _weigh(word)
                 # Names and abbreviations in Latin letters have capitals or digits.
-                if is_spared or _NAME_MARK.search(word):
+                elif is_spared or _NAME_MARK.search(word):
                     letters.spared += _weigh(word)
                 else:
                     letters.wrong += _weigh(word)
@@ -111,27 +137,40 @@ def count_letters(prose: str, language: str) -> Letters:
 
 def count_variants(prose: str, language: str) -> Letters:
     """Count the characters of a text that only the right one, or only the wrong one, of the two Chinese has."""
-    letters = Letters()
+    letters = Letters(min_quoting=1)
     script = LANGUAGES[language].script
     if script not in {"Hans", "Hant"}:
         return letters
     right, wrong = (_load_variants()[name] for name in (script, "Hant" if script == "Hans" else "Hans"))
     letters.right = len(right.findall(prose))
-    for part, is_quoted in _split_quotations(prose):
+    for part, is_quoted, is_aside in _split_quotations(prose):
         found = len(wrong.findall(part))
-        letters.spared += found if is_quoted else 0
-        letters.wrong += 0 if is_quoted else found
+        letters.quoted += found if is_quoted else 0
+        letters.spared += found if is_aside else 0
+        letters.wrong += 0 if is_quoted or is_aside else found
     return letters
 
 
-def _split_quotations(prose: str) -> Iterator[tuple[str, bool]]:
-    """Yield the parts of a text in order, each with whether it is a quotation or an aside in brackets."""
+def _split_quotations(prose: str) -> Iterator[tuple[str, bool, bool]]:
+    """Yield the parts of a text in order, each with whether it is in quotation marks, and whether an aside in brackets."""
     end = 0
     for match in _QUOTATION.finditer(prose):
-        yield prose[end : match.start()], False
-        yield match[0], True
+        is_aside = match[0][0] in "(（[> \t"
+        yield prose[end : match.start()], False, False
+        yield match[0], not is_aside, is_aside
         end = match.end()
-    yield prose[end:], False
+    yield prose[end:], False, False
+
+
+def _are_names(run: str) -> bool:
+    """Whether a run of words can be names: most of them look like one, and fewer than three are in capitals alone."""
+    words = run.split()
+    num_capitals = sum(len(word) > 1 and word.isupper() for word in words)
+    return num_capitals < MIN_RUN_WORDS and 2 * sum(map(_is_name, words)) > len(words)
+
+
+def _is_name(word: str) -> bool:
+    return bool(_NAME_MARK.search(word)) and not (word.isupper() and len(word) > MAX_ACRONYM_CHARS)
 
 
 def _is_term(run: str) -> bool:

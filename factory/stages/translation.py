@@ -177,10 +177,14 @@ def assemble(plan: Plan, replies: Sequence[Reply]) -> tuple[str, ...] | Failure:
         # A final reason comes first: sending the row again would not mend it.
         return min(faults, key=lambda fault: fault.reason in TRANSIENT_REASONS)
     remaining = iter(answers)
-    return tuple(
+    translated = tuple(
         fill_skeleton(skeleton, [next(remaining) for part in skeleton if part.is_segment])
         for skeleton in plan.skeletons
     )
+    # Against the whole texts: what the cut into sentences went through is in none of them.
+    losses = (find_loss(text, translation) for text, translation in zip(plan.texts, translated, strict=True))
+    loss = next((loss for loss in losses if loss is not None), None)
+    return translated if loss is None else Failure(Reason.LOST_CONTENT, loss)
 
 
 def _find_fault(text: str, answer: str, reply: Reply, source_language: str, target_language: str) -> Failure | None:

@@ -188,6 +188,36 @@ def test_any_text_has_a_share_or_none(text: str, language: str) -> None:
     assert share is None or 0 <= share <= 1
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("hi", "Microsoft Azure, Amazon Web Services और Google Cloud Platform तीन बड़ी कंपनियाँ हैं।"),
+        ("el", 'Το "The Lord of the Rings: The Fellowship of the Ring" είναι ταινία.'),
+        ("ja", "はい。iPhone 15 Pro Max, Samsung Galaxy S24 Ultra, Google Pixel 8 Pro"),
+        ("zh-Hant", "我在北京買了一本《现代汉语词典》。"),
+        ("zh", "我想读《紅樓夢與國學講義》这本书。"),
+        ("ru", "Лучшие группы: The Beatles, The Rolling Stones, Pink Floyd, Led Zeppelin, Queen."),
+        ("he", "הטלפונים הם iPhone 15 Pro Max, Samsung Galaxy S24 Ultra, Google Pixel 8 Pro."),
+    ],
+)
+def test_a_clause_may_name_and_quote_more_than_it_says(language: str, text: str) -> None:
+    assert measure_script(text, language) == 1
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("hi", "(Namaste, aap kaise hain? Main aaj bahut khush hoon.)\nनमस्ते"),
+        ("ru", "Ответ:\nPrivet, kak dela? Segodnya ochen khoroshaya pogoda na ulitse."),
+        ("ru", "Ответ:\nPRIVET, KAK DELA? SEGODNYA OCHEN KHOROSHAYA POGODA NA ULITSE."),
+        ("el", '"Kalimera, ti kaneis simera? Elpizo na eisai kala."'),
+        ("el", "KALIMERA TI KANETE SIMERA FILOI MOU ELPIZO NA EISTE KALA"),
+    ],
+)
+def test_a_word_before_romanised_text_makes_it_no_clause(language: str, text: str) -> None:
+    assert not is_right(text, language)
+
+
 def test_no_character_is_of_both_chinese() -> None:
     import factory.stages.scripts as module
 

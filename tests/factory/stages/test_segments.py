@@ -208,6 +208,11 @@ def test_translations_change_nothing_but_segments(text: str, source: str, target
         "a(",
         "a,b\n",
         "{\n",
+        "a!=b ",
+        "a_b && ",
+        "{ a; ",
+        "a_b(",
+        "const a = ",
     ],
 )
 def test_odd_texts_take_no_quadratic_time(bit: str) -> None:
