@@ -4,8 +4,9 @@ import contextlib
 import importlib.resources
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -85,6 +86,37 @@ def check_folders(catalog: Catalog) -> None:
             raise WarehouseError(f"the warehouse needs the folder {folder}, and {found} is a file; name another folder")
 
 
+def is_read_only(catalog: Catalog) -> bool:
+    """Whether a catalog's file lies on a file system that is mounted for reading only."""
+    return catalog.sqlite is not None and bool(os.statvfs(catalog.sqlite).f_flag & os.ST_RDONLY)
+
+
+def copy_file(catalog: Catalog, folder: Path) -> Catalog:
+    """Return a catalog that is read from a copy in ``folder``: SQLite makes files beside what it reads.
+
+    Who may write there on another mount may be at it: the copy is made again until nothing has changed meanwhile.
+
+    Raises:
+        WarehouseError: it cannot be copied.
+    """
+    assert catalog.sqlite is not None
+    files = [catalog.sqlite, catalog.sqlite.with_name(catalog.sqlite.name + "-wal")]
+    try:
+        before = None
+        while before != (now := [(file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]):
+            before = now
+            for file in files:
+                (folder / file.name).unlink(missing_ok=True)
+                if file.exists():
+                    shutil.copyfile(file, folder / file.name)
+    except OSError as error:
+        raise WarehouseError(
+            f"warehouse {catalog.shown}: its file system is read-only, and its catalog cannot be copied to {folder}: "
+            f"{error.strerror}; name another folder in TMPDIR"
+        ) from None
+    return replace(catalog, address=str(folder / catalog.sqlite.name))
+
+
 def make_file(path: Path) -> None:
     """Make an empty catalog, with the rights that the umask says: SQLite would keep the user's group from writing.
 
@@ -143,7 +175,7 @@ def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only
         options.append("META_BUSY_TIMEOUT 10000")
         if not read_only:
             options.append("META_JOURNAL_MODE 'WAL'")
-        _refuse_other_database(connection, catalog.sqlite)
+        _refuse_other_database(connection, Path(catalog.address))
     if as_of is not None:
         options.append(f"SNAPSHOT_VERSION {as_of:d}")
     if read_only:

@@ -8,6 +8,7 @@ whoever else writes; a process killed at any instant leaves whole transactions o
 import contextlib
 import itertools
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -30,7 +31,9 @@ from warehouse.catalog import (
     Catalog,
     attach,
     check_folders,
+    copy_file,
     find_catalog,
+    is_read_only,
     literal,
     load_extensions,
     make_file,
@@ -73,17 +76,18 @@ class Lake:
         self._locks = locks
         self._read_only = read_only
         self._has_written = False
+        self._copied: tempfile.TemporaryDirectory[str] | None = None
         self._planning = threading.Lock()
         self._num_as_written = 0
         self._memory_limit = str(connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0])
 
     @classmethod
     def open(cls, settings: WarehouseSettings, *, read_only: bool = False, as_of: int | None = None) -> Self:
-        """Open a warehouse; when writing, make it where there is none and bring older tables up to date.
+        """Open a warehouse and bring older tables up to date; when writing, make it where there is none.
 
         Args:
             settings: where it lies.
-            read_only: only read; fails where there is none.
+            read_only: only read, but for bringing it up to date; fails where there is none.
             as_of: the snapshot to read at; implies ``read_only``.
 
         Raises:
@@ -104,8 +108,11 @@ class Lake:
         try:
             with _explained(catalog):
                 load_extensions(connection, catalog)
+                lake._prepare_read_only_disk()
                 if read_only:
                     lake._attach(as_of)
+                    if as_of is None:
+                        lake._bring_up_to_date(settings)
                     lake._check_version(is_past=as_of is not None)
                 else:
                     with lake._locks.hold(WRITE, wait=True):
@@ -131,6 +138,8 @@ class Lake:
                 DataFolder(self._catalog, self._connection).note_snapshot()
         self._connection.close()
         self._locks.close()
+        if self._copied:
+            self._copied.cleanup()
 
     def append(self, table: str, frame: pl.DataFrame) -> int:
         """Add the rows whose keys the table does not have yet; return how many were written.
@@ -416,6 +425,34 @@ class Lake:
     def _check_version(self, *, is_past: bool) -> None:
         with self._cursor() as cursor:
             migrations.check(migrations.read_version(cursor), is_past=is_past)
+
+    def _bring_up_to_date(self, settings: WarehouseSettings) -> None:
+        with self._cursor() as cursor:
+            version = migrations.read_version(cursor)
+        known = migrations.schema_version()
+        if version is None or version >= known:
+            return
+        says = f"the warehouse {self._catalog.shown} has schema version {version}, and this factory reads {known}"
+        print(f"{says}: bringing it up to date", file=sys.stderr, flush=True)
+        try:
+            type(self).open(settings).close()
+        except WarehouseError as error:
+            raise WarehouseError(
+                f"{says}: run this command (or factory build) once as a user who may write there; it cannot be brought up "
+                f"to date now: {error}"
+            ) from None
+
+    def _prepare_read_only_disk(self) -> None:
+        """Read the catalog from a copy where SQLite could make no files beside it."""
+        if not (self._catalog.sqlite and self._catalog.sqlite.exists() and is_read_only(self._catalog)):
+            return
+        if not self._read_only:
+            raise WarehouseError(
+                f"warehouse {self._catalog.shown}: its file system is mounted for reading only, so that nothing can be "
+                "written: mount it for writing, or copy the warehouse (cp -rL) and name the copy in [warehouse]"
+            )
+        self._copied = tempfile.TemporaryDirectory(prefix="factory-catalog-")
+        self._catalog = copy_file(self._catalog, Path(self._copied.name))
 
     def _attach(self, as_of: int | None = None) -> None:
         self._retried(lambda: attach(self._connection, self._catalog, read_only=self._read_only, as_of=as_of))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from schemas.errors import HeldError, WarehouseError
 from schemas.ids import content_id
-from warehouse.catalog import Catalog
+from warehouse.catalog import Catalog, is_read_only
 
 if TYPE_CHECKING:
     import psycopg
@@ -61,8 +61,29 @@ class Locks(Protocol):
 
 
 def open_locks(catalog: Catalog) -> Locks:
-    """Return the locks of a warehouse."""
+    """Return the locks of a warehouse; where nobody can write, none are needed."""
+    if catalog.sqlite and catalog.sqlite.exists() and is_read_only(catalog):
+        return NoLocks()
     return PostgresLocks(catalog) if catalog.sqlite is None else FileLocks(catalog.sqlite)
+
+
+class NoLocks:
+    """The locks of a warehouse on a read-only file system."""
+
+    def hold(self, name: str, *, wait: bool) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        return contextlib.nullcontext()
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def rewriting(self, *, patience: float) -> contextlib.AbstractContextManager[bool]:  # noqa: ARG002
+        return contextlib.nullcontext(True)
+
+    def check(self) -> None:
+        """Nothing to do: nothing is held."""
+
+    def close(self) -> None:
+        """Nothing to do: nothing is open."""
 
 
 class FileLocks:

@@ -54,10 +54,10 @@ def read_version(cursor: duckdb.DuckDBPyConnection) -> int | None:
 
 
 def check(version: int | None, *, is_past: bool) -> None:
-    """Refuse tables that this factory cannot read. A past snapshot may be older: it is read as it was.
+    """Refuse tables that this factory cannot read. Older ones it can bring up to date; a past snapshot it reads as it was.
 
     Raises:
-        WarehouseError: there are no tables yet, or they are of a newer or an older version.
+        WarehouseError: there are no tables yet, or they are of a newer version.
     """
     known = schema_version()
     if version is None:
@@ -65,11 +65,6 @@ def check(version: int | None, *, is_past: bool) -> None:
     if version > known:
         raise WarehouseError(
             f"the warehouse has schema version {version}, and this factory knows versions up to {known}: use a newer one"
-        )
-    if version < known and not is_past:
-        raise WarehouseError(
-            f"the warehouse has schema version {version}, and this factory reads {known}: open it for writing once, "
-            "as any build does, to bring it up to date"
         )
 
 

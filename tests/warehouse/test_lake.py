@@ -277,8 +277,9 @@ def test_stream_sees_one_snapshot_while_the_lake_is_written(settings: WarehouseS
         assert count(lake) == 30_036
 
 
+@pytest.mark.parametrize("read_first", [False, True])
 def test_migration_brings_an_older_warehouse_up_to_date(
-    settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch
+    settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], read_first: bool
 ) -> None:
     with Lake.open(settings) as lake:
         lake.append("selections", make_selections(["p"]))
@@ -286,13 +287,12 @@ def test_migration_brings_an_older_warehouse_up_to_date(
     known, version = migrations.MIGRATIONS, migrations.schema_version()
     another = "ALTER TABLE selections ADD COLUMN note VARCHAR DEFAULT 'none'"
     monkeypatch.setattr(migrations, "MIGRATIONS", (*known, (another,)))
-    message = f"has schema version {version}, and this factory reads {version + 1}: open it for writing"
-    with pytest.raises(WarehouseError, match=message):
-        Lake.open(settings, read_only=True)
-    with Lake.open(settings) as lake:
+    with Lake.open(settings, read_only=read_first) as lake:
         assert lake.query("SELECT prompt_id, note FROM selections").rows() == [("p", "none")]
         migrated = lake.snapshot()
-    with Lake.open(settings) as lake:
+    said = f"has schema version {version}, and this factory reads {version + 1}: bringing it up to date\n"
+    assert (said in capfd.readouterr().err) == read_first
+    with Lake.open(settings, read_only=True) as lake:
         assert lake.snapshot() == migrated
     with Lake.open(settings, as_of=old) as past:
         assert past.query("FROM selections").columns == ["config_id", "prompt_id", "completion_id", "router"]

@@ -12,6 +12,7 @@ import pytest
 
 from schemas.errors import WarehouseError
 from schemas.settings import WarehouseSettings
+from tests.waiting import GUARD_SECONDS
 from tests.warehouse.lake_rows import finish, make_completions, make_selections, start, warehouse_at
 from warehouse.lake import Lake
 
@@ -209,3 +210,38 @@ def test_mistakes_in_sql_are_one_sentence(settings: WarehouseSettings) -> None:
         lake.close()
         with pytest.raises(WarehouseError, match="already closed"):
             lake.query("SELECT 1")
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_read_only_disk_is_read(settings: WarehouseSettings, tmp_path: Path, busy: bool, old: bool) -> None:
+    """Whether or not its catalog was written ahead when the disk became one."""
+    body = """
+import sys
+from schemas.errors import WarehouseError
+from warehouse import migrations
+if %r:
+    migrations.MIGRATIONS = (*migrations.MIGRATIONS, ("ALTER TABLE selections ADD COLUMN note VARCHAR",))
+for read_only in (True, False):
+    try:
+        with Lake.open(settings, read_only=read_only) as lake:
+            print(lake.query("SELECT prompt_id FROM selections").item())
+    except WarehouseError as error:
+        print(error)
+"""
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 77; exec "$@"'
+    with Lake.open(settings) as lake:
+        lake.append("selections", make_selections(["p"]))
+        if not busy:
+            lake.close()
+        run = start(settings, body % old, run_as=["unshare", "--mount", "bash", "-c", mount, str(tmp_path)])
+        said, err = run.communicate(timeout=GUARD_SECONDS)
+    if run.returncode == 77 or "unshare failed" in err:
+        pytest.skip("this user may not mount")
+    read, written = said.splitlines()
+    if old:
+        assert "run this command (or factory build) once as a user who may write there" in read
+    else:
+        assert read == "p"
+    assert written in read or not old
+    assert "its file system is mounted for reading only" in written
