@@ -13,7 +13,7 @@ from factory.stages import rows
 from factory.stages.files import Stamp, stamp_files
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts
-from factory.stages.recorded import Tally
+from factory.stages.recorded import REJOIN_STAGE, STAGE, Tally
 from factory.stages.recorded import read_recorded as read_recorded_rows
 from factory.stages.sampling import Sampler
 from factory.stages.scoring import Scorer
@@ -32,7 +32,7 @@ from warehouse.audits import run_audits
 from warehouse.build_views import count_each_stage, count_slices, use_build
 from warehouse.export import export_build
 from warehouse.lake import Lake
-from warehouse.staging import Derived, Frames, replace_rows
+from warehouse.staging import Derived, Frames, replace_rows, stage
 from warehouse.statements import to_literal
 from warehouse.user_sql import try_sql
 
@@ -243,18 +243,19 @@ def read_recorded(run: Run, lane: Lane) -> int:
 def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str, *, rows_of: str | None = None) -> int:
     """Let a lane's recorded completions answer the kept prompts of the build in use; return how many are new.
 
-    They are joined by the rows that the sources of ``rows_of`` have; none given, of ``config_id`` itself.
+    They are joined by the rows that the sources of ``rows_of`` have; none given, of ``config_id`` itself. Answers of
+    before that no row of the file joins any more are rejections, and come back when one does.
 
     Raises:
-        InputError: the file is missing or cannot be read, or is no longer the one that the lane is named by; or it was
-            joined by other rows before.
+        InputError: the file is missing or cannot be read, or is no longer the one that the lane is named by; or other
+            answers of it stood in the place of some of them before.
     """
     assert isinstance(lane.model, Teacher)
     assert lane.model.recorded is not None
     path = lane.model.recorded.path
     stamps = stamp_files(path)
     _refuse_change(path, teacher_lane(lane.model, lane.languages).fingerprint != lane.fingerprint)
-    with Frames("completions") as completions, Frames("rejections") as rejections:
+    with Frames("completions") as completions, Frames("rejections") as rejections, Frames("rejections") as unjoined:
         tally = Tally()
         for landed in read_recorded_rows(
             _index_prompts(lake, lane.model.recorded, rows_of or config_id),
@@ -266,19 +267,31 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str, *, rows_
             _refuse_change(path, stamp_files(path) != stamps)
             completions.add(landed.rows)
             rejections.add(landed.rejections)
+            unjoined.add(landed.unjoined)
             tally.count(landed)
         _refuse_change(path, stamp_files(path) != stamps)
         _refuse_rejoined(lake, lane, completions)
         num_new = sum(lake.append("completions", frame) for frame in lake.stream(completions.select, batch_rows=2000))
-        own = f"config_id = {to_literal(config_id)} AND stage = 'read' AND settings_id = {to_literal(lane.settings_id)}"
-        replace_rows(lake, {"rejections": Derived(own, rejections.select)})
-    _report_joined(board, lane, num_new, tally)
+        lost = source_rows.unjoined(config_id, lane.settings_id, completions.select, unjoined.select)
+        num_lost = _replace_rejections(lake, config_id, lane, rejections.select, lost)
+    _report_joined(board, lane, num_new, num_lost, tally)
     return num_new
 
 
-def _report_joined(board: Board, lane: Lane, num_new: int, tally: Tally) -> None:
+def _replace_rejections(lake: Lake, config_id: str, lane: Lane, of_rows: str, of_answers: str) -> int:
+    """Bring what is said of a lane's rows and stored answers up to what was read; return how many of these are set aside."""
+    build, settings = to_literal(config_id), to_literal(lane.settings_id)
+    own = f"config_id = {build} AND stage IN ('{STAGE}', '{REJOIN_STAGE}') AND settings_id = {settings}"
+    with stage(lake, of_answers) as lost:
+        replace_rows(lake, {"rejections": Derived(own, f"({of_rows}) UNION ALL BY NAME FROM {lost}")})
+        return int(lake.query(f"SELECT count(*) FROM {lost}").item())
+
+
+def _report_joined(board: Board, lane: Lane, num_new: int, num_lost: int, tally: Tally) -> None:
     """Say how many recorded answers have come in, and warn where hardly any could be joined."""
     board.say(f"  read · {lane.name}: {num_new:,} new completions, {tally.num_rejected:,} rejected")
+    if num_lost:
+        board.say(f"  read · {lane.name}: {num_lost:,} answers of before are set aside: no row joins them any more")
     if tally.is_poor:
         board.say(f"  warning: {lane.name}: {tally.describe()}")
 
@@ -291,13 +304,13 @@ def _index_prompts(lake: Lake, recorded: Recorded, config_id: str) -> PromptInde
 
 
 def _refuse_rejoined(lake: Lake, lane: Lane, completions: Frames) -> None:
-    """Refuse answers of which the build has some already that were joined otherwise: these may be another prompt's."""
+    """Refuse answers in whose place the build has others already, since stored answers are never changed."""
     found = lake.query(source_rows.rejoined(lane.settings_id, completions.select))
     if found.height:
         raise InputError(
-            f"recorded answers of {lane.name!r} ({found.height:,} of them, the first to prompt {found['prompt_id'][0]}) were "
-            "joined by other rows than the sources have now, so they may be another prompt's: give the teacher another name "
-            "to have all of them joined anew"
+            f"recorded answers of {lane.name!r} ({found.height:,} of them, the first to prompt {found['prompt_id'][0]}) now "
+            "stand where others stood: the sources, or the rules by which answers are joined to them, have changed since; "
+            "give the teacher another name to have all of them joined anew"
         )
 
 

@@ -21,6 +21,7 @@ VIEWS = (
     "build_prompt_scope",
     "kept_prompt_ids",
     "kept_prompts",
+    "unjoined_answers",
     "build_completions",
     "kept_completions",
     "build_rewards",

@@ -19,8 +19,22 @@ def prompts_in_scope() -> str:
 
 
 def rejoined(settings_id: str, current: str) -> str:
-    """Return the answers of a lane, completion_id and prompt_id, that are no longer what its file gives now.
+    """Return the answers of a lane, completion_id and prompt_id, in whose place its file gives another text now.
 
     ``current`` is a SELECT of the completions that it gives.
     """
     return read_sql("recorded/rejoined", settings_id=settings_id, current=TableName(f"({current})"))
+
+
+def unjoined(config_id: str, settings_id: str, current: str, explanations: str) -> str:
+    """Return the rejections, of stage "join", of a lane's answers that its file does not give any more.
+
+    ``current`` is a SELECT of the completions that it gives, ``explanations`` one of rejections by the id of a text.
+    """
+    return read_sql(
+        "recorded/unjoined",
+        config_id=config_id,
+        settings_id=settings_id,
+        current=TableName(f"({current})"),
+        explanations=TableName(f"({explanations})"),
+    )

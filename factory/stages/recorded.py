@@ -1,16 +1,18 @@
 """Recorded completions: answers that a team already has, joined to the prompts that they answer."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+
+import polars as pl
 
 from factory.engines.base import Failure
 from factory.engines.text import split_reasoning
 from factory.inputs.answers import Answer, read_answer
 from factory.inputs.errors import RowError
 from factory.inputs.formats import find_optional, join_texts
-from factory.inputs.text import find_fault_within
+from factory.inputs.text import find_fault_within, find_text_fault
 from factory.stages.files import RawRow, read_file_rows, refuse_absent
 from factory.stages.language_names import find_language
 from factory.stages.measures import measure, measure_languages
@@ -22,7 +24,19 @@ from schemas.models import Recorded
 from schemas.reasons import Reason
 from schemas.section import list_columns
 
-STAGE = "read"
+STAGE, REJOIN_STAGE = "read", "join"
+"""The stages of rejections: of rows that cannot be joined, and of stored answers that no row joins any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LandedAnswers(Landed):
+    """Recorded rows that are ready for the warehouse.
+
+    ``unjoined`` says by text why a stored answer that is in no row of ``rows`` is joined no more: rejections whose row id
+    is ``make_answer_id`` of the text of a row that was rejected.
+    """
+
+    unjoined: pl.DataFrame
 
 
 @dataclass(slots=True)
@@ -68,7 +82,7 @@ def read_recorded(
     config_id: str,
     reasoning: tuple[str, str] | None = None,
     batch_rows: int = 2000,
-) -> Iterator[Landed]:
+) -> Iterator[LandedAnswers]:
     """Yield recorded rows as completions (origin "recorded") and rejections; every row is in one of the two.
 
     Several answers to a prompt are its samples 0, 1, ... in the order of the file, and their ids follow from
@@ -84,16 +98,21 @@ def read_recorded(
         recorded.path,
     )
     while batch := list(islice(rows, batch_rows)):
+        for row in batch:
+            row |= _split_text(row["text"], reasoning) if row["text"] is not None and row["reasoning"] is None else {}
         kept = [row for row in batch if row["reason"] is None]
         for row in kept:
-            row |= _split_text(row["text"], reasoning) if row["reasoning"] is None else {}
             row |= _make_completion(row, lane, index.count_answer(row["prompt_id"]))
         for row, measures in zip(
             kept, measure_languages([(row["text"], row["language"]) for row in kept], detect), strict=True
         ):
             row |= measures
-        dropped = [_make_rejection(row, lane, config_id) for row in batch if row["reason"] is not None]
-        yield Landed(make_frame("completions", kept), make_frame("rejections", dropped))
+        dropped = [row for row in batch if row["reason"] is not None]
+        yield LandedAnswers(
+            make_frame("completions", kept),
+            make_frame("rejections", [_make_rejection(row, lane, config_id) for row in dropped]),
+            make_frame("rejections", _explain_by_text(dropped, lane, config_id)),
+        )
 
 
 def open_recorded(recorded: Recorded) -> Iterator[RawRow]:
@@ -110,7 +129,7 @@ def open_recorded(recorded: Recorded) -> Iterator[RawRow]:
 
 
 def _read_row(raw: RawRow, index: PromptIndex) -> Row:
-    row: Row = {"row": raw.row, "reason": None, "detail": None, "language": None}
+    row: Row = dict.fromkeys(("reason", "detail", "language", "text", "reasoning")) | {"row": raw.row}
     found = raw.fault
     if raw.value is not None:
         try:
@@ -127,6 +146,7 @@ def _read_row(raw: RawRow, index: PromptIndex) -> Row:
 def _join(value: Row, index: PromptIndex, row: Row) -> Failure | None:
     columns = index.recorded.columns
     answer = read_answer(value, columns.text, columns.messages)
+    row |= {"text": answer.text, "reasoning": answer.reasoning}
     key = _read_key(value, index.recorded, answer)
     named = find_optional(value, columns.language)
     language = find_language(str(named or ""))
@@ -141,7 +161,7 @@ def _join(value: Row, index: PromptIndex, row: Row) -> Failure | None:
     found = index.find(key, language)
     if isinstance(found, Failure):
         return found
-    row |= {"prompt_id": found[0], "language": found[1], "text": answer.text, "reasoning": answer.reasoning}
+    row |= {"prompt_id": found[0], "language": found[1]}
     return None
 
 
@@ -187,3 +207,25 @@ def _make_rejection(row: Row, lane: Lane, config_id: str) -> Row:
         lane=lane,
         language=row["language"],
     )
+
+
+def make_answer_id(text: str) -> str:
+    """Return the id of an answer's text, which ``sql/recorded/unjoined.sql`` makes too."""
+    return content_id("answer", [text])
+
+
+def _explain_by_text(dropped: Sequence[Row], lane: Lane, config_id: str) -> list[Row]:
+    """Return what a stored answer with the text of a row that was dropped is rejected for; of equal texts the first."""
+    first = {
+        row["text"]: row for row in reversed(dropped) if row["text"] is not None and not find_text_fault(row["text"])
+    }
+    return [
+        make_rejection(
+            make_answer_id(text),
+            REJOIN_STAGE,
+            Failure(Reason(row["reason"]), f"no row joins this answer any more; {row['detail']}"),
+            config_id=config_id,
+            lane=lane,
+        )
+        for text, row in first.items()
+    ]

@@ -85,11 +85,26 @@ class Project:
             )
             return dict(lake.query(sql).iter_rows())
 
+    def used(self, summary: BuildSummary) -> set[str]:
+        """Return the answers that a build can choose from, and check that it has chosen none but these."""
+        with Lake.open(load_recipe(self.folder / f"{summary.name}.toml").warehouse, read_only=True) as lake:
+            use_build(lake, summary.config_id)
+            found = set(lake.query("SELECT text FROM candidates")["text"])
+            sql = (
+                "SELECT DISTINCT text FROM completions WHERE completion_id IN ("
+                "SELECT completion_id FROM selections WHERE config_id = $1 UNION ALL "
+                "SELECT unnest([chosen_id, rejected_id]) FROM pairs WHERE config_id = $1)"
+            )
+            assert set(lake.query(sql, [summary.config_id])["text"]) <= found
+        return found
+
     def rejected(self, summary: BuildSummary) -> dict[str, str]:
         """Return reason and detail of each recorded row that was rejected."""
         with Lake.open(load_recipe(self.folder / f"{summary.name}.toml").warehouse, read_only=True) as lake:
             sql = "SELECT reason, detail FROM rejections WHERE config_id = ? AND settings_id <> '' ORDER BY detail"
-            return {detail: reason for reason, detail in lake.query(sql, [summary.config_id]).iter_rows()}
+            found = lake.query(sql, [summary.config_id]).rows()
+        assert len(found) == len({detail for _, detail in found})
+        return {detail: reason for reason, detail in found}
 
 
 @pytest.fixture
@@ -160,13 +175,65 @@ def test_a_prompt_that_has_gone_from_its_source_keeps_its_answers_and_its_id(pro
     project.write("a", {"id": 1, "q": "One?"}, {"id": 3, "q": "Three?"})
     assert project.joined(project.build(path)) == {"a1": "One?", "a2": "Two?"}
     project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": "Another two?"})
-    refused = r"recorded answers of 'archive' \(1 of them, the first to prompt .*\) were joined by other rows .* give the teacher another name"
-    with pytest.raises(InputError, match=refused):
-        project.build(path)
+    summary = project.build(path)
+    assert project.joined(summary) == {"a1": "One?"}  # row 2 is of two prompts now, and its answer may be either's
+    assert list(project.rejected(summary).values()) == ["ambiguous_key"] * 2
     summary = project.build(project.recipe(teacher="archive, again", a=""))
     assert project.joined(summary)["a1"] == "One?"
     assert "a2" in project.joined(summary)  # of another build, which never had the old row
     assert project.joined(summary)["a2"] == "Another two?"
+
+
+def test_an_answer_that_no_row_joins_any_more_is_a_rejection_and_the_others_stay(project: Project) -> None:
+    """As on a warehouse of before, where the answer to row-1 was joined to the first of two rows with that id."""
+    rows = [{"id": "row-1", "q": "ما هو الوقت؟"}, {"id": "row-2", "q": "何時ですか"}]
+    project.write("a", *rows)
+    project.write("answers", *({"id": row["id"], "a": f"{row['id']} {at}"} for row in rows for at in "AB"))
+    path = project.recipe(a="")
+    before = project.build(path, until="export")
+    assert len(project.joined(before)) == 4
+    assert project.used(before) == {"row-1 A", "row-1 B", "row-2 A", "row-2 B"}
+    project.write("a", *rows, {"id": "row-1", "q": ""})
+    for _ in range(2):
+        summary = project.build(path, until="export")
+        assert project.joined(summary) == dict.fromkeys(["row-2 A", "row-2 B"], "何時ですか")
+        assert project.used(summary) == {"row-2 A", "row-2 B"}
+        assert summary.num_sent == 0
+        rejected = project.rejected(summary)
+        assert list(rejected.values()) == ["ambiguous_key"] * 4
+        stored = [detail for detail in rejected if detail.startswith("no row joins this answer any more; ")]
+        assert [detail.split("; ", 1)[1] for detail in stored] == [d for d in rejected if d not in stored]
+        counts = {
+            row["stage"]: (row["num_in"], row["num_out"], row["num_rejected"]) for row in summary.counts.to_dicts()
+        }
+        assert (counts["join recorded"], counts["score"]) == ((4, 2, 2), (2, 2, 0))
+
+
+def test_an_answer_that_another_row_joins_now_is_a_rejection(project: Project) -> None:
+    """Two builds of one teacher, whose sources give one id to different prompts and have these prompts in common."""
+    project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": "Two?"})
+    project.write("b", {"id": 2, "q": "One?"}, {"id": 1, "q": "Two?"}, {"id": 3, "q": "Three?"})
+    project.write("answers", {"id": 1, "a": "a1"}, {"id": 3, "a": "a3"})
+    assert project.joined(project.build(project.recipe(a=""))) == {"a1": "One?"}
+    summary = project.build(project.recipe(name="other", b=""))
+    assert project.joined(summary) == {"a1": "Two?", "a3": "Three?"}
+    assert project.rejected(summary) == {"no row gives this answer to its prompt any more": "no_such_prompt"}
+    assert project.joined(project.build(project.recipe(a=""))) == {"a1": "One?"}
+
+
+def test_answers_whose_numbers_have_moved_are_refused(project: Project) -> None:
+    rows = [{"id": 1, "q": "One?"}, {"id": 2, "q": "One?"}]
+    project.write("a", *rows)
+    project.write("answers", {"id": 1, "a": "a1"}, {"id": 2, "a": "a2"})
+    path = project.recipe(a="")
+    assert project.joined(project.build(path)) == {"a1": "One?", "a2": "One?"}
+    project.write("a", *rows, {"id": 1, "q": "Another one?"})
+    refused = (
+        r"recorded answers of 'archive' \(1 of them, the first to prompt [0-9a-f]+\) now stand where others stood: the "
+        r"sources, or the rules by which answers are joined to them, have changed since; give the teacher another name"
+    )
+    with pytest.raises(InputError, match=refused):
+        project.build(path)
 
 
 def test_a_warehouse_of_before_lists_the_rows_when_it_is_read_again(project: Project) -> None:
@@ -200,8 +267,11 @@ def test_a_file_of_which_little_can_be_joined_is_a_warning(
     assert "warning" not in capsys.readouterr().err
 
 
-def play(project: Project, *, build: str = "small") -> dict[str, str]:
-    """Let two files of recorded answers play on a build's held-out prompts; return what was rejected, and why."""
+def play(project: Project, *, build: str = "small") -> tuple[int, dict[str, str]]:
+    """Let two files of recorded answers play on a build's held-out prompts.
+
+    Return how many answers of a model have played, and which rows and answers were rejected, and why.
+    """
     contestants = {
         name: {
             "name": name,
@@ -214,10 +284,13 @@ def play(project: Project, *, build: str = "small") -> dict[str, str]:
     table = {"languages": ["en"], "build": build, "judge": judge, "bootstrap_rounds": 2}
     settings = EvaluationSettings.model_validate(table | {"a": contestants["first"], "b": contestants["second"]})
     warehouse = load_recipe(project.folder / f"{build}.toml").warehouse
-    evaluate(settings, warehouse, quiet=True, open_engine=DirectEngines())
+    result = evaluate(settings, warehouse, quiet=True, open_engine=DirectEngines())
     with Lake.open(warehouse, read_only=True) as lake:
         found = lake.query("SELECT detail, reason FROM rejections WHERE model IN ('first', 'second')")
-    return dict(found.iter_rows())
+    num_played = result.answers.filter(model="first", language="en")["num_answers"].item()
+    games = result.rates.filter(language="en").select("num_wins", "num_losses", "num_ties")
+    assert games.sum_horizontal().item() == num_played
+    return int(num_played), dict(found.iter_rows())
 
 
 def test_recorded_answers_play_on_a_builds_prompts_by_the_rows_of_its_sources(project: Project) -> None:
@@ -232,9 +305,15 @@ def test_recorded_answers_play_on_a_builds_prompts_by_the_rows_of_its_sources(pr
     before, rest = text.split('engine = "recorded"')
     path.write_text(f'{before}model = "./reward"\n{rest[rest.index("[gates]") :]}', encoding="utf-8")
     project.build(path, until="read")
-    rejected = play(project)
+    num_played, rejected = play(project)
+    assert num_played == 2
     assert sorted(rejected.values()) == ["ambiguous_key"] * 2
     assert all("that of row 1 of 'b', that of row 2 of 'a'" in detail for detail in rejected)
+    project.write("a", {"id": 1, "q": "One?"}, {"id": 2, "q": LONG}, {"id": 3, "q": "Three?"}, {"id": 3, "q": ""})
+    project.build(path, until="read")
+    num_played, rejected = play(project)
+    assert num_played == 1
+    assert sorted(rejected.values()) == ["ambiguous_key"] * 6  # of each: rows 2 and 3, and the answer to row 3
     limited = path.read_text(encoding="utf-8").replace('name = "small"', 'name = "limited"')
     limited = limited.replace('path = "a.jsonl"', 'path = "a.jsonl"\nlimit = 1')
     (project.folder / "limited.toml").write_text(limited, encoding="utf-8")
@@ -245,7 +324,7 @@ def test_recorded_answers_play_on_a_builds_prompts_by_the_rows_of_its_sources(pr
     whole = project.build(project.recipe(name="whole", a=f"{held_out}\nlimit = 1"), until="read")
     with Lake.open(load_recipe(path).warehouse) as lake:
         check_listed(lake, whole.config_id)  # it has recorded answers, so all rows are listed
-        assert lake.query("SELECT count(*) FROM source_rows WHERE config_id = ?", [whole.config_id]).item() == 3
+        assert lake.query("SELECT count(*) FROM source_rows WHERE config_id = ?", [whole.config_id]).item() == 4
         lake.delete("source_rows", "config_id = ?", [summary.config_id])
     with pytest.raises(InputError, match=r"does not know the rows of the sources of build .*: run its recipe again"):
         play(project, build="limited")
