@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.policy_rows import Scores, Stand, record_stand
+from flows.policy_rows import Origin, Scores, Stand, record_stand
 from schemas.settings import WarehouseSettings
 from tests.flows.report_rows import STEPS, append, fill_report_lake, score
 from tests.warehouse.small_build import CONFIG_ID
@@ -42,7 +42,7 @@ def record_again(lake: Lake, place: int) -> None:
     step = STEPS[place]
     rows = pl.DataFrame([score(step, place, 4, "all")]).drop("policy_id", "step")
     stand = Stand(step, f"models/{step}", f"{step}-id", {})
-    record_stand(lake, "new", stand, Scores(f"s-{step}", rows), place=place, build_id=CONFIG_ID)
+    record_stand(lake, "new", stand, Scores(f"s-{step}", rows), Origin(place, CONFIG_ID))
 
 
 def count_as_the_readme_does(warehouse: WarehouseSettings) -> list[tuple[Any, ...]]:
