@@ -15,6 +15,8 @@ from schemas.models import Model
 
 CORE = "tests.flows.standin:open_core"
 
+LETTERS = str.maketrans("0123456789", "ghijklmnop")
+
 
 class StandIn:
     """Answers ``batch`` requests a step, each step taking ``seconds``; writes every request to ``log`` as it comes."""
@@ -49,7 +51,8 @@ class StandIn:
         if self.task == "translate":
             words = f"{request.target_language} {text[::-1] if text.isalpha() else f'« {text} »'}"
         else:
-            words = f"{self.name} says {digest.hex()[: 4 + digest[0] % 40]} to {text}"
+            spoken = digest.hex().translate(LETTERS)  # a number of hexadecimal digits would be kept in translation
+            words = f"{self.name} says {spoken[: 4 + digest[0] % 40]} to {text}"
         return Reply(request.request_id, text=words, finish_reason="stop", num_prompt_tokens=9, num_completion_tokens=5)
 
     def close(self) -> None:
