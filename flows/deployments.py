@@ -73,6 +73,7 @@ def serve(recipe: Recipe, path: Path, *, cron: str, timezone: str) -> None:
     )
     print(f"serving build/{recipe.name}, due at {cron!r} ({timezone}); Ctrl-C pauses the schedule and ends this")
     print(f"to run it now: prefect deployment run 'build/{recipe.name}'", flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs ignore it; SIGTERM ends by it
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(runner.start())
 
