@@ -18,7 +18,7 @@ from flows import stages
 from flows.execution import execute_build
 from flows.identity import resolve_build
 from flows.lanes import BuildStoppedError, hold_when_free
-from schemas.errors import HeldError, InputError, WarehouseError
+from schemas.errors import HeldError, WarehouseError
 from schemas.recipe_file import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.direct import DirectEngines
@@ -334,9 +334,15 @@ model = "{tmp_path}/models/north"
 
     file = tmp_path / "prompts.jsonl"
     file.write_text(file.read_text().replace('"row-4"', '"moved"'))
-    moved = "recorded answers of 'archive' (2 of them, the first to prompt "
-    with pytest.raises(InputError, match=re.escape(moved)):
-        build(path)
+    summary = build(path)
+    assert summary.num_sent == 0
+    counts = {row["stage"]: (row["num_in"], row["num_out"], row["num_rejected"]) for row in summary.counts.to_dicts()}
+    assert counts["join recorded"] == (13, 8, 5)
+    with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
+        use_build(lake, summary.config_id)
+        lost = lake.query("SELECT reason FROM rejections WHERE detail LIKE 'no row joins this answer any more%'").rows()
+        assert lost == [("no_such_prompt",)] * 2
+        assert lake.query("SELECT count(*) FROM pairs WHERE strategy = 'own'").item() == 8
 
 
 def test_recorded_answers_are_joined_by_the_rows_of_now(write_recipe, tmp_path):
