@@ -1,13 +1,11 @@
 """What must be kept of a text is found with work in proportion to its length, whatever it repeats."""
 
-from collections.abc import Callable
-
 import pytest
 
 from factory.stages.code_lines import find_code_lines
 from factory.stages.markup import split_protected
 from factory.stages.scripts import measure_script
-from tests.pace import count_units
+from tests.pace import takes_at_most
 
 NUM_CHARS = 10_000
 MAX_UNITS = 2.2
@@ -142,32 +140,27 @@ def repeat(part: str, width: int = NUM_CHARS) -> str:
     return "\n".join(text[at : at + width] for at in range(0, len(text), width))
 
 
-def takes_little(work: Callable[[], object], units: float = MAX_UNITS) -> bool:
-    """Whether work takes no more units than these; waits of the machine may disturb one measurement, not all."""
-    return any(count_units(work, tries=1) <= units for _ in range(3))
-
-
 @pytest.mark.parametrize("part", REPEATED)
 def test_text_that_repeats_itself(part: str) -> None:
     text = repeat(part)
-    assert takes_little(lambda: list(split_protected(text)))
+    assert takes_at_most(MAX_UNITS, lambda: list(split_protected(text)))
 
 
 @pytest.mark.parametrize("width", [490, 1985])
 @pytest.mark.parametrize("part", [part for part in REPEATED if "\n" not in part])
 def test_lines_that_repeat_themselves(part: str, width: int) -> None:
     text = repeat(part, width)
-    assert takes_little(lambda: list(find_code_lines(text)), MAX_LINES_UNITS)
+    assert takes_at_most(MAX_LINES_UNITS, lambda: list(find_code_lines(text)))
 
 
 @pytest.mark.parametrize("part", ["a {\n", "x = (\n", "a [\n", "x = 5;\n\n}\n\n", "}\n\n"])
 def test_lines_that_open_and_close(part: str) -> None:
     text = repeat(part)
-    assert takes_little(lambda: list(find_code_lines(text)), MAX_LINES_UNITS)
+    assert takes_at_most(MAX_LINES_UNITS, lambda: list(find_code_lines(text)))
 
 
 @pytest.mark.parametrize("beginning", ['{"answer":\n', "SELECT a", "x = 5;\n"])
 @pytest.mark.parametrize("blank", [" ", "\t", " \n"])
 def test_blanks_without_end(beginning: str, blank: str) -> None:
     text = beginning + repeat(blank)
-    assert takes_little(lambda: (list(split_protected(text)), measure_script(text, "en")), 2 * MAX_UNITS)
+    assert takes_at_most(2 * MAX_UNITS, lambda: (list(split_protected(text)), measure_script(text, "en")))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from factory.stages.measures import measure, measure_languages, repetition
 from factory.stages.rows import Detect
-from tests.pace import count_units
+from tests.pace import takes_at_most
 
 PROSE = {
     "en": "The committee met on Tuesday to discuss the budget for the coming year. Several members asked whether the new "
@@ -101,4 +101,4 @@ def test_languages_of_texts(detect: Detect) -> None:
 def test_is_fast_enough() -> None:
     texts = [PROSE[language] * 3 for language in PROSE] * 20
     # 50,000 texts a minute are 1.2 ms each, a hundredth of a unit or so; it takes about a tenth of that.
-    assert count_units(lambda: [repetition(text) for text in texts]) / len(texts) < 0.012
+    assert takes_at_most(0.012 * len(texts), lambda: [repetition(text) for text in texts])

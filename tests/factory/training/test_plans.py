@@ -10,7 +10,7 @@ from factory.training.batches import cut_micro_batches, plan_steps
 from factory.training.optimization import learning_rate_at, make_optimizer
 from schemas.errors import RecipeError, TrainingError
 from schemas.training import TrainSettings, load_train_settings
-from tests.pace import count_units
+from tests.pace import takes_at_most
 
 
 def settings(**values) -> TrainSettings:
@@ -27,7 +27,7 @@ def test_micro_batches_lose_no_row_and_keep_the_limit(lengths, limit, world):
 
 def test_a_large_data_set_is_cut_in_less_than_the_square_of_its_time():
     lengths = [100 + row * 7919 % 900 for row in range(40_000)]
-    assert count_units(lambda: cut_micro_batches(range(len(lengths)), lengths, 8192, 8)) < 30
+    assert takes_at_most(30, lambda: cut_micro_batches(range(len(lengths)), lengths, 8192, 8))
     batches = cut_micro_batches(range(len(lengths)), lengths, 8192, 8)
     assert max(sum(lengths[row] for row in batch) for batch in batches) <= 8192
 
