@@ -3,21 +3,28 @@
 The build reports its progress to a watcher, and goes on whether or not the watcher can be reached.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from functools import partial
 
 import polars as pl
 
 from flows.execution import BuildSummary, check_stage, execute_build, stages_of
-from flows.policy import train_policy
+from flows.policy import PolicySummary, train_policy
 from flows.together import Watcher, run_side_by_side
 from schemas.names import STAGES
 from schemas.recipe import Recipe
 
 
+@dataclass(frozen=True, slots=True)
+class RecipeSummary(BuildSummary):
+    """What a run of a recipe did: its build, and the policy that was trained on it."""
+
+    policy: PolicySummary | None = None
+
+
 def build(
     recipe: Recipe, watcher: Watcher, *, until: str | None = None, limit: int | None = None, quiet: bool = False
-) -> BuildSummary:
+) -> RecipeSummary:
     """Run a recipe up to a stage, or to its end: the export, or the last step of its policy.
 
     Stages that have nothing left to do send nothing.
@@ -29,10 +36,14 @@ def build(
     summary = execute_build(recipe, until=until if ends else STAGES[-1], limit=limit, quiet=quiet, together=together)
     watcher.table(f"{_slug(recipe.name)}-counts", _as_markdown(summary.counts))
     if ends:
-        return summary
+        return _summarize(summary)
     policy = train_policy(recipe, summary, until=until, quiet=quiet, together=together)
     watcher.table(f"{_slug(recipe.name)}-policy", _as_markdown(policy.table()))
-    return replace(summary, policy=policy)
+    return _summarize(summary, policy)
+
+
+def _summarize(build: BuildSummary, policy: PolicySummary | None = None) -> RecipeSummary:
+    return RecipeSummary(**{field.name: getattr(build, field.name) for field in fields(build)}, policy=policy)
 
 
 def _slug(name: str) -> str:

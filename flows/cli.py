@@ -15,7 +15,7 @@ from schemas.errors import FactoryError
 if TYPE_CHECKING:
     from typer._click.core import Context
 
-    from flows.execution import BuildSummary
+    from flows.build import RecipeSummary
     from schemas.recipe import Recipe
     from schemas.settings import WarehouseSettings
 
@@ -342,7 +342,7 @@ def evaluate_build_prompts(
     """Translate a benchmark's prompts into a data set like m-ArenaHard; a rerun asks only what is missing."""
     from flows.arena import build_arena
     from schemas.arena import ArenaRecipe
-    from schemas.recipe_file import load_table
+    from schemas.toml_file import load_table
 
     arena = build_arena(load_table(file, "arena", ArenaRecipe), output, limit=limit, quiet=quiet)
     if not quiet:
@@ -375,7 +375,7 @@ def _is_stop(error: FactoryError) -> bool:
 
 
 def _load(path: Path) -> "Recipe":
-    from schemas.recipe_file import load_recipe
+    from schemas.recipe import load_recipe
 
     return load_recipe(path)
 
@@ -395,7 +395,7 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
     return _warehouse(recipe, folder or Path("lake"))
 
 
-def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "BuildSummary":
+def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "RecipeSummary":
     if until is not None:
         from flows.execution import check_stage, stages_of
 

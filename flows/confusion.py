@@ -11,7 +11,7 @@ from rich.console import Console
 from factory.engines.langid import LanguageDetector
 from factory.evaluation.confusion import MIN_WORDS, average_confusion, check_responses, rate_confusion, read_words
 from factory.evaluation.responses import read_responses
-from flows.report import make_table
+from flows.tables import make_table
 from schemas.errors import InputError
 
 

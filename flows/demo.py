@@ -14,14 +14,13 @@ from factory.microworld.truth import quality
 from flows.build import build
 from flows.pages.page import write_report
 from flows.policy import PolicySummary
-from flows.report import make_table
 from flows.reporter import watch
+from flows.tables import make_table
 from flows.together import Watcher
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.names import STAGES
-from schemas.recipe import Recipe
-from schemas.recipe_file import load_recipe
+from schemas.recipe import Recipe, load_recipe
 from warehouse.build_views import use_build
 from warehouse.lake import Lake
 

@@ -22,8 +22,8 @@ from prefect.runtime import flow_run
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
+from flows.build import RecipeSummary
 from flows.build import build as do_build
-from flows.execution import BuildSummary
 from flows.reporter import FLOW, FlowRun, Reporter
 from flows.temporary_server import find_url
 from flows.together import Unwatched
@@ -38,7 +38,7 @@ _ON_OVERLAP = {"skip": ConcurrencyLimitStrategy.CANCEL_NEW, "wait": ConcurrencyL
 
 
 @flow(name=FLOW, persist_result=False)
-def build(recipe: Recipe, until: str | None = None, limit: int | None = None, quiet: bool = False) -> BuildSummary:
+def build(recipe: Recipe, until: str | None = None, limit: int | None = None, quiet: bool = False) -> RecipeSummary:
     """Run a recipe as a flow run that Prefect has started; its state is Prefect's, the rest is reported to it."""
     url, say = find_url(), Unwatched(quiet=quiet).say
     assert url is not None

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import polars as pl
@@ -24,13 +23,10 @@ from schemas.recipe import Recipe
 from schemas.tables import Builds
 from warehouse.lake import Lake
 
-if TYPE_CHECKING:
-    from flows.policy import PolicySummary
-
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What a run did. ``num_sent`` counts the requests that models answered in this run; ``policy`` came of the build."""
+    """What a run of a build did. ``num_sent`` counts the requests that models answered in this run."""
 
     name: str
     config_id: str
@@ -40,7 +36,6 @@ class BuildSummary:
     export_path: str | None
     seconds: float
     limit: int | None = None
-    policy: "PolicySummary | None" = None
 
 
 def execute_build(

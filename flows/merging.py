@@ -23,14 +23,14 @@ from factory.merging.search import (
     with_weights,
 )
 from flows.checkpoints import record_checkpoint
-from flows.report import make_table
 from flows.saying import choose_say, say_line
 from flows.slots import Slot, SlotPool
+from flows.tables import make_table
 from schemas.ids import content_id
 from schemas.merging import MergeSettings
-from schemas.recipe_file import load_table
 from schemas.section import identify
 from schemas.settings import WarehouseSettings
+from schemas.toml_file import load_table
 
 LOG_SECONDS = 10.0
 """How often progress is reported where no terminal redraws a bar."""

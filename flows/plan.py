@@ -14,8 +14,8 @@ from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
 from flows.identity import Build, Lane, check_limit, resolve_build
 from flows.recipe_trials import find_refusals
-from flows.report import make_table
 from flows.source_rows import is_recorded
+from flows.tables import make_table
 from schemas.models import Writer
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.recipe import Recipe

@@ -18,10 +18,10 @@ from flows.held_out import choose_judge
 from flows.identity import identify_asked, identify_name
 from flows.lanes import OpenEngine, Together, run_in_order
 from flows.policy_rows import Stand, find_stand
-from flows.report import show_interval
 from flows.saying import choose_say
 from flows.slots import SlotPool, find_slots
 from flows.steps import PolicyRun, Source, do_step
+from flows.tables import show_interval
 from flows.watch import won
 from schemas.curation import Export, Routing
 from schemas.errors import NothingToExportError

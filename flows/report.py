@@ -1,17 +1,16 @@
 """What a person sees of a build at its end, and of a warehouse at any time."""
 
-import polars as pl
 from rich.console import Console
-from rich.table import Table
 
-from flows.execution import BuildSummary
+from flows.build import RecipeSummary
+from flows.tables import make_table
 from schemas.settings import WarehouseSettings
 from warehouse.build_views import latest_build, use_build
 from warehouse.lake import Lake
 from warehouse.statements import read_sql
 
 
-def print_summary(summary: BuildSummary) -> None:
+def print_summary(summary: RecipeSummary) -> None:
     """Print the bookkeeping of a run and what to do next."""
     console = Console()
     console.print(make_table(summary.counts, f"build {summary.name} · {summary.config_id}"))
@@ -41,32 +40,3 @@ def print_status(settings: WarehouseSettings, name: str | None) -> None:
             ("usage_by_stage", "cost by stage and model"),
         ):
             console.print(make_table(lake.query(f"FROM {view}"), title))
-
-
-def make_table(frame: pl.DataFrame, title: str) -> Table:
-    """Return a frame as a table: numbers to the right, with thousands separated and three digits after the point."""
-    table = Table(title=title, title_justify="left")
-    for name, dtype in frame.schema.items():
-        table.add_column(name.replace("_", " "), justify="right" if dtype.is_numeric() else "left")
-    for row in frame.iter_rows():
-        table.add_row(*map(_show, row))
-    return table
-
-
-def show_interval(rate: float | None, low: float | None, high: float | None) -> str:
-    """Return a share with its interval, in percent; nothing where there is none."""
-    return "" if rate is None or low is None or high is None else f"{rate:.1%} ({100 * low:.0f}–{100 * high:.0f})"
-
-
-def _show(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool() | str():
-            return str(value)
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:,.3f}"
-        case _:
-            return str(value)

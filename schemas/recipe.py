@@ -7,6 +7,8 @@ lie under the working directory.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -20,6 +22,7 @@ from schemas.policy import Policy
 from schemas.prompts import PromptGates, PromptSource
 from schemas.section import EXECUTION, Section, check_languages, identify
 from schemas.settings import RunSettings, WarehouseSettings
+from schemas.toml_file import load_file
 from schemas.training import TrainSettings
 
 
@@ -122,3 +125,12 @@ class Recipe(Section):
     def identity(self) -> dict[str, Any]:
         """Return what makes this build this build, for people to read: everything but execution, and but the policy."""
         return identify(self.model_copy(update={"policy": None}), without={EXECUTION})
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
+    """
+    return load_file(path, Recipe, f"there is no recipe {path}; `factory init {quote(str(path))}` writes one")

@@ -21,6 +21,7 @@ from schemas.section import (
     fields_marked,
     resolve_path,
 )
+from schemas.toml_file import load_table
 
 _LABELS = ("language", "strategy", "id")
 """Columns that say what a row is of and called, and not what it says."""
@@ -178,8 +179,6 @@ def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
         RecipeError: the file is missing or holds a value that is not allowed.
         TrainingError: an override is not allowed.
     """
-    from schemas.recipe_file import load_table  # which knows the recipe, and that knows these settings
-
     try:
         if path.suffix == ".json":
             settings = TrainSettings.model_validate_json(path.read_bytes())

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flows.execution import execute_build
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 
 RECIPE = """

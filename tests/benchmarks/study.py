@@ -38,8 +38,7 @@ from flows.policy_rows import Stand
 from schemas.languages import CORE_LANGUAGES
 from schemas.merging import MergeSettings
 from schemas.policy import Policy, StepMerge
-from schemas.recipe import Recipe
-from schemas.recipe_file import load_recipe
+from schemas.recipe import Recipe, load_recipe
 from warehouse.build_views import use_build
 from warehouse.lake import Lake
 

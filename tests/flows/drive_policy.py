@@ -11,7 +11,7 @@ from pathlib import Path
 import flows.merging
 from flows.execution import execute_build
 from flows.policy import train_policy
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 
 if __name__ == "__main__":

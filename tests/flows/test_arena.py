@@ -16,8 +16,8 @@ from flows.evaluation import evaluate
 from schemas.arena import ArenaRecipe
 from schemas.errors import InputError, RecipeError
 from schemas.evaluation import EvaluationSettings
-from schemas.recipe_file import load_table
 from schemas.settings import WarehouseSettings
+from schemas.toml_file import load_table
 
 LANGUAGES = ("en", "ar", "ja", "fr")
 UNTRANSLATABLE = "Explain `print(x)` at https://example.org/a?b=1 for 12,345 reasons."

@@ -22,7 +22,7 @@ from flows.cli import main
 from flows.execution import execute_build
 from schemas.errors import EngineError, FactoryError, InputError, RecipeError, WarehouseError
 from schemas.reasons import Reason
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.factory.engines.scripted_server import DROP, ScriptedServer, completion, echo
 from tests.flows.direct import DirectEngines
 from tests.waiting import GUARD_SECONDS

@@ -28,9 +28,10 @@ from schemas.evaluation import EvaluationSettings
 from schemas.languages import LANGUAGES
 from schemas.models import Model
 from schemas.reasons import Reason
-from schemas.recipe_file import load_recipe, load_table
+from schemas.recipe import load_recipe
 from schemas.settings import WarehouseSettings
 from schemas.tables import TABLES
+from schemas.toml_file import load_table
 from tests.factory.engines.scripted_server import ScriptedServer, completion
 from tests.flows.direct import DirectEngines
 from warehouse.lake import Lake

@@ -12,7 +12,7 @@ from flows import stages
 from flows.execution import execute_build
 from flows.plan import make_plan
 from schemas.errors import FactoryError, InputError
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.standin import StandInEngines
 from warehouse.build_views import use_build

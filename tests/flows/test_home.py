@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.factory.engines.scripted_server import Call, ScriptedServer
 from tests.waiting import GUARD_SECONDS
 

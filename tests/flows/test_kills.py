@@ -15,7 +15,7 @@ import pytest
 from factory.engines.open import open_engine
 from flows.committer import MAX_WAITING_COMMITS
 from flows.execution import execute_build
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 from tests.waiting import GUARD_SECONDS, wait_until
 from warehouse.audits import run_audits

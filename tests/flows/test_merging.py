@@ -16,9 +16,10 @@ from flows.merging import run_leave_one_out, run_search
 from schemas.errors import HeldError, RecipeError
 from schemas.merging import MergeRun, MergeSettings
 from schemas.models import Model
-from schemas.recipe_file import load_recipe, load_table
+from schemas.recipe import load_recipe
 from schemas.section import identify
 from schemas.settings import WarehouseSettings
+from schemas.toml_file import load_table
 from warehouse.lake import Lake
 
 MODELS = Path(__file__).parents[2] / "factory/microworld/models"

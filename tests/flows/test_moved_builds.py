@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.execution import execute_build
 from flows.policy import PolicySummary, train_policy
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import CLUSTERS, make_policy
 from warehouse.lake import Lake

@@ -14,8 +14,7 @@ from schemas.evaluation import Judge
 from schemas.ids import content_id
 from schemas.merging import MergeSettings
 from schemas.models import Teacher
-from schemas.recipe import Recipe
-from schemas.recipe_file import load_recipe
+from schemas.recipe import Recipe, load_recipe
 from schemas.training import TrainSettings
 
 RECIPES = Path(__file__).parents[2] / "flows" / "recipes"

@@ -8,7 +8,7 @@ import pytest
 
 from flows.execution import execute_build
 from flows.plan import print_plan
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 
 RECORDED = """[[teachers]]

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import pytest
 
 from factory.engines.base import Engine, Reply
 from factory.engines.open import Task
-from flows.execution import BuildSummary, execute_build
+from flows.build import RecipeSummary
+from flows.execution import execute_build
 from flows.policy import PolicySummary, train_policy
 from flows.policy_rows import Stand
 from flows.report import print_summary
 from schemas.models import Model
-from schemas.recipe import Recipe
-from schemas.recipe_file import load_recipe
+from schemas.recipe import Recipe, load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
 from warehouse.build_views import latest_build, use_build
@@ -87,8 +86,9 @@ def test_a_policy_goes_on_step_by_step(write_recipe, tmp_path, monkeypatch):
 def test_what_a_summary_counts_are_the_builds_own_requests(capsys):
     """A policy's steps send requests too, which are not among them."""
     base = Stand("base", "models/base", "c", {})
-    summary = BuildSummary("small", "id", 7, 0, pl.DataFrame({"stage": ["read"]}), None, 1.0)
-    print_summary(replace(summary, policy=PolicySummary("p", (base,), base)))
+    policy = PolicySummary("p", (base,), base)
+    counts = pl.DataFrame({"stage": ["read"]})
+    print_summary(RecipeSummary("small", "id", 7, 0, counts, None, 1.0, policy=policy))
     assert "build: nothing was left to send; 1.0 s; snapshot 7" in capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from flows.execution import execute_build
 from flows.policy import train_policy
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
 from tests.waiting import wait_until

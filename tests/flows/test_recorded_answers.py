@@ -11,7 +11,7 @@ from flows.execution import BuildSummary, execute_build
 from flows.source_rows import check_listed
 from schemas.errors import InputError
 from schemas.evaluation import EvaluationSettings
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from warehouse.build_views import use_build
 from warehouse.lake import Lake

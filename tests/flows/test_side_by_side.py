@@ -13,7 +13,7 @@ from flows.execution import execute_build
 from flows.lanes import BuildStoppedError
 from flows.together import NUM_TRIES, Unwatched, run_side_by_side
 from schemas.errors import EngineError
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.waiting import GUARD_SECONDS
 

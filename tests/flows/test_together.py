@@ -19,7 +19,7 @@ from flows.execution import execute_build
 from flows.identity import resolve_build
 from flows.lanes import BuildStoppedError, hold_when_free
 from schemas.errors import HeldError, WarehouseError
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.direct import DirectEngines
 from tests.flows.standin import StandInEngines
@@ -203,7 +203,7 @@ from pathlib import Path
 from flows import stages
 from flows.execution import execute_build
 from schemas.errors import WarehouseError
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 try:
     execute_build(load_recipe(Path({str(path)!r})), quiet=True)
 except WarehouseError as error:

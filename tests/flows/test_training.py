@@ -17,7 +17,7 @@ from factory.training.curves import read_metrics
 from flows.cli import app
 from flows.training import run_training
 from schemas.errors import RecipeError, TrainingError
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from schemas.settings import WarehouseSettings
 from schemas.training import load_train_settings
 from tests.waiting import GUARD_SECONDS

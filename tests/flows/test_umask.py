@@ -23,7 +23,7 @@ from flows.execution import execute_build
 from flows.held_out import make_evaluation
 from flows.pages.page import write_report
 from flows.policy import train_policy
-from schemas.recipe_file import load_recipe
+from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 import flows.evaluation_report as report
 

@@ -9,8 +9,7 @@ from schemas.errors import RecipeError
 from schemas.evaluation import EvaluationSettings
 from schemas.names import STAGES, check_folder_name, fold_name
 from schemas.policy import OnPolicy
-from schemas.recipe import Recipe
-from schemas.recipe_file import load_recipe
+from schemas.recipe import Recipe, load_recipe
 
 RECIPE = """name = "small"
 languages = ["en", "he"]

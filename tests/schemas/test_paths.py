@@ -7,7 +7,7 @@ import pytest
 from schemas.merging import MergeSettings
 from schemas.models import Model
 from schemas.paths import complete_name, split_glob
-from schemas.recipe_file import load_table
+from schemas.toml_file import load_table
 from schemas.training import TrainSettings, load_train_settings
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from schemas.errors import RecipeError
 from schemas.merging import MergeSettings
-from schemas.recipe_file import find_line, load_recipe, load_table
+from schemas.recipe import load_recipe
+from schemas.toml_file import find_line, load_table
 
 SMALL = """\
 name = "small"

@@ -1,4 +1,4 @@
-"""Reading a recipe file: TOML in, a ``Recipe`` or one of its tables out, or one sentence per mistake with its line."""
+"""Reading a TOML file: settings out of the whole file or of one table, or one sentence per mistake with its line."""
 
 import difflib
 import re
@@ -6,14 +6,12 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from shlex import quote
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.errors import RecipeError
-from schemas.recipe import Recipe
 
 Location = tuple[str | int, ...]
 """The way to a value: names of keys, and numbers in lists, from 0."""
@@ -23,14 +21,14 @@ Section = TypeVar("Section", bound=BaseModel)
 MAX_SHOWN_CHARS = 80
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe.
+def load_file(path: Path, section: type[Section], missing: str) -> Section:
+    """Read and check a whole file; ``missing`` is what to say where there is none.
 
     Raises:
         RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
     """
-    text, data = _read_toml(path, f"there is no recipe {path}; `factory init {quote(str(path))}` writes one")
-    return _validate(path, text, Recipe, data)
+    text, data = _read_toml(path, missing)
+    return _validate(path, text, section, data)
 
 
 def load_table(path: Path, name: str, section: type[Section]) -> Section:
