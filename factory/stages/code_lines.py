@@ -180,6 +180,8 @@ _PROMPT = re.compile(r"\$\s+[A-Za-z./~]|>>> |PS [A-Z]:\\|[\w.-]+@[\w.-]+:\S*[$#]
 _GROUPS = ((_ASSIGNMENT, 2, None), (_DOCKER, 2, None), (_YAML, 3, _YAML_SIGN))
 """Lines that only several of their kind in a row make code: how they look, how many, and what one of them must be."""
 
+_ONES_OF_MANY = (_ASSIGNMENT, _DOCKER, _YAML, _MAKE, _PROMPT, _SETTING_HEAD)
+
 
 def find_code_lines(text: str) -> Iterator[tuple[int, int]]:
     """Yield where runs of lines that are no prose begin and end, in order; the last line break is left out."""
@@ -194,6 +196,28 @@ def find_code_lines(text: str) -> Iterator[tuple[int, int]]:
             stop += 1
         yield from _trim(lines[at:stop])
         at = stop
+
+
+def find_prose_end(text: str, num_chars: int) -> int:
+    """Return where the first lines end, of ``num_chars`` or more, that are prose whatever follows; 0 if they may not be."""
+    end = 0
+    for line in text.split("\n"):
+        content = line.strip()
+        if content and (_weigh(line, content, Weight.BLANK) != Weight.PROSE or _may_be_one_of_many(line)):
+            return 0
+        end += len(line)
+        if end >= num_chars:
+            return end
+        end += 1
+    return 0
+
+
+def _may_be_one_of_many(line: str) -> bool:
+    """Whether what comes after a line of prose may make it code."""
+    content = line.strip()
+    return any(pattern.match(line) or pattern.match(content) for pattern in _ONES_OF_MANY) or (
+        "," in line and _is_data(line, line.count(","))
+    )
 
 
 def _read_lines(text: str) -> Iterator[Line]:

@@ -45,7 +45,7 @@ _OPENERS = (
     r"SELECT\s|INSERT\s+INTO\s|UPDATE\s+[\w.`\"\[\]]+\s+SET\s|DELETE\s+FROM\s|(?:CREATE|ALTER|DROP)\s+(?:OR\s+REPLACE\s+)?"
     r"(?:TEMP(?:ORARY)?\s+)?(?:UNIQUE\s+)?(?:TABLE|INDEX|VIEW|DATABASE)\s|TRUNCATE\s+TABLE\s|WITH\s+(?:RECURSIVE\s+)?\w+\s+AS\s*\("
 )
-SQL_BEGIN = rf"(?<![\w.@#])(?i:{_OPENERS})"
+SQL_BEGIN = rf"(?=[ACDISTUWacdistuw])(?<![\w.@#])(?i:{_OPENERS})"
 
 _SQL_TOKEN = re.compile(
     r"[ \t]*+\n?[ \t]*+(?:(?P<string>'(?:[^'\n]|''){0,500}'|\"[^\"\n]{1,100}\"|`[^`\n]{1,100}`|\[[\w ]{1,60}\])"

@@ -5,12 +5,12 @@ One finder serves both ends: ``split_protected`` says what is not sent to a tran
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from factory.stages.code_lines import find_code_lines
+from factory.stages.code_lines import find_code_lines, find_prose_end
 from factory.stages.code_spans import SQL_BEGIN, find_json_end, find_sql_end
 from factory.stages.expressions import find_seeds, grow
 from factory.stages.kinds import KINDS
@@ -21,7 +21,15 @@ _FENCED = re.compile(
 )
 """What is looked for first: nothing else begins inside."""
 
-_INNER = re.compile("|".join(f"(?P<{kind}>{'|'.join(patterns)})" for kind, patterns in KINDS.items()), re.ASCII)
+_BEGIN = (
+    r"(?:(?=[!-~−±√∀∃∂∆∇∫∑∏\u0370-\u03ffℝℕℤℚℂ\U0001d400-\U0001d7ff])"
+    r"(?:(?<![A-Za-z0-9])|(?=[^A-Za-z0-9])|(?<![0-9])(?=[0-9])|(?=[A-Za-z0-9._+-]{1,64}@|https?://))|(?m:^)(?=[ \t]))"
+)
+"""Where a kind may begin, which saves trying them at most places: at a sign, or where a word or number does."""
+
+_INNER = re.compile(
+    f"{_BEGIN}(?:" + "|".join(f"(?P<{kind}>{'|'.join(patterns)})" for kind, patterns in KINDS.items()) + ")", re.ASCII
+)
 _SCANNED = re.compile(
     r"(?P<json>[\[{](?:\s*[\[{]){0,3}\s*"
     r"(?:[\"'][^\n]|(?:-?\d[\d.]{0,12}|true|false|null)\s*,|[A-Za-z_$][\w$]{0,60}\s*:\s))"
@@ -29,6 +37,12 @@ _SCANNED = re.compile(
     re.ASCII,
 )
 """Where JSON or SQL may begin; a scanner says where it ends."""
+
+_OPENING = re.compile(rf"`{{3}}|~{{3}}|[$\\<\[{{]|{SQL_BEGIN}", re.ASCII)
+"""What may begin in one line and end in another."""
+
+MAX_OPENING_CHARS = 100
+"""Characters behind a line that are looked at for what in it opens something: the first words of SQL."""
 
 MAX_READINGS = 4
 """How often JSON or SQL is looked for anew within what was read to look for it before."""
@@ -66,10 +80,18 @@ def split_protected(text: str) -> Iterator[Span]:
 def read_prose(text: str, num_chars: int) -> str:
     """Return the beginning of a text's prose, of ``num_chars`` or more if there are as many; a space for what is protected.
 
-    Nothing behind it is looked at but lines of code, JSON and SQL: of long texts it costs a fraction of their parts.
+    Of most texts no more than the first lines are looked at.
     """
+    end = find_prose_end(text, num_chars)
+    opening = _OPENING.search(text, 0, end + MAX_OPENING_CHARS)
+    is_closed = end > 0 and (opening is None or opening.start() >= end)
+    prose = _read_prose([(text, 0, end, "")], num_chars) if is_closed else ""
+    return prose if len(prose) >= num_chars else _read_prose(_split_blocks(text), num_chars)
+
+
+def _read_prose(blocks: Iterable[tuple[str, int, int, str]], num_chars: int) -> str:
     prose = ""
-    for part, at, stop, kind in _split_blocks(text):
+    for part, at, stop, kind in blocks:
         prose += " "
         while not kind and at < stop and len(prose) < num_chars:
             match = _INNER.match(part, at, stop)

@@ -5,6 +5,7 @@ left out: code, formulas, links, addresses, tags, digits. A text in the right sc
 quotations in another one, so these count only as far as they outnumber the letters of the right script.
 """
 
+import re
 import tomllib
 import unicodedata
 from collections.abc import Iterator
@@ -33,11 +34,13 @@ MAX_ACRONYM_CHARS = 5
 MIN_RUN_WORDS, MIN_RUN_CHARACTERS = 3, 6
 """Words of another script that follow one another, or characters where there are no spaces: fewer are a name or term."""
 
+_OTHER_CHINESE = {"Hans": "Hant", "Hant": "Hans"}
+
 Pattern: TypeAlias = regex.Pattern[str]
 
 _FLAGS = regex.VERSION1
 _LETTER = r"[[\p{L}\p{M}]--[\p{sc=Zyyy}\p{sc=Zinh}]]"
-_LETTERS = regex.compile(_LETTER, _FLAGS)
+_LETTERS = regex.compile(f"{_LETTER}+", _FLAGS)
 _WIDE = regex.compile(r"[\p{sc=Hani}\p{sc=Hira}\p{sc=Kana}\p{sc=Hang}\p{sc=Bopo}]", _FLAGS)
 _LATIN_WORD = r"[\p{sc=Latn}&&\p{L}][\p{sc=Latn}\p{Mn}\p{Nd}]*(?:['’._+#/-][\p{sc=Latn}\p{Nd}]+)*"
 _APOSTROPHE = "['’ʻʼʾʿ]?"
@@ -89,8 +92,9 @@ def measure_script(text: str, language: str) -> float | None:
     Of Chinese it is the smaller one of that share and the share of the right Chinese among the characters that only
     simplified or only traditional Chinese has; a single one of these tells them apart.
     """
-    if _is_plainly_right(text, language):
-        return 1.0
+    share = _judge_plain(text, language)
+    if share is not None:
+        return share
     prose = " ".join(span.text for span in split_protected(text) if not span.kind)
     prose = unicodedata.normalize("NFC", prose)
     found = [count_letters(prose, language)]
@@ -102,15 +106,20 @@ def measure_script(text: str, language: str) -> float | None:
     return min((letters.share for letters in found), default=None)
 
 
-def _is_plainly_right(text: str, language: str) -> bool:
-    """Whether a text has no letter of another script, and prose enough at its beginning: most texts, at little cost."""
-    if LANGUAGES[language].script in {"Hans", "Hant"}:
-        return False
+def _judge_plain(text: str, language: str) -> float | None:
+    """Return the share of a text of one script that has letters enough at its beginning: most texts, at little cost."""
     right, foreign = _compile_patterns(LANGUAGES[language].scripts)
-    if foreign.search(text):
-        return False
-    prose = unicodedata.normalize("NFC", read_prose(text, 2 * MIN_LETTERS))
-    return sum(map(_weigh, right.findall(prose))) >= MIN_LETTERS
+    characters = unicodedata.normalize("NFC", "".join(set(text)))
+    is_right = right.search(characters) is not None
+    other = _OTHER_CHINESE.get(LANGUAGES[language].script)
+    is_mixed = is_right == (foreign.search(characters) is not None)
+    if is_mixed or (other is not None and _load_variants()[other].search(characters)):
+        return None
+    # As many foreign letters suffice, whichever of them are spared.
+    least = MIN_LETTERS if is_right else MIN_LETTERS + MIN_SPARED_LETTERS
+    prose = unicodedata.normalize("NFC", read_prose(text, 2 * least))
+    num_letters = sum(map(_weigh, right.findall(prose))) if is_right else _count(prose)
+    return float(is_right) if num_letters >= least else None
 
 
 def count_letters(prose: str, language: str) -> Letters:
@@ -139,9 +148,9 @@ def count_variants(prose: str, language: str) -> Letters:
     """Count the characters of a text that only the right one, or only the wrong one, of the two Chinese has."""
     letters = Letters(min_quoting=1)
     script = LANGUAGES[language].script
-    if script not in {"Hans", "Hant"}:
+    if script not in _OTHER_CHINESE:
         return letters
-    right, wrong = (_load_variants()[name] for name in (script, "Hant" if script == "Hans" else "Hans"))
+    right, wrong = (_load_variants()[name] for name in (script, _OTHER_CHINESE[script]))
     letters.right = len(right.findall(prose))
     for part, is_quoted, is_aside in _split_quotations(prose):
         found = len(wrong.findall(part))
@@ -178,8 +187,11 @@ def _is_term(run: str) -> bool:
 
 
 def _weigh(word: str) -> int:
-    num_letters = len(_LETTERS.findall(word))
-    return 2 * num_letters if _WIDE.match(word) else num_letters
+    return 2 * _count(word) if _WIDE.match(word) else _count(word)
+
+
+def _count(text: str) -> int:
+    return len("".join(_LETTERS.findall(text)))
 
 
 @cache
@@ -193,7 +205,7 @@ def _compile_patterns(scripts: tuple[str, ...]) -> tuple[Pattern, Pattern]:
 
 
 @cache
-def _load_variants() -> dict[str, Pattern]:
+def _load_variants() -> dict[str, re.Pattern[str]]:
     """Return, by script, a pattern for the characters that only this kind of Chinese has."""
     characters = tomllib.loads((Path(__file__).parent / "chinese_characters.toml").read_text(encoding="utf-8"))
-    return {name: regex.compile(f"[{characters[name.lower()]}]") for name in ("Hans", "Hant")}
+    return {name: re.compile(f"[{characters[name.lower()]}]") for name in ("Hans", "Hant")}

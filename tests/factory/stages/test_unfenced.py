@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from factory.engines.base import Failure, Reply
+from factory.stages import markup
 from factory.stages.fidelity import find_loss
+from factory.stages.kinds import KINDS
 from factory.stages.markup import split_protected
 from factory.stages.segments import fill_skeleton, make_skeleton
 from factory.stages.translation import assemble, plan_translation
@@ -224,3 +228,19 @@ def test_good_translations_lose_nothing(translation: Translation) -> None:
         if isinstance(outcome, Failure) and outcome.reason == Reason.LOST_CONTENT:
             rejected.append((text, outcome.detail))
     assert rejected == []
+
+
+PIECES = st.sampled_from([text[at : at + 9] for mixed in MIXED for text in mixed.spans for at in range(0, 27, 7)])
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from([mixed.text for mixed in MIXED] + PROSE),
+    st.lists(st.tuples(st.integers(0, 400), PIECES | st.text(max_size=3)), max_size=12),
+)
+def test_nothing_is_lost_where_kinds_are_not_tried(text: str, inserted: list[tuple[int, str]]) -> None:
+    for place, piece in inserted:
+        text = text[:place] + piece + text[place:]
+    everywhere = re.compile("|".join(f"(?P<{kind}>{'|'.join(kinds)})" for kind, kinds in KINDS.items()), re.ASCII)
+    expected = [(match.span(), match.lastgroup) for match in everywhere.finditer(text)]
+    assert [(match.span(), match.lastgroup) for match in markup._INNER.finditer(text)] == expected
