@@ -5,10 +5,11 @@ left out: code, formulas, links, addresses, tags, digits. A text in the right sc
 quotations in another one, so these count only as far as they outnumber the letters of the right script.
 """
 
+import json
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TypeAlias
 
 import regex
 
-from factory.stages.markup import read_prose, split_protected
+from factory.stages.markup import Span, read_prose, split_protected
 from schemas.languages import LANGUAGES
 
 MIN_LETTERS = 12
@@ -45,6 +46,7 @@ _WIDE = regex.compile(r"[\p{sc=Hani}\p{sc=Hira}\p{sc=Kana}\p{sc=Hang}\p{sc=Bopo}
 _LATIN_WORD = r"[\p{sc=Latn}&&\p{L}][\p{sc=Latn}\p{Mn}\p{Nd}]*(?:['’._+#/-][\p{sc=Latn}\p{Nd}]+)*"
 _APOSTROPHE = "['’ʻʼʾʿ]?"
 _NAME_MARK = regex.compile(r"[[\p{Lu}&&\p{sc=Latn}]\p{Nd}._+#/]", _FLAGS)
+_STRING = re.compile(r'(?P<string>"(?:[^"\\\n]|\\.)*+")(?P<is_key>\s*:)?')
 _QUOTATION = regex.compile(
     r"“[^“”]{1,1000}”|„[^„“”]{1,1000}[“”]|«[^«»]{1,1000}»|‹[^‹›]{1,300}›|「[^「」]{1,1000}」|『[^『』]{1,1000}』"
     r"|《[^《》\n]{1,300}》|\"[^\"\n]{1,500}\"|(?<!\w)['‘][^'‘’\n]{1,500}['’](?!\w)"
@@ -90,12 +92,18 @@ def measure_script(text: str, language: str) -> float | None:
     """Return the share, in [0, 1], of a text's letters that are in the language's script; None if it has too few.
 
     Of Chinese it is the smaller one of that share and the share of the right Chinese among the characters that only
-    simplified or only traditional Chinese has; a single one of these tells them apart.
+    simplified or only traditional Chinese has; a single one of these tells them apart. Of a text that is JSON alone its
+    values are judged.
     """
     share = _judge_plain(text, language)
     if share is not None:
         return share
-    prose = " ".join(span.text for span in split_protected(text) if not span.kind)
+    spans = list(split_protected(text))
+    share = _judge(" ".join(span.text for span in spans if not span.kind), language)
+    return _judge("\n".join(_read_strings(spans)), language) if share is None else share
+
+
+def _judge(prose: str, language: str) -> float | None:
     prose = unicodedata.normalize("NFC", prose)
     found = [count_letters(prose, language)]
     if found[0].right + found[0].wrong < MIN_LETTERS and found[0].num_spared < MIN_SPARED_LETTERS:
@@ -104,6 +112,23 @@ def measure_script(text: str, language: str) -> float | None:
     if variants.right + variants.wrong or variants.num_spared >= MIN_RUN_CHARACTERS:
         found.append(variants)
     return min((letters.share for letters in found), default=None)
+
+
+def _read_strings(spans: Iterable[Span]) -> Iterator[str]:
+    """Yield what JSON says: its values that are longer than a name or term."""
+    for span in spans:
+        if span.kind and span.text.lstrip()[:1] in {"{", "["}:
+            for match in _STRING.finditer(span.text):
+                if not match["is_key"] and not _is_term(value := _unescape(match["string"])):
+                    yield value
+
+
+def _unescape(string: str) -> str:
+    """Return what a JSON string, with its quotation marks, stands for; "" if it is none."""
+    try:
+        return str(json.loads(string))
+    except json.JSONDecodeError:
+        return ""
 
 
 def _judge_plain(text: str, language: str) -> float | None:

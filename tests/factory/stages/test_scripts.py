@@ -1,5 +1,6 @@
 """Scripts of texts: sentences of every language, alone, among what belongs into them, and against other scripts."""
 
+import json
 import tomllib
 import unicodedata
 from pathlib import Path
@@ -216,6 +217,23 @@ def test_a_clause_may_name_and_quote_more_than_it_says(language: str, text: str)
 )
 def test_a_word_before_romanised_text_makes_it_no_clause(language: str, text: str) -> None:
     assert not is_right(text, language)
+
+
+@pytest.mark.parametrize("language", ROMANISED)
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_an_answer_in_json_is_judged_by_its_values(language: str, is_ascii: bool) -> None:
+    def write(text: str) -> str:
+        advice = {"advice_for_students": [text, "utf-8", 18], "is_done": True, "read_more": "https://example.org/a"}
+        return json.dumps(advice, ensure_ascii=is_ascii, indent=2)
+
+    assert measure_script(write(RIGHT[language]), language) == 1
+    assert measure_script(write(ROMANISED[language]), language) == 0
+    assert measure_script(write("utf-8"), language) is None
+
+
+@pytest.mark.parametrize(("language", "other"), [("zh", "zh-Hant"), ("zh-Hant", "zh")])
+def test_json_in_the_other_chinese(language: str, other: str) -> None:
+    assert measure_script(json.dumps({"text": RIGHT[other]}, ensure_ascii=False), language) == 0
 
 
 def test_no_character_is_of_both_chinese() -> None:
