@@ -46,7 +46,7 @@ _WIDE = regex.compile(r"[\p{sc=Hani}\p{sc=Hira}\p{sc=Kana}\p{sc=Hang}\p{sc=Bopo}
 _LATIN_WORD = r"[\p{sc=Latn}&&\p{L}][\p{sc=Latn}\p{Mn}\p{Nd}]*(?:['’._+#/-][\p{sc=Latn}\p{Nd}]+)*"
 _APOSTROPHE = "['’ʻʼʾʿ]?"
 _NAME_MARK = regex.compile(r"[[\p{Lu}&&\p{sc=Latn}]\p{Nd}._+#/]", _FLAGS)
-_STRING = re.compile(r'(?P<string>"(?:[^"\\\n]|\\.)*+")(?P<is_key>\s*:)?')
+_STRING = re.compile(r'"(?P<string>(?:[^"\\\n]|\\.)*+)(?:"|\Z)(?P<is_key>\s*:)?')
 _QUOTATION = regex.compile(
     r"“[^“”]{1,1000}”|„[^„“”]{1,1000}[“”]|«[^«»]{1,1000}»|‹[^‹›]{1,300}›|「[^「」]{1,1000}」|『[^『』]{1,1000}』"
     r"|《[^《》\n]{1,300}》|\"[^\"\n]{1,500}\"|(?<!\w)['‘][^'‘’\n]{1,500}['’](?!\w)"
@@ -115,7 +115,7 @@ def _judge(prose: str, language: str) -> float | None:
 
 
 def _read_strings(spans: Iterable[Span]) -> Iterator[str]:
-    """Yield what JSON says: its values that are longer than a name or term."""
+    """Yield what JSON says, be it cut off: its values that are longer than a name or term."""
     for span in spans:
         if span.kind and span.text.lstrip()[:1] in {"{", "["}:
             for match in _STRING.finditer(span.text):
@@ -124,9 +124,9 @@ def _read_strings(spans: Iterable[Span]) -> Iterator[str]:
 
 
 def _unescape(string: str) -> str:
-    """Return what a JSON string, with its quotation marks, stands for; "" if it is none."""
+    """Return what is between the quotation marks of a JSON string as it is meant; "" if it is no such thing."""
     try:
-        return str(json.loads(string))
+        return str(json.loads(f'"{string}"'))
     except json.JSONDecodeError:
         return ""
 
