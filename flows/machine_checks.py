@@ -18,7 +18,7 @@ from flows.gpus import Gpu, list_gpus
 from flows.home import Substitute
 from schemas.errors import EngineError, FactoryError
 from schemas.settings import WarehouseSettings
-from warehouse.catalog import find_catalog, load_extensions
+from warehouse.catalog import connect, find_catalog
 
 IMPORT_SECONDS = 180.0
 """How long the heavy packages may take to import before something is wrong with them."""
@@ -150,8 +150,7 @@ def check_extensions(settings: WarehouseSettings | None) -> Findings:
     )
     try:
         for kind in kinds:
-            with duckdb.connect() as connection:
-                load_extensions(connection, find_catalog(kind))
+            connect(find_catalog(kind), {}).close()
     except (duckdb.Error, ImportError, FactoryError) as error:
         yield problem("DuckDB extensions", str(error).partition("\n")[0], INSTALL)
     else:

@@ -5,7 +5,7 @@ import importlib.resources
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,6 +20,9 @@ METADATA = "__ducklake_metadata_lake"
 """The database of DuckLake's own tables beside the attached ``lake``."""
 
 _SQLITE = b"SQLite format 3\0"
+
+_CHECKED: set[str] = set()
+"""The extensions that this process has loaded, with their signatures checked. Once loaded, a library is not read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +146,26 @@ def make_folders(catalog: Catalog) -> None:
             raise _unwritable(error) from None
 
 
-def load_extensions(connection: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
-    """Load the extensions that a catalog needs from their Python packages; DuckDB checks their signatures.
+def connect(catalog: Catalog, config: Mapping[str, str | bool]) -> duckdb.DuckDBPyConnection:
+    """Return a connection with the extensions that a catalog needs, loaded from their Python packages.
 
+    DuckDB checks the signature of each once per process, which takes longer than everything else that opens a warehouse.
     With the extension for object storage goes the secret that it needs.
     """
     names = ["ducklake", "sqlite_scanner" if catalog.sqlite else "postgres_scanner"]
-    for name in [*names, *([] if catalog.data_folder else ["httpfs"])]:
-        folder = importlib.resources.files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}"
-        connection.load_extension(str(folder / f"{name}.duckdb_extension"))
-    if not catalog.data_folder:
-        connection.execute(_s3_secret())
+    paths = {_extension_path(name) for name in [*names, *([] if catalog.data_folder else ["httpfs"])]}
+    connection = duckdb.connect(config={**config, "allow_unsigned_extensions": paths <= _CHECKED})
+    try:
+        for path in sorted(paths):
+            connection.load_extension(path)
+        _CHECKED.update(paths)
+        connection.execute("SET allow_unsigned_extensions = false")  # for good: it cannot be set to true again
+        if not catalog.data_folder:
+            connection.execute(_s3_secret())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only: bool, as_of: int | None) -> None:
@@ -258,6 +270,11 @@ def _s3_secret() -> str:
         url = urlsplit(endpoint)
         parts += [f"ENDPOINT {literal(url.netloc)}", "URL_STYLE 'path'", f"USE_SSL {url.scheme == 'https'}"]
     return f"CREATE OR REPLACE SECRET data ({', '.join(parts)})"
+
+
+def _extension_path(name: str) -> str:
+    folder = importlib.resources.files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}"
+    return str(folder / f"{name}.duckdb_extension")
 
 
 def _quote_libpq(value: str) -> str:

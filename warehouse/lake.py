@@ -31,11 +31,11 @@ from warehouse.catalog import (
     Catalog,
     attach,
     check_folders,
+    connect,
     copy_file,
     find_catalog,
     is_read_only,
     literal,
-    load_extensions,
     make_file,
     make_folders,
 )
@@ -75,7 +75,8 @@ class Lake:
         self._catalog = catalog
         self._locks = locks
         self._read_only = read_only
-        self._has_written = False
+        self._has_written = self._is_closed = False
+        self._spare: list[duckdb.DuckDBPyConnection] = []
         self._copied: tempfile.TemporaryDirectory[str] | None = None
         self._planning = threading.Lock()
         self._num_as_written = 0
@@ -103,11 +104,11 @@ class Lake:
         # What is read from a disk is cached by the system; a copy of it would grow with the warehouse.
         cache = {"enable_external_file_cache": catalog.data_folder is None}
         folder = {"temp_directory": str(spill)}
-        connection = duckdb.connect(config={"python_enable_replacements": False, **folder, **_THRIFT, **limit, **cache})
+        with _explained(catalog):
+            connection = connect(catalog, {"python_enable_replacements": False, **folder, **_THRIFT, **limit, **cache})
         lake = cls(connection, catalog, open_locks(catalog), read_only=read_only)
         try:
             with _explained(catalog):
-                load_extensions(connection, catalog)
                 lake._prepare_read_only_disk()
                 if read_only:
                     lake._attach(as_of)
@@ -137,6 +138,8 @@ class Lake:
             with contextlib.suppress(duckdb.Error, OSError, WarehouseError), self._locks.hold(WRITE, wait=False):
                 DataFolder(self._catalog, self._connection).note_snapshot()
         self._connection.close()
+        self._is_closed = True
+        self._close_spare()
         self._locks.close()
         if self._copied:
             self._copied.cleanup()
@@ -331,15 +334,42 @@ class Lake:
             yield
 
     @contextlib.contextmanager
-    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _cursor(self, *, is_kept: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Have a cursor for the length of a ``with`` block; after that it serves the next one, if nothing is left on it.
+
+        To set up a new one takes as long as a small query.
+        """
+        cursor = self._take_cursor()
+        try:
+            yield cursor
+        except BaseException:
+            is_kept = False
+            raise
+        finally:
+            if is_kept:
+                self._spare.append(cursor)
+            else:
+                cursor.close()
+            if self._is_closed:
+                self._close_spare()
+            self._give_back()
+
+    def _take_cursor(self) -> duckdb.DuckDBPyConnection:
+        with contextlib.suppress(IndexError):
+            return self._spare.pop()
         cursor = self._connection.cursor()
         try:
             for statement in _SETUP:
                 cursor.execute(statement)
-            yield cursor
-        finally:
+        except BaseException:
             cursor.close()
-            self._give_back()
+            raise
+        return cursor
+
+    def _close_spare(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._spare.pop().close()
 
     def _fill(self, cursor: duckdb.DuckDBPyConnection, table: str, select: str, num_slices: int) -> None:
         kind = "TEMP TABLE" if table.startswith("temp.") else "TABLE"
@@ -399,7 +429,7 @@ class Lake:
         lock: bool = False,
     ) -> _Result:
         def attempt() -> _Result:
-            with self._cursor() as cursor:
+            with self._cursor(is_kept=False) as cursor:  # rows are registered with it, and held in its temporary tables
                 if before:
                     with self._locks.reading():
                         before(cursor)
