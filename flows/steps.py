@@ -17,7 +17,6 @@ from flows.evaluation import EvaluationResult, evaluate
 from flows.execution import BuildSummary
 from flows.held_out import make_evaluation
 from flows.lanes import OpenEngine, Together
-from flows.merging import merge_once
 from flows.policy_rows import Origin, Stand, find_stand, make_scores, record_stand
 from flows.saying import choose_say
 from flows.slots import SlotPool
@@ -129,6 +128,8 @@ def _merge(run: PolicyRun, step: Step, start: Stand, models: dict[str, str]) -> 
         (model,) = models.values()
         return model, fingerprint_model(Model(model=model))
     settings = run.policy.merge_of(step).settings(models, start.model)
+    from flows.merging import merge_once  # with torch, which few runs need
+
     return merge_once(settings, run.folder, step.name, run.recipe.warehouse, quiet=run.quiet)
 
 
