@@ -13,6 +13,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
+# Tests run beside each other, and each does little at a time: more threads would only wait for one another. DuckDB takes
+# their number from what a SLURM cluster grants.
+for number_of_threads in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "SLURM_CPUS_ON_NODE"):
+    os.environ.setdefault(number_of_threads, "1")
+
 # No test depends on how fast the machine is.
 settings.register_profile("factory", deadline=None)
 settings.load_profile("factory")

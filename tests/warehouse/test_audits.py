@@ -1,6 +1,8 @@
 """Audits: a sound build passes, and each kind of damage is found and named."""
 
+import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,15 @@ def sound_build(folder: Path, **sections: Any) -> tuple[Lake, Facts]:
     route(lake, CONFIG, recipe)
     make_pairs(lake, CONFIG, recipe)
     return lake, facts
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Facts]:
+    """The folder of a sound build, and its facts; whoever damages them has copies."""
+    folder = tmp_path_factory.mktemp("sound")
+    lake, facts = sound_build(folder)
+    lake.close()
+    return folder, facts
 
 
 def test_a_sound_build_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,10 +146,12 @@ DAMAGE: list[tuple[str, Callable[[Lake, Facts], None], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "message"), [row[1:] for row in DAMAGE], ids=[row[0] for row in DAMAGE])
-def test_damage_is_found(tmp_path: Path, damage: Callable[[Lake, Facts], None], message: str) -> None:
-    lake, facts = sound_build(tmp_path)
-    with lake:
-        damage(lake, facts)
+def test_damage_is_found(
+    sound: tuple[Path, Facts], tmp_path: Path, damage: Callable[[Lake, Facts], None], message: str
+) -> None:
+    folder, facts = sound
+    with open_lake(Path(shutil.copytree(folder, tmp_path / "copy"))) as lake:
+        damage(lake, deepcopy(facts))
         with pytest.raises(AuditError, match=f"build {CONFIG} fails .*{message}"):
             run_audits(lake, CONFIG)
 
