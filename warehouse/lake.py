@@ -28,6 +28,7 @@ from schemas.settings import WarehouseSettings
 from schemas.splits import SPLIT_SQL
 from warehouse import migrations
 from warehouse.catalog import (
+    METADATA,
     Catalog,
     attach,
     check_folders,
@@ -56,6 +57,15 @@ _QUIET = 3.0
 
 _SMALL_FILE = 64 * 2**20
 """Bytes from which a file is left alone by compaction, so that its cost goes with what is new."""
+
+_OF_SEVERAL_FILES, _WITH_DELETED_ROWS = (
+    f"""
+SELECT t.table_name FROM {METADATA}.ducklake_table AS t JOIN {METADATA}.{files} AS f USING (table_id)
+WHERE t.end_snapshot IS NULL AND f.end_snapshot IS NULL GROUP BY ALL HAVING count(*) > {more_than}
+"""
+    for files, more_than in (("ducklake_data_file", 1), ("ducklake_delete_file", 0))
+)
+"""The tables that a compaction can make smaller: it takes its time with each, whether or not there is anything to do."""
 
 _THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system early."""
@@ -288,8 +298,12 @@ class Lake:
         def change(cursor: duckdb.DuckDBPyConnection) -> None:
             cursor.execute("SET threads = 1")  # every thread of a writer holds row groups in memory
             try:
-                cursor.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
-                cursor.execute(f"CALL ducklake_merge_adjacent_files('lake', max_file_size => {_SMALL_FILE})")
+                for (table,) in cursor.execute(_WITH_DELETED_ROWS).fetchall():
+                    cursor.execute(f"CALL ducklake_rewrite_data_files('lake', {literal(table)}, delete_threshold => 0)")
+                for (table,) in cursor.execute(_OF_SEVERAL_FILES).fetchall():
+                    cursor.execute(
+                        f"CALL ducklake_merge_adjacent_files('lake', {literal(table)}, max_file_size => {_SMALL_FILE})"
+                    )
             finally:
                 cursor.execute("RESET threads")
 
