@@ -198,6 +198,9 @@ def schedule(
     timezone: Annotated[str, typer.Option(help="The cron's time zone.")] = "UTC",
 ) -> None:
     """Make the recipe a deployment on the Prefect server, scheduled, and serve it from here."""
+    from flows.prefect_settings import find_url
+
+    find_url()  # refuses settings that Prefect does not allow, before all else imports Prefect
     from flows.deployments import serve
 
     serve(_load(recipe), recipe.resolve(), cron=cron, timezone=timezone)
@@ -217,7 +220,6 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh/--resume", help="Start over, or go on.")] = True,
 ) -> None:
     """Run the whole spine over the microworld and show what arbitrage chose."""
-    _calm_prefect()
     from flows.demo import run_demo
 
     run_demo(folder, fresh=fresh)
@@ -400,19 +402,12 @@ def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool)
         from flows.execution import check_stage, stages_of
 
         check_stage(until, stages_of(recipe))  # before a server is started in vain
-    _calm_prefect()
-    from flows.reporter import watch
+    from flows.watching import watch
 
     with watch(recipe, quiet=quiet) as watcher:
         from flows.build import build
 
         return build(recipe, watcher, until=until, limit=limit, quiet=quiet)
-
-
-def _calm_prefect() -> None:
-    """Silence Prefect's own logging and analytics; call it before Prefect is imported."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from factory.microworld.truth import quality
 from flows.build import build
 from flows.pages.page import write_report
 from flows.policy import PolicySummary
-from flows.reporter import watch
 from flows.tables import make_table
 from flows.together import Watcher
+from flows.watching import watch
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.names import STAGES

@@ -24,8 +24,8 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.build import RecipeSummary
 from flows.build import build as do_build
+from flows.prefect_settings import find_url, show_url
 from flows.reporter import FLOW, FlowRun, Reporter
-from flows.temporary_server import find_url
 from flows.together import Unwatched
 from schemas.errors import FactoryError
 from schemas.recipe import Recipe
@@ -109,7 +109,9 @@ def _find_server() -> None:
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
     if error is not None:
-        raise FactoryError(f"the Prefect server at {url} does not answer ({type(error).__name__}); {START_A_SERVER}")
+        raise FactoryError(
+            f"the Prefect server at {show_url(url)} does not answer ({type(error).__name__}); {START_A_SERVER}"
+        )
 
 
 def _refuse_taken_name(name: str, path: Path, description: str) -> None:

@@ -11,6 +11,7 @@ from flows import machine_checks, recipe_checks, storage_checks
 from flows.findings import Finding, Findings, note, ok, problem
 from flows.home import Substitute
 from flows.recipe_trials import try_models
+from schemas.errors import FactoryError
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 
@@ -20,6 +21,8 @@ MEND_PREFECT = (
     "start it with `prefect server start --host 127.0.0.1`, or name no server: unset PREFECT_API_URL, or "
     "`prefect config unset PREFECT_API_URL`"
 )
+
+MEND_SETTINGS = "mend it where it is set: a PREFECT_ variable of the environment, or ~/.prefect/profiles.toml"
 
 LOG_COLUMNS = 160
 """The width of the table where it does not go to a terminal."""
@@ -77,13 +80,17 @@ def check_up(recipe: Recipe | None, home: Substitute | None = None) -> Iterator[
 
 def _check_prefect() -> Findings:
     """Check the Prefect server that the environment or a profile names; without one a run starts its own."""
-    from flows.temporary_server import find_url  # loads Prefect
+    from flows.prefect_settings import find_url, show_url  # loads Prefect
 
-    url = find_url()
+    try:
+        url = find_url()
+    except FactoryError as error:
+        yield problem("Prefect server", f"{error}; builds would go unwatched", MEND_SETTINGS)
+        return
     if url is None:
         yield note("Prefect server", "PREFECT_API_URL names none; only `factory schedule` needs one")
     elif fault := _find_prefect_fault(url, recipe_checks.SERVER_SECONDS):
-        yield problem("Prefect server", f"{url} {fault}; builds would go unwatched", MEND_PREFECT)
+        yield problem("Prefect server", f"{show_url(url)} {fault}; builds would go unwatched", MEND_PREFECT)
     else:
         yield ok("Prefect server", "answers")
 

@@ -16,12 +16,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.lanes import BuildStoppedError
+from flows.prefect_settings import show_url
 from flows.progress import TellProgress
-from flows.temporary_server import temporary_server
-from flows.together import Unwatched, Watcher
-from schemas.errors import FactoryError
+from flows.together import UNWATCHED
 from schemas.passing import is_passing
-from schemas.recipe import Recipe
 
 FLOW = "build"
 """The name of the flow on the server, of scheduled runs and of others."""
@@ -36,23 +34,6 @@ LOST_SECONDS = 30.0
 
 CLOSE_SECONDS = 60.0
 """How long a run that has ended waits for a server that answers late."""
-
-UNWATCHED = "the build goes on without being watched"
-
-
-@contextlib.contextmanager
-def watch(recipe: Recipe, *, quiet: bool) -> Iterator[Watcher]:
-    """Have a run shown as a flow run of the configured Prefect server, or of one of its own, until the block ends."""
-    unwatched = Unwatched(quiet=quiet)
-    with contextlib.ExitStack() as stack:
-        try:
-            url = stack.enter_context(temporary_server())
-        except FactoryError as error:
-            unwatched.say(f"warning: {error}; {UNWATCHED}")
-            yield unwatched
-        else:
-            run = FlowRun(parameters={"recipe": recipe.model_dump(mode="json")})
-            yield stack.enter_context(Reporter(url, run, unwatched.say))
 
 
 @dataclass(slots=True)
@@ -189,7 +170,7 @@ class _Outbox:
         with self._changed:
             untold = list(dict.fromkeys([*self._refused, *(report.about for report in self._waiting.values())]))
         if untold:
-            self._say(f"not told to the Prefect server at {self._url}: {', '.join(untold)}")
+            self._say(f"not told to the Prefect server at {show_url(self._url)}: {', '.join(untold)}")
 
     def _run(self) -> None:
         # Without the client's own retries: a report is tried again here, and what is said of a lost server is said once.
@@ -258,7 +239,7 @@ class _Outbox:
     def _warn(self, what: str) -> None:
         if not self._has_warned:
             self._has_warned = True
-            self._say(f"warning: the Prefect server at {self._url} {what}; {UNWATCHED}")
+            self._say(f"warning: the Prefect server at {show_url(self._url)} {what}; {UNWATCHED}")
 
 
 def _post(client: SyncPrefectClient, path: str, body: dict[str, Any]) -> dict[str, Any]:

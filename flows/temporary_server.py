@@ -13,17 +13,11 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 
-from prefect.settings import PREFECT_API_URL
-
+from flows.prefect_settings import find_url
 from schemas.errors import FactoryError
 
 START_SECONDS = 120.0
 """How long the server may take to answer; on a busy machine it is half a minute."""
-
-
-def find_url() -> str | None:
-    """Return the URL of the Prefect server that the environment or the active profile of Prefect names, if one does."""
-    return PREFECT_API_URL.value() or None
 
 
 @contextlib.contextmanager
@@ -53,7 +47,9 @@ def temporary_server() -> Iterator[str]:
             )
         stack.callback(server.wait)
         stack.enter_context(server.stdin)  # type: ignore[arg-type]
-        import flows.build  # noqa: F401  (what will run takes as long to load as the server takes to start)
+        # What will run takes as long to load as the server takes to start.
+        import flows.build
+        import flows.reporter  # noqa: F401
 
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=START_SECONDS):

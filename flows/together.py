@@ -18,6 +18,9 @@ NUM_TRIES = 3
 PAUSE_SECONDS = 2.0
 
 
+UNWATCHED = "the build goes on without being watched"
+
+
 class Watcher(Protocol):
     """Receives reports of a run. None of its methods raises, so a lost watcher never affects the run."""
 

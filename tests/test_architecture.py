@@ -21,7 +21,7 @@ OWNERS = {
     "fasttext": {"factory/engines/langid.py"},
     "jieba": {"factory/evaluation/segmenters.py"},
     "fugashi": {"factory/evaluation/segmenters.py"},
-    "prefect": {"flows/deployments.py", "flows/reporter.py", "flows/temporary_server.py"},
+    "prefect": {"flows/deployments.py", "flows/prefect_settings.py", "flows/reporter.py", "flows/temporary_server.py"},
     "datasets": {"factory/stages/hf_datasets.py"},
     "torch": {"factory/engines/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
     "transformers": {

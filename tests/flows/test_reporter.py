@@ -183,6 +183,36 @@ def test_doctor_and_schedule_see_a_dead_server_of_a_profile(environment, recipe)
             assert re.fullmatch(r"error: the Prefect server at \S+ does not answer \(.*\); start one .*\n", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("PREFECT_API_URL", "http://[::1"), ("PREFECT_CLIENT_MAX_RETRIES", "SECRET"), ("profiles.toml", "a = [")],
+)
+def test_settings_that_prefect_does_not_allow_are_a_warning(environment, recipe, setting, value):
+    if setting == "profiles.toml":
+        (Path(environment["PREFECT_HOME"]) / setting).write_text(value)
+    else:
+        environment[setting] = value
+    code, said = finish(start(recipe, environment))
+    assert code == 0, said
+    warning = r"warning: Prefect's settings cannot be used: .+; the build goes on without being watched"
+    assert re.search(rf"(?m)^{warning}$", said), said
+    assert "Traceback" not in said
+    assert "SECRET" not in said
+    command = [sys.executable, "-m", "flows.cli", "schedule", recipe.name, "--cron", "0 2 * * *"]
+    done = subprocess.run(command, cwd=recipe.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: Prefect's settings cannot be used: .+\n", done.stderr), done.stderr
+
+
+def test_no_password_of_a_server_is_shown(environment, recipe):
+    environment["PREFECT_API_URL"] = "http://user:SECRET@127.0.0.1:9/api"
+    code, said = finish(start(recipe, environment))
+    assert code == 0, said
+    assert "warning: the Prefect server at http://127.0.0.1:9/api does not answer" in said
+    assert "not told to the Prefect server at http://127.0.0.1:9/api: " in said
+    assert "SECRET" not in said
+
+
 def name_in_profile(environment: dict[str, str], url: str) -> None:
     """Name a server in the active profile of Prefect, and nowhere else."""
     del environment["PREFECT_API_URL"]
