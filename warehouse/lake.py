@@ -28,7 +28,6 @@ from schemas.settings import WarehouseSettings
 from schemas.splits import SPLIT_SQL
 from warehouse import migrations
 from warehouse.catalog import (
-    METADATA,
     Catalog,
     attach,
     check_folders,
@@ -40,6 +39,7 @@ from warehouse.catalog import (
     make_file,
     make_folders,
 )
+from warehouse.compaction import compact_tables
 from warehouse.explain import explain, is_passing
 from warehouse.locks import WRITE, Locks, open_locks
 from warehouse.owner import DataFolder
@@ -54,18 +54,6 @@ _PATIENCE = 60.0
 
 _QUIET = 3.0
 """Seconds for which a compaction waits for readers to end, while new ones wait for it."""
-
-_SMALL_FILE = 64 * 2**20
-"""Bytes from which a file is left alone by compaction, so that its cost goes with what is new."""
-
-_OF_SEVERAL_FILES, _WITH_DELETED_ROWS = (
-    f"""
-SELECT t.table_name FROM {METADATA}.ducklake_table AS t JOIN {METADATA}.{files} AS f USING (table_id)
-WHERE t.end_snapshot IS NULL AND f.end_snapshot IS NULL GROUP BY ALL HAVING count(*) > {more_than}
-"""
-    for files, more_than in (("ducklake_data_file", 1), ("ducklake_delete_file", 0))
-)
-"""The tables that a compaction can make smaller: it takes its time with each, whether or not there is anything to do."""
 
 _THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system early."""
@@ -295,21 +283,9 @@ class Lake:
             WarehouseError: the data folder has become another catalog's.
         """
 
-        def change(cursor: duckdb.DuckDBPyConnection) -> None:
-            cursor.execute("SET threads = 1")  # every thread of a writer holds row groups in memory
-            try:
-                for (table,) in cursor.execute(_WITH_DELETED_ROWS).fetchall():
-                    cursor.execute(f"CALL ducklake_rewrite_data_files('lake', {literal(table)}, delete_threshold => 0)")
-                for (table,) in cursor.execute(_OF_SEVERAL_FILES).fetchall():
-                    cursor.execute(
-                        f"CALL ducklake_merge_adjacent_files('lake', {literal(table)}, max_file_size => {_SMALL_FILE})"
-                    )
-            finally:
-                cursor.execute("RESET threads")
-
         with self._locks.rewriting(patience=_QUIET) as is_alone:
             if is_alone:
-                self.transact(change)
+                self.transact(compact_tables)
         # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
         day = (datetime.now(UTC) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
         limit = literal((day - timedelta(microseconds=1)).isoformat())
