@@ -13,11 +13,15 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 
+from factory.loading import loading
 from flows.prefect_settings import find_url
 from schemas.errors import FactoryError
 
 START_SECONDS = 120.0
 """How long the server may take to answer; on a busy machine it is half a minute."""
+
+_LEAN = {"PREFECT_API_BLOCKS_REGISTER_ON_START": "false"}
+"""What a run does not need of its server, and what would take part of a second: the blocks that Prefect knows."""
 
 
 @contextlib.contextmanager
@@ -43,6 +47,7 @@ def temporary_server() -> Iterator[str]:
                 stdout=written,
                 stderr=written,
                 pass_fds=[listener.fileno()],
+                env=_LEAN | os.environ,
                 start_new_session=True,  # Ctrl-C is for the run, which has its end to report
             )
         stack.callback(server.wait)
@@ -65,10 +70,11 @@ def temporary_server() -> Iterator[str]:
 
 
 def _serve(listener: socket.socket) -> None:
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with loading():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
-    app = create_app(ephemeral=True, final=True)
+        app = create_app(ephemeral=True, final=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
 
 

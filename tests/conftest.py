@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 from collections.abc import Generator
 from typing import Any
@@ -21,6 +22,11 @@ for number_of_threads in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "SLURM_CPUS_O
 # No test depends on how fast the machine is.
 settings.register_profile("factory", deadline=None)
 settings.load_profile("factory")
+
+
+def pytest_collection_finish() -> None:
+    """Look for no garbage among what is loaded by now, which is much and lives to the end."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 from factory.engines.base import Failure, Reply, Request
+from factory.loading import loading
 from schemas.errors import EngineError
 from schemas.reasons import Reason
 
@@ -117,7 +118,8 @@ def _encode(data: object) -> bytes:
 def load_core(path: str) -> Callable[[dict[str, Any]], Core]:
     """Import the function ``package.module:function`` that opens a core."""
     module, _, function = path.partition(":")
-    opened: Callable[[dict[str, Any]], Core] = getattr(importlib.import_module(module), function)
+    with loading():
+        opened: Callable[[dict[str, Any]], Core] = getattr(importlib.import_module(module), function)
     return opened
 
 

@@ -10,6 +10,7 @@ output/result.json       written last: the run is complete, and is not run again
 
 from pathlib import Path
 
+from factory.loading import loading
 from factory.training.identity import identify_run, pin_data
 from factory.training.result import TrainResult, read_result
 from schemas.errors import TrainingError
@@ -31,7 +32,8 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
         done = read_result(output, identity)
         if done is not None:
             return done
-        from factory.training.run import run_training  # with torch and transformers: seconds
+        with loading():
+            from factory.training.run import run_training  # with torch and transformers: seconds
 
         return run_training(settings, identity, output, quiet=quiet)
     except OSError as error:
