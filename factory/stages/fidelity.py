@@ -6,7 +6,7 @@ from collections import Counter
 
 from factory.stages.markup import MARKED, name_protected, split_protected
 from factory.stages.scripts import count_letters, count_variants, measure_script
-from factory.stages.signs import find_lost_signs
+from factory.stages.signs import count_signs, find_names, find_runs, squeeze
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
 MIN_WORDS = 3
@@ -21,6 +21,7 @@ MIN_FOREIGN_WORDS, MIN_FOREIGN_CHARACTERS = 2, 3
 # A separator inside a number: , . ' and the Arabic ones, or one space of any width before three digits.
 _NUMBER = re.compile(r"\d+(?:(?:[.,'’٫٬،]|[ \u00a0\u202f\u2009](?=\d{3}(?!\d)))\d+)*")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
+HIDDEN = MARKED | {"lines"}
 _MAX_SHOWN = 5
 _KIND_NAMES = {"link_end": "URL", "image": "URL", "url": "URL", "code_block": "code block", "mail": "mail address"}
 
@@ -39,8 +40,12 @@ def find_loss(source: str, translation: str) -> str | None:
         * (_count_rows(source) - _count_rows(translation))
         * any(kind == "table" for kind, _ in things)
     )
-    lost += [("code", unfenced) for unfenced in _find_lost_code(code, translation)]
-    lost += [("sign", sign) for sign in find_lost_signs(source, translation)] if not lost else []
+    found = squeeze(translation)
+    lost += [("code", unfenced) for unfenced in _find_lost_code(code, found)]
+    if not lost:
+        lost += [("code", run) for run in _find_lost_code(_find_runs(source) + Counter(find_names(prose)), found)]
+    if not lost:
+        lost += [("sign", sign) for sign in (count_signs(source) - count_signs(translation)).elements()]
     lost += [("number", number) for number in _find_lost_numbers(prose, found_prose)]
     if not lost:
         return None
@@ -97,9 +102,8 @@ def _count_rows(text: str) -> int:
     return sum(line.count("|") > 1 for line in text.split("\n"))
 
 
-def _find_lost_code(expected: Counter[str], translation: str) -> list[str]:
-    found = " ".join(translation.split())
-    return [line for line, num in expected.items() if found.count(line) < num]
+def _find_lost_code(expected: Counter[str], found: str) -> list[str]:
+    return [code for code, num in expected.items() if found.count(squeeze(code)) < num and any(map(str.isalpha, code))]
 
 
 def _normalise_number(number: str) -> str:
@@ -116,6 +120,16 @@ def _normalise_number(number: str) -> str:
 
 def _to_ascii_digits(text: str) -> str:
     return "".join(str(unicodedata.digit(char)) if char.isdecimal() and char > "9" else char for char in text)
+
+
+def _find_runs(text: str) -> Counter[str]:
+    """Return the runs of code in what no mark sets off, with what is known as code around which they stand."""
+    rest, certain = "", []
+    for span in split_protected(text):
+        if span.kind and span.kind not in HIDDEN:
+            certain.append((len(rest), len(rest) + len(span.text)))
+        rest += "\n" if span.kind in HIDDEN else span.text
+    return Counter(rest[begin:end] for begin, end in find_runs(rest, certain))
 
 
 def _take_apart(text: str) -> tuple[Counter[tuple[str, str]], Counter[str], str]:

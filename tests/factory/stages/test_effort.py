@@ -5,6 +5,7 @@ import pytest
 from factory.stages.code_lines import find_code_lines
 from factory.stages.markup import split_protected
 from factory.stages.scripts import measure_script
+from factory.stages.signs import find_runs
 from tests.pace import takes_at_most
 
 NUM_CHARS = 10_000
@@ -144,6 +145,12 @@ def repeat(part: str, width: int = NUM_CHARS) -> str:
 def test_text_that_repeats_itself(part: str) -> None:
     text = repeat(part)
     assert takes_at_most(MAX_UNITS, lambda: list(split_protected(text)))
+
+
+@pytest.mark.parametrize("part", [*REPEATED, "f(a ", "a_b ", "x=1 ", "= a", "\\n"])
+def test_runs_of_code_in_text_that_repeats_itself(part: str) -> None:
+    text = repeat(part)
+    assert takes_at_most(MAX_LINES_UNITS, lambda: list(find_runs(text)))
 
 
 @pytest.mark.parametrize("width", [490, 1985])

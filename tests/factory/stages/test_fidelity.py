@@ -24,6 +24,11 @@ from factory.stages.wrappers import strip_wrappers
         ("{a} before {b}", "{b} nach {a}"),
         ("see [docs](http://a.b)", "siehe [Doku](http://a.b)"),
         ("```py\n  x = 1\n```", "```python\nx = 1\n```\n"),
+        ("Why is max(alpha, beta) three?", "为什么max（alpha，beta）是三？"),
+        ('Call greet("you", n); then stop.', "Appelez greet(« you », n) ; puis arrêtez."),
+        ("Set my_count and your_count to one", "Setze your_count und my_count auf eins"),
+        ("The student(s) and/or (re)view it :-D", "Die Studierenden und Prüfer(innen) :-D"),
+        ("Happiness = health + love, A -> B", "Glück = Gesundheit + Liebe, A -> B"),
     ],
 )
 def test_what_is_kept_in_another_form_is_no_loss(source: str, translation: str) -> None:
@@ -45,6 +50,11 @@ def test_what_is_kept_in_another_form_is_no_loss(source: str, translation: str) 
         ("<b>x</b>", "<b>x", "tag '</b>'"),
         ("<NAME> says", "<Name> sagt", "tag '<NAME>'"),
         ("$x^2$ is", "x ist", "formula '$x^2$'"),
+        ("Why (let ((x 5)) (show x)) fails", "Warum (sei ((x 5)) (zeige x)) fehlschlägt", "code"),
+        ("use max(alpha, beta) here", "nimm max(alpha, gamma) hier", "code 'max(alpha, beta)'"),
+        ("add ORDER BY price DESC LIMIT 20", "füge ORDER BY Preis DESC LIMIT 20 an", "code 'ORDER BY price DESC LIMIT"),
+        ("map :: (a -> b) -> [a]", "map :: (c -> b) -> [c]", "code"),
+        ("how to burn C6H12O6", "wie man C6H12 verbrennt", "code 'C6H12O6'"),
     ],
 )
 def test_what_is_lost_is_named(source: str, translation: str, lost: str) -> None:

@@ -3,7 +3,7 @@
 ``texts/`` holds what the tests are made of: ``inline.txt`` (kind|span), ``blocks.txt`` (several lines each), ``frames.txt``
 (language|sentence with a place for a span|sentence before a block|sentence after it) and ``prose.txt`` (one text a
 line, with its escapes). ``unseen.txt`` (language|text in which ⟦ and ⟧ are around the spans) was written before anyone
-knew what is found of it.
+knew what is found of it, and so was ``blind.txt``, of which every third line was not looked at until all was done.
 """
 
 import re
@@ -162,6 +162,11 @@ def say(text: str) -> str:
     return re.sub(r"[^\W\d_]+", lambda match: VIETNAMESE[sum(map(ord, match[0])) % len(VIETNAMESE)], text)
 
 
+def say_well(text: str) -> str:
+    """The same, but what a digit makes a name, such as B12 or H2O, stays one."""
+    return re.sub(r"\w+", lambda match: match[0] if re.search(r"\d", match[0]) else say(match[0]), text)
+
+
 VIETNAMESE = [
     "của",
     "và",
@@ -217,13 +222,44 @@ def test_spans_that_nobody_looked_at_are_kept_or_their_loss_is_seen() -> None:
     assert len(missed) <= 0.05 * num_spans, missed
 
 
+BLIND = [line.split("|", 1) for line in read_lines("blind.txt")]
+HELD_OUT = BLIND[2::3]
+SEEN = [text for number, text in enumerate(BLIND) if number % 3 != 2]
+
+
+@pytest.mark.parametrize(
+    ("texts", "num_spans", "most_changed", "most_missed"),
+    [(SEEN, 104, 23, 12), (HELD_OUT, 52, 21, 14)],
+    ids=["seen", "held out"],
+)
+def test_spans_in_many_notations(texts: list[list[str]], num_spans: int, most_changed: int, most_missed: int) -> None:
+    """The bounds are what was measured; before runs were held against translations, of the seen 59 and 32."""
+    assert sum(text.count("⟦") for _, text in texts) == num_spans
+    changed = [span for language, text in texts for span in list_changed(text, language)]
+    assert len(changed) <= most_changed, changed
+    missed = [span for language, text in texts for span in list_unseen_losses(text, language)]
+    assert len(missed) <= most_missed, missed
+
+
+def test_a_good_translation_around_code_is_taken() -> None:
+    rejected = []
+    for language, marked in BLIND:
+        parts = re.split("(⟦.*?⟧)", marked)
+        good = "".join(part[1:-1] if part[:1] == "⟦" else say(part) for part in parts)
+        outcome = translate(language, re.sub("[⟦⟧]", "", marked), lambda _, good=good: good, BY_LLM)
+        if isinstance(outcome, Failure) and outcome.reason == Reason.LOST_CONTENT:
+            rejected.append((marked, outcome.detail))
+    # "The Makefile has" is prose for this translator and a file's name for the check.
+    assert len(rejected) <= 1, rejected
+
+
 @pytest.mark.parametrize("translation", [BY_SENTENCE, BY_LLM])
 def test_good_translations_lose_nothing(translation: Translation) -> None:
     """Every word changed but what is kept, in texts of prose and around spans."""
     rejected = []
     for text in PROSE:
-        good = "".join(span.text if span.kind else say(span.text) for span in split_protected(text))
-        answer = say if translation is BY_SENTENCE else lambda _, good=good: good.strip()
+        good = "".join(span.text if span.kind else say_well(span.text) for span in split_protected(text))
+        answer = say_well if translation is BY_SENTENCE else lambda _, good=good: good.strip()
         outcome = translate("en", text, answer, translation)
         if isinstance(outcome, Failure) and outcome.reason == Reason.LOST_CONTENT:
             rejected.append((text, outcome.detail))
