@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from factory.inputs.errors import RowError
+from factory.inputs.flags import read_weight
 from factory.inputs.tool_calls import decode_json, read_calls
 from schemas.reasons import Reason
 
@@ -178,17 +179,11 @@ def _read_word(value: Any, place: str) -> str:
     return value
 
 
-def _read_weight(value: Any, place: str) -> int:
-    if not isinstance(value, int | float) or value not in (0, 1):
-        raise RowError(f"{place} must be 0 or 1, got {value!r:.40}")
-    return int(value)
-
-
 _READERS: dict[str, Any] = {
     "content": read_text,
     "reasoning_content": read_text,
     "tool_calls": read_calls,
     "tool_call_id": _read_word,
     "name": _read_word,
-    "weight": _read_weight,
+    "weight": read_weight,
 }

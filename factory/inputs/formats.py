@@ -5,12 +5,14 @@ Known by their columns are conversations (``messages``, ``conversations``), text
 ``rejected``), where the answers may be whole conversations, as in UltraFeedback, or transcripts, as in HH.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from factory.inputs.conversations import Messages, are_turns, is_conversation, is_transcript, read_text, read_turns
 from factory.inputs.errors import RowError
+from factory.inputs.flags import read_flag, read_weight
 from factory.inputs.tool_calls import decode_json, read_tools
 from factory.stages.files import find_value
 from schemas.errors import InputError
@@ -64,19 +66,24 @@ _BESIDE: dict[Task, tuple[str, ...]] = {"prompts": _ASKED, "sft": (*_ASKED, *_AN
 """Columns that usually belong to what is asked or answered. Where nobody has said which columns are meant, a row that
 fills one of them beside its layout is refused, since leaving it out would change what the row says."""
 
+_APPROVALS: dict[str, Callable[[Any, str], bool | int]] = {"label": read_flag, "weight": read_weight}
+"""Columns that change nothing where they are true: KTO's label of a good answer, and the weight of a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which column holds which part: messages, prompt, input, history, system, completion, chosen, rejected.
 
     ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat;
-    ``is_only_text``: nothing else was asked for. ``beside``: columns that have no part, and that no row may fill.
+    ``is_only_text``: nothing else was asked for. ``beside``: columns that have no part, and that no row may fill;
+    ``rivals``: those by which a row would be read in another way, so that none may fill all of them.
     """
 
     parts: Mapping[str, str]
     is_text: bool = False
     is_only_text: bool = False
     beside: tuple[str, ...] = ()
+    rivals: tuple[tuple[str, ...], ...] = ()
 
     @property
     def needed(self) -> list[str]:
@@ -87,7 +94,7 @@ class Layout:
     def optional(self) -> list[str]:
         """The columns that a row may have besides."""
         others = [column for part, column in self.parts.items() if part not in _CONTENT]
-        unnamed = (*_TOOLS, *_UNUSABLE, *self.beside)
+        unnamed = dict.fromkeys((*_TOOLS, *_UNUSABLE, *self.beside, *chain(*self.rivals)))
         return [*others, *(column for column in unnamed if column not in self.parts.values())]
 
 
@@ -125,7 +132,8 @@ def find_layout(
         allowed = " or ".join(" + ".join(part for part in _CONTENT if part in parts) for parts in _GIVEN[task])
         named = " + ".join(part for part in _CONTENT if part in content)
         raise InputError(f"'columns' names {named} for {where}; {_WHAT[task]} needs {allowed}")
-    parts = dict(given) if is_given else {**_detect(names, task, where), **given}
+    found, rivals = ({}, ()) if is_given else _detect(names, task, where)
+    parts = {**found, **given}
     if parts.get("prompt") == "instruction":
         parts = {**{part: part for part in ("input", "history") if part in names}, **parts}
     if not is_given and (system := next((name for name in _SYSTEM if name in names), None)):
@@ -139,22 +147,32 @@ def find_layout(
     usual = [("prompt", "completion"), ("prompt", "chosen", "rejected")]
     is_usual = tuple(column for part, column in parts.items() if part in _CONTENT) in usual
     beside = () if is_given else tuple(column for column in _BESIDE[task] if column not in parts.values())
-    return Layout(parts, is_usual if form is None else is_only_text, is_only_text, beside)
+    return Layout(parts, is_usual if form is None else is_only_text, is_only_text, beside, rivals)
 
 
-def _detect(names: Sequence[str], task: Task, where: str) -> dict[str, str]:
+def _detect(names: Sequence[str], task: Task, where: str) -> tuple[dict[str, str], tuple[tuple[str, ...], ...]]:
+    """Return the column of each part, and the columns of every form that would have come before or beside this one."""
+    before: list[dict[str, str]] = []
     for forms in _FORMS[task]:
+        before += forms
         found = [form for form in forms if set(form.values()) <= set(names)]
         if len(found) > 1:
-            meant = " or ".join(" + ".join(form.values()) for form in found)
-            example = ", ".join(f'{part} = "{column}"' for part, column in found[0].items())
-            raise InputError(f"{where} may be meant as {meant}; say which in 'columns', as columns = {{ {example} }}")
+            raise InputError(f"{where} {_tell_ways([tuple(form.values()) for form in found], found[0])}")
         if found:
-            return found[0]
+            return found[0], tuple(tuple(form.values()) for form in before if form is not found[0])
     allowed = " or ".join(dict.fromkeys(" + ".join(form.values()) for forms in _FORMS[task] for form in forms))
     raise InputError(
         f"{where} has the columns {', '.join(names) or 'none'}; {_WHAT[task]} needs {allowed}, or 'columns' that say which are meant"
     )
+
+
+def _tell_ways(ways: Iterable[Sequence[str]], parts: Mapping[str, str]) -> str:
+    meant = " or ".join(map(" + ".join, ways))
+    return f"may be meant as {meant}; say which in 'columns', as columns = {{ {_show(parts)} }}"
+
+
+def _show(parts: Mapping[str, str]) -> str:
+    return ", ".join(f'{part} = "{column}"' for part, column in parts.items())
 
 
 def read_conversation(row: Row, layout: Layout) -> Conversation:
@@ -167,8 +185,9 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
     _refuse_columns(row, layout)
     parts = {part: find_value(row, layout.parts[part]) for part in _CONTENT if part in layout.parts}
     if not layout.is_only_text:
-        parts = _decode_parts(parts)
+        parts = _decode_parts(_read_transcripts(parts))
     extra = {part: find_optional(row, layout.parts.get(part)) for part in ("input", "history", "system")}
+    extra = {part: None if _is_nothing(value) else value for part, value in extra.items()}
     tools = tuple(tool for column in _TOOLS for tool in read_tools(row.get(column), f"'{column}'"))
     sides = {part: value for part, value in parts.items() if part not in ("messages", "prompt")}
     if layout.is_text and all(isinstance(value, str) for value in (parts.get("prompt"), *sides.values())):
@@ -188,23 +207,33 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
 
 
 def _refuse_columns(row: Row, layout: Layout) -> None:
-    unusable = next((column for column in _UNUSABLE if row.get(column) not in (None, "", [], {})), None)
+    unusable = next((column for column in _UNUSABLE if not _is_nothing(row.get(column))), None)
     if unusable is not None:
         raise RowError(f"the row has '{unusable}', which cannot be used")
-    beside = next((column for column in layout.beside if _says_something(column, row.get(column))), None)
-    if beside is not None:
-        parts = ", ".join(f'{part} = "{column}"' for part, column in layout.parts.items())
-        raise RowError(
-            f"the row has '{beside}' ({row[beside]!r:.40}), which may belong to the conversation; "
-            f"to leave it out, name the columns that are meant: columns = {{ {parts} }}"
-        )
+    for rival in layout.rivals:
+        if not any(_is_nothing(row.get(column)) for column in rival):
+            raise RowError(f"the row {_tell_ways([layout.needed, rival], layout.parts)}")
+    for column in layout.beside:
+        if fault := _find_fault_beside(column, row.get(column)):
+            mend = f"to leave it out, name the columns that are meant: columns = {{ {_show(layout.parts)} }}"
+            raise RowError(f"{fault}; {mend}")
 
 
-def _says_something(column: str, value: Any) -> bool:
-    """Whether a value beside a conversation changes it: a weight does unless it is 1, a label only where it is false."""
-    if column == "label":  # KTO's: whether the answer is a good one; other labels are numbers or names
-        return value is False
-    return value not in (None, "", [], {}) and not (column == "weight" and value == 1)
+def _find_fault_beside(column: str, value: Any) -> str | None:
+    """Return how a value beside a conversation changes it."""
+    if _is_nothing(value):
+        return None
+    try:
+        if column in _APPROVALS and _APPROVALS[column](value, f"'{column}'"):
+            return None
+    except RowError as error:
+        return error.detail
+    return f"the row has '{column}' ({value!r:.40}), which may belong to the conversation"
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a field is empty. Zero and false are not: they say something, and mostly what has no place there."""
+    return value is None or value in ("", [], {})
 
 
 def join_texts(texts: Iterable[str]) -> str:
@@ -224,10 +253,26 @@ def find_optional(row: Row, column: str | None) -> Any:
 
 def _refuse_extra(extra: Mapping[str, Any]) -> None:
     for part, value in extra.items():
-        if value:
+        if value not in (None, ()):
             raise RowError(
                 f"the row has '{part}', for which plain texts have no place; format = \"chat\" makes turns of them"
             )
+
+
+def _read_transcripts(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parts with lists of turns for their transcripts.
+
+    A prompt may end in "Assistant:", by which transcripts say whose turn it is; an answer goes on from there.
+    """
+    found = dict(parts)
+    for part, value in parts.items():
+        if part != "messages" and isinstance(value, str) and is_transcript(value):
+            found[part] = read_turns(value, part)
+    prompt: Any = found.get("prompt")
+    if prompt is not parts.get("prompt") and prompt[-1] == {"role": "assistant", "content": ""}:
+        prompt.pop()
+        found |= {part: value.removeprefix(" ") for part, value in found.items() if isinstance(value, str)}
+    return found
 
 
 def _decode_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,16 +305,12 @@ def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: La
     value, column = parts["prompt"], layout.parts["prompt"]
     if value is None:
         raise RowError(f"'{column}' has no text", Reason.EMPTY)
-    is_told = isinstance(value, str) and is_transcript(value)
-    if is_told or is_conversation(value):
-        turns = read_turns(value, column)
-        if is_told and turns[-1] == {"role": "assistant", "content": ""}:
-            turns.pop()  # how transcripts say whose turn it is
-        if extra["input"] or extra["history"]:
+    if is_conversation(value):
+        if extra["input"] is not None or extra["history"] is not None:
             raise RowError(f"'{column}' is a conversation, and the row has an input or a history besides")
-        return turns
+        return read_turns(value, column)
     texts = [read_text(value, f"'{column}'")]
-    if extra["input"]:
+    if extra["input"] is not None:
         texts.append(read_text(extra["input"], f"'{layout.parts['input']}'"))
     return [*_read_history(extra["history"]), {"role": "user", "content": join_texts(texts)}]
 
@@ -277,8 +318,12 @@ def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: La
 def _read_history(value: Any) -> Messages:
     """Return the turns of Alpaca's history, a list of pairs of what was asked and answered."""
     found = decode_json(value, "'history'") if isinstance(value, str) else value
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise RowError(f"'history' must be a list of questions and their answers, got {found!r:.60}")
     turns: Messages = []
-    for at, pair in enumerate(found or []):
+    for at, pair in enumerate(found):
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise RowError(f"item {at} of 'history' must be a question and its answer, got {pair!r:.60}")
         turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
@@ -288,7 +333,7 @@ def _read_history(value: Any) -> Messages:
 def _read_answer(value: Any, column: str) -> Messages:
     if value is None:
         raise RowError(f"'{column}' has no text", Reason.EMPTY)
-    if is_conversation(value) or (isinstance(value, str) and is_transcript(value)):
+    if is_conversation(value):
         return read_turns(value, column)
     return [{"role": "assistant", "content": read_text(value, f"'{column}'")}]
 
@@ -312,7 +357,8 @@ def _part(context: Messages, answers: list[Messages], columns: Sequence[str]) ->
         named = " and ".join(map(repr, columns))
         raise RowError(f"{named} do not begin with the same message, so there is no prompt")
     if context and not _agree(context, prompt, answers):
-        raise RowError(f"{' and '.join(map(repr, columns))} do not begin with the prompt that the row has besides")
+        named = f"{' and '.join(map(repr, columns))} {'do' if len(columns) > 1 else 'does'}"
+        raise RowError(f"{named} not begin with the prompt that the row has besides")
     return prompt, [answer[shared:] for answer in answers]
 
 
@@ -326,7 +372,7 @@ def _agree(context: Messages, prompt: Messages, answers: list[Messages]) -> bool
 
 def _put_system(messages: Messages, system: Any, layout: Layout) -> Messages:
     """Return a conversation that begins with the system prompt of the row."""
-    text = read_text(system, f"'{layout.parts['system']}'") if system else ""
+    text = "" if system is None else read_text(system, f"'{layout.parts['system']}'")
     if not text:
         return messages
     if messages and messages[0]["role"] == "system":

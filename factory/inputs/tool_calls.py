@@ -83,7 +83,7 @@ def _read_call(call: Any, place: str) -> Call:
     if function is not call:
         _refuse_others(function, {"name", "arguments"}, place)
     named = {"name": function["name"], "arguments": _read_arguments(function.get("arguments"), place)}
-    identified = {"id": call["id"]} if call.get("id") else {}
+    identified = {"id": call["id"]} if call.get("id") not in (None, "") else {}
     return {**identified, "type": call.get("type") or "function", "function": named}
 
 

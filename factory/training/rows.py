@@ -146,7 +146,7 @@ class _Wanted:
         is_wanted = True
         for column, names in self.asked.items():
             given = find_optional(value, column)
-            name = name_language(given) if column == self.columns["language"] else str(given or "")
+            name = name_language(given) if column == self.columns["language"] else "" if given is None else str(given)
             self._found[column][name or "none"] += 1
             is_wanted = is_wanted and name in names
         return is_wanted

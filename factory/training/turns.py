@@ -195,7 +195,7 @@ def _check_order(messages: Messages) -> None:
     answered: list[str] = []
     for message in messages:
         if message["role"] == "assistant":
-            called, answered = [call["id"] for call in message.get("tool_calls") or () if call.get("id")], []
+            called, answered = [call["id"] for call in message.get("tool_calls") or () if "id" in call], []
         elif message["role"] == "tool" and (link := message.get("tool_call_id")) and called:
             answered.append(link)
             if answered != [call for call in called if call in answered]:

@@ -24,6 +24,8 @@ SYSTEM = {"role": "system", "content": "Sois bref."}
 def write(path: Path, rows: list[Any]) -> Path:
     if path.suffix == ".parquet":
         pl.DataFrame(rows).write_parquet(path)
+    elif path.suffix == ".csv":
+        pl.DataFrame(rows).write_csv(path)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -166,6 +168,49 @@ def test_a_transcript_is_a_prompt_too(tmp_path: Path) -> None:
     assert whole(train_on(path, columns={"messages": "chosen"})[0]) == [*HISTORY, USER, ASSISTANT]
 
 
+TOLD = f"\n\nHuman: a\n\nAssistant: b\n\nHuman: {ASK}\n\nAssistant:"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        (ASK, HH[0], HH[1]),
+        (TOLD, HH[0], HH[1]),
+        (TOLD, ANSWER, WORSE),
+        (TOLD, f" {ANSWER}", f" {WORSE}"),
+        (TOLD.removesuffix("\n\nAssistant:"), ANSWER, WORSE),
+    ],
+)
+def test_transcripts_beside_a_prompt_are_turns_in_pairs_and_in_answers(
+    tmp_path: Path, prompt: str, chosen: str, rejected: str, suffix: str
+) -> None:
+    path = write(tmp_path / f"a{suffix}", [{"prompt": prompt, "chosen": chosen, "rejected": rejected}])
+    (found,) = train_on(path, "dpo")
+    assert isinstance(found, TextRow), found
+    assert (found.prompt, found.answers) == ([*HISTORY, USER], (BETTER[1:], BAD[1:]))
+    for name in ("completion", "response"):
+        path = write(tmp_path / f"b{suffix}", [{"prompt": prompt, name: chosen}])
+        assert whole(train_on(path)[0]) == [*HISTORY, USER, ASSISTANT]
+        (text,) = train_on(path, format="text")
+        assert isinstance(text, TextRow)
+        assert (text.prompt, text.answers) == (prompt, (chosen,))
+
+
+@pytest.mark.parametrize("name", ["completion", "response"])
+def test_a_transcript_that_answers_another_prompt_is_rejected(tmp_path: Path, name: str) -> None:
+    (found,) = train_on(path := write(tmp_path / "a.jsonl", [{"prompt": "Write a dialogue.", name: HH[0]}]))
+    assert isinstance(found, Rejected)
+    assert f"'{name}' does not begin with the prompt that the row has besides" in found.detail
+    assert [type(row) for row in train_on(path, format="text")] == [TextRow]
+
+
+def test_one_side_that_is_a_transcript_makes_no_pair(tmp_path: Path) -> None:
+    (found,) = train_on(write(tmp_path / "a.jsonl", [{"prompt": ASK, "chosen": HH[0], "rejected": WORSE}]), "dpo")
+    assert isinstance(found, Rejected)
+    assert "an answer must be one message of the assistant" in found.detail
+
+
 def test_pairs_that_answer_another_prompt_than_the_row_has_are_rejected(tmp_path: Path) -> None:
     (found,) = train_on(write(tmp_path / "a.jsonl", [{"prompt": "?", "chosen": BETTER, "rejected": BAD}]), "dpo")
     assert isinstance(found, Rejected)
@@ -289,6 +334,14 @@ def test_sharegpt_has_calls_and_observations(tmp_path: Path) -> None:
     ]
 
 
+def test_the_id_of_a_call_and_the_name_of_a_strategy_may_be_zero(tmp_path: Path) -> None:
+    call = {"id": 0, "type": "function", "function": {"name": "f", "arguments": {}}}
+    turns = [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert whole(train_on(write(tmp_path / "a.jsonl", [{"messages": turns}]))[0]) == turns
+    path = write(tmp_path / "b.jsonl", [{"chosen": BETTER, "rejected": BAD, "strategy": number} for number in (0, 1)])
+    assert [row.row for row in train_on(path, "dpo", strategies=["0"])] == ["b.jsonl:1"]
+
+
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 UNUSABLE: list[tuple[dict[str, Any], str]] = [
     ({"role": "user", "content": [{"type": "text", "text": "a"}, PICTURE]}, "part 1 of 'content' of turn 0 of 'messages' is of the type 'image_url'"),
@@ -371,9 +424,121 @@ def test_an_answer_that_is_a_conversation_is_no_plain_text(tmp_path: Path) -> No
 def test_what_changes_nothing_may_stand_beside_a_conversation(tmp_path: Path) -> None:
     rows = [
         {"messages": BETTER, "weight": 1.0, "context": None, "label": True, "reasoning": ""},
-        {"messages": BETTER, "weight": None, "label": 3, "score": 0.5, "source": "web"},
+        {"messages": BETTER, "weight": None, "label": "", "score": 0.5, "source": "web"},
     ]
     assert [type(row) for row in train_on(write(tmp_path / "a.jsonl", rows))] == [TextRow, TextRow]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "is_trained"),
+    [
+        *(("label", value, True) for value in (True, 1, 1.0, "true", "True", "TRUE", "1", "1.0")),
+        *(("label", value, False) for value in (False, 0, 0.0, "false", "False", "0", 3, "3", "good", [1])),
+        *(("weight", value, True) for value in (1, 1.0, "1", "1.0")),
+        *(("weight", value, False) for value in (0, 0.0, "0", "0.0", 0.5, "0.5", "heavy")),
+    ],
+)
+def test_a_flag_or_a_weight_says_the_same_in_every_kind_of_file(
+    tmp_path: Path, column: str, value: Any, is_trained: bool
+) -> None:
+    row = {"prompt": "q", "completion": "a", column: value}
+    files = [write(tmp_path / "a.jsonl", [row])]
+    if not isinstance(value, list):
+        files += [write(tmp_path / "a.parquet", [row]), write(tmp_path / "a.csv", [row])]
+    for path in files:
+        (found,) = train_on(path)
+        assert isinstance(found, TextRow) == is_trained, found
+        if isinstance(found, Rejected):
+            assert f"'{column}'" in found.detail
+            assert "to leave it out, name the columns that are meant" in found.detail
+        assert [type(each) for each in train_on(path, columns={"prompt": "prompt", "completion": "completion"})] == [
+            TextRow
+        ]
+
+
+@pytest.mark.parametrize(("weight", "read"), [("0", 0), ("1", 1), (0.0, 0), (True, 1)])
+def test_the_weight_of_a_turn_may_be_text(tmp_path: Path, weight: Any, read: int) -> None:
+    (found,) = train_on(write(tmp_path / "a.jsonl", [{"messages": [USER, ASSISTANT | {"weight": weight}]}]))
+    assert whole(found) == [USER, ASSISTANT | {"weight": read}]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("input", 0, "'input' must be text, got int '0'"),
+        ("input", False, "'input' must be text, got bool 'False'"),
+        ("input", 5, "'input' must be text, got int '5'"),
+        ("system", 0, "'system' must be text, got int '0'"),
+        ("system", False, "'system' must be text, got bool 'False'"),
+        *(("history", value, "'history' must be a list") for value in (0, False, 5, "0", "false", "5", {"a": "b"})),
+    ],
+)
+def test_what_is_asked_about_is_no_nothing_because_it_is_zero(
+    tmp_path: Path, column: str, value: Any, said: str
+) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        [{"instruction": ASK, "output": ANSWER}, {"instruction": ASK, "output": ANSWER, column: value}],
+    )
+    good, bad = train_on(path)
+    assert whole(good) == [USER, ASSISTANT]
+    assert isinstance(bad, Rejected)
+    assert said in bad.detail
+    good, bad = prompts_of(path)
+    assert (good["reason"], bad["reason"]) == (None, "invalid_row")
+    assert said in bad["detail"]
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}])
+@pytest.mark.parametrize("column", ["input", "history", "system"])
+def test_what_is_empty_is_nothing(tmp_path: Path, column: str, nothing: Any) -> None:
+    path = write(tmp_path / "a.jsonl", [{"instruction": ASK, "output": ANSWER, column: nothing}])
+    assert whole(train_on(path)[0]) == [USER, ASSISTANT]
+    assert prompts_of(path)[0]["messages"] == [USER]
+
+
+@pytest.mark.parametrize(
+    ("objective", "first", "other"),
+    [
+        ("sft", {"prompt": "q", "completion": "a"}, {"messages": BETTER}),
+        ("sft", {"prompt": "q", "completion": "a"}, {"response": "b"}),
+        ("sft", {"messages": BETTER}, {"conversations": SHAREGPT}),
+        ("sft", {"messages": BETTER}, {"instruction": "q", "output": "a"}),
+        ("dpo", {"prompt": "q", "chosen": "a", "rejected": "b"}, {"instruction": "q"}),
+        ("dpo", {"chosen": BETTER, "rejected": BAD}, {"prompt": ASK}),
+        ("prompts", {"prompt": "q"}, {"messages": BETTER}),
+        ("prompts", {"instruction": "q"}, {"prompt": "r"}),
+    ],
+)
+def test_a_row_far_below_that_may_be_meant_in_two_ways_is_rejected(
+    tmp_path: Path, objective: str, first: dict[str, Any], other: dict[str, Any]
+) -> None:
+    nothing = dict.fromkeys(other)
+    path = write(tmp_path / "a.jsonl", [*([first] * 150), first | other, first | nothing])
+    columns = (
+        {"messages": "messages"} if "messages" in first else {name: name for name in first if name != "instruction"}
+    )
+    if objective == "prompts":
+        rows = prompts_of(path)
+        assert [row["reason"] for row in rows[149:]] == [None, "invalid_row", None]
+        detail = rows[150]["detail"]
+    else:
+        found = train_on(path, objective)
+        assert [type(row) for row in found[149:]] == [TextRow, Rejected, TextRow]
+        assert isinstance(found[150], Rejected)
+        detail = found[150].detail
+        assert isinstance(train_on(path, objective, columns=columns)[150], TextRow)
+    assert "a.jsonl:151: the row may be meant as " in detail
+    assert "say which in 'columns', as columns = { " in detail
+
+
+def test_another_file_of_a_table_may_not_say_more_than_the_first(tmp_path: Path) -> None:
+    write(tmp_path / "0.parquet", [{"prompt": "q", "completion": "a"}])
+    write(tmp_path / "1.parquet", [{"prompt": "q", "completion": "a", "messages": BETTER}])
+    good, bad = train_on(tmp_path)
+    assert isinstance(good, TextRow)
+    assert isinstance(bad, Rejected)
+    assert "may be meant as prompt + completion or messages" in bad.detail
 
 
 def test_a_prompt_is_not_read_without_what_it_asks_about(tmp_path: Path) -> None:

@@ -300,7 +300,10 @@ def test_a_transcript_in_the_column_of_prompts_is_turns(tmp_path: Path) -> None:
     path = write(tmp_path / "b.jsonl", json.dumps({"prompt": text, "completion": "為什麼"}))
     (found,) = train_on(path)
     assert isinstance(found, TextRow)
-    assert (found.prompt, found.answers) == (text, ("為什麼",))  # plain texts on both sides are trained as they are
+    assert (found.prompt, found.answers) == (turns, (SAID,))
+    (found,) = train_on(path, format="text")
+    assert isinstance(found, TextRow)
+    assert (found.prompt, found.answers) == (text, ("為什麼",))
 
 
 NAMES = st.sampled_from(["id", "prompt", "data", "rows", "n"])
