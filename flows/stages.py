@@ -36,6 +36,9 @@ from warehouse.staging import Derived, Frames, replace_rows, stage
 from warehouse.statements import to_literal
 from warehouse.user_sql import try_sql
 
+_COUNTED = "rows from 1, blank lines aside"
+"""How rows are numbered: what was read by another rule is read again."""
+
 
 @cache
 def detector() -> LanguageDetector:
@@ -58,7 +61,7 @@ def read_prompts(run: Run) -> int:
     recipe, config_id = run.build.recipe, run.build.config_id
     check_limit(run.build, run.lake, run.limit)
     stamps = _stamp_sources(recipe.prompts)
-    sources_id = identify_sources(recipe.prompts, [identify(recipe.prompt_gates), run.limit])
+    sources_id = identify_sources(recipe.prompts, [identify(recipe.prompt_gates), run.limit, _COUNTED])
     if run.lake.query("SELECT 1 FROM reads WHERE config_id = ? AND sources_id = ?", [config_id, sources_id]).height:
         run.board.say("  read · prompts: the files are unchanged")
         return 0

@@ -252,10 +252,12 @@ class RecordedColumns(Section):
 
 
 class Recorded(Section):
-    """Completions that a team already has. ``join`` says what ``columns.key`` holds: the id of a source's row, which is its
-    number where the source has no id column, or the text. ``source`` names the source that is meant, where several share ids.
+    """Completions that a team already has. ``join`` says what ``columns.key`` holds: the id of a source's row, or the text.
+    ``source`` names the source that is meant, where several share ids.
 
-    Without a key, the text is what the conversation in ``columns.messages`` asks.
+    Of a source without an id column the id is the row's number in its file or split, counted from 1, without blank lines
+    and the header; of several files or splits their name comes first (``b.jsonl:12``, ``test:12``). Without a key, the
+    text is what the conversation in ``columns.messages`` asks; with one, the conversation must ask what the key's prompt does.
     """
 
     path: FilePath

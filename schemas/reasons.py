@@ -38,6 +38,7 @@ class Reason(StrEnum):
     # recorded pools
     NO_SUCH_PROMPT = "no_such_prompt"
     AMBIGUOUS_KEY = "ambiguous_key"
+    OTHER_QUESTION = "other_question"
     # pairing
     TIE = "tie"
     MARGIN_TOO_SMALL = "margin_too_small"

@@ -14,12 +14,12 @@ from schemas.reasons import Reason
 class Answer:
     """One answer, with the thinking before it where that is kept apart.
 
-    ``asked`` is the text of the one turn that it answers, where the row has a conversation of so many.
+    ``asked`` are the turns that it answers, the system's aside, where the row has a conversation.
     """
 
     text: str
     reasoning: str | None = None
-    asked: str | None = None
+    asked: tuple[dict[str, Any], ...] = ()
 
 
 def read_answer(row: Row, text: str | None, messages: str | None) -> Answer:
@@ -46,8 +46,9 @@ def _read_last(turns: Messages, column: str) -> Answer:
         raise RowError(f"'{column}' uses tools, which recorded answers cannot have")
     if others := last.keys() - {"role", "content", "reasoning_content", "weight"}:
         raise RowError(f"the answer in '{column}' has '{min(others)}', which recorded answers cannot have")
-    asks = [turn for turn in before if turn["role"] != "system"]
-    asked: Any = asks[0]["content"] if [turn["role"] for turn in asks] == ["user"] else None
+    if last.get("weight") == 0:
+        raise RowError(f"the answer in '{column}' has the weight 0: it is not to be learnt from")
+    asked = tuple(turn for turn in before if turn["role"] != "system")
     return Answer(_refuse_empty(last["content"]), last.get("reasoning_content"), asked)
 
 

@@ -19,7 +19,7 @@ from factory.inputs.json_lists import Form, JsonListError, JsonStream, find_form
 from factory.inputs.json_values import parse_json
 from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
 from factory.inputs.text import find_byte_fault
-from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels
+from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels, number_rows
 from schemas.errors import InputError
 from schemas.paths import is_path, split_glob
 from schemas.reasons import Reason
@@ -42,8 +42,9 @@ _SPLIT = re.compile(r"(?:^|[^a-z])(train|test|eval|validation|valid|val|dev)(?![
 class RawRow:
     """One row as it was read: its ``value``, or the ``fault`` that kept it from being read.
 
-    ``row`` is unique within the source: the row's number from 1 (in JSONL the line's), after the file's name where a
-    glob gave several files. ``where`` says the place in words for a person.
+    ``row`` is unique within the source: the row's number, counted from 1 in the file or split (``12``), after its name
+    where a glob, folder or sum may give several (``b.jsonl:12``, ``test:12``). Blank lines are no rows. ``where`` says
+    the place in words for a person, by its line where a file has lines.
     """
 
     row: str
@@ -130,9 +131,9 @@ def _has(row: "Row", column: str) -> bool:
 
 
 def read_dataset_rows(
-    dataset: Any, name: str, columns: Sequence[str], optional: Sequence[str] = ()
+    dataset: Any, name: str, columns: Sequence[str], optional: Sequence[str] = (), *, split: str
 ) -> Iterator[RawRow]:
-    """Yield the rows of what ``open_dataset`` returned for ``name``. Class labels come as their names.
+    """Yield the rows of what ``open_dataset`` returned for ``name`` and ``split``. Class labels come as their names.
 
     Raises:
         InputError: the dataset lacks a column.
@@ -140,11 +141,11 @@ def read_dataset_rows(
     tops = find_top_columns(columns, dataset.column_names, f"dataset '{name}'")
     tops = list(dict.fromkeys([*tops, *_find_optional(optional, dataset.column_names)]))
     labels = find_labels(dataset.features.to_dict())
-    numbers = count(1)
+    numbers = number_rows(dataset, split)
     for batch in dataset.select_columns(tops).iter(batch_size=_BATCH_ROWS):
         for values in zip(*(batch[top] for top in tops), strict=True):
             number = next(numbers)
-            yield RawRow(str(number), f"{name}:{number}", _with_names(dict(zip(tops, values, strict=True)), labels))
+            yield RawRow(number, f"{name}:{number}", _with_names(dict(zip(tops, values, strict=True)), labels))
 
 
 def find_value(row: "Row", column: str) -> Any:
@@ -325,9 +326,9 @@ def _read_json(path: Path, columns: Collection[str]) -> Iterator[Place]:
 
 
 def _read_lines(file: TextIO) -> Iterator[Place]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            yield number, str(number), *_parse_object(line, "on each line")
+    lines = ((place, line) for place, line in enumerate(file, start=1) if line.strip())
+    for number, (place, line) in enumerate(lines, start=1):
+        yield number, str(place), *_parse_object(line, "on each line")
 
 
 def _read_values(stream: JsonStream, form: Form, columns: Collection[str]) -> Iterator[Place]:

@@ -1,7 +1,8 @@
 """Hugging Face datasets: found by name, split and slice, whether on the hub, in a folder, or saved to disk."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain, combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ UNNAMED_SPLIT = "train"
 def open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> Any:
     """Return a ``datasets.Dataset``: the rows that a split (``train``), a slice (``train[:10%]``) or a sum of them names.
 
-    ``name`` is a hub id, a folder of data files, or a folder made by ``save_to_disk``.
+    ``name`` is a hub id, a folder of data files, or a folder made by ``save_to_disk``. ``info.splits`` are the whole
+    splits, whatever is cut of them.
 
     Raises:
         InputError: the dataset, its configuration or its split is missing, or a folder has files of several kinds.
@@ -42,6 +44,42 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
         return _cut(_check_config(saved, config), split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
         raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
+
+
+def number_rows(dataset: Any, split: str) -> Iterator[str]:
+    """Yield what the rows of ``open_dataset`` are called: their numbers in the whole split, counted from 1.
+
+    The split's name is put before them (``test:1``) where ``split`` names several.
+    """
+    parts = _find_parts(dataset, split)
+    if sum(part.to - part.from_ for part in parts) != len(dataset):
+        return map(str, count(1))  # a table that does not say what it was cut from
+    is_one = len({part.splitname for part in parts}) == 1
+    return chain.from_iterable(
+        (str(at) if is_one else f"{part.splitname}:{at}" for at in range(part.from_ + 1, part.to + 1)) for part in parts
+    )
+
+
+def find_overlap(dataset: Any, split: str) -> str | None:
+    """Return a split of which ``split`` names rows more than once."""
+    pairs = combinations(_find_parts(dataset, split), 2)
+    return next(
+        (a.splitname for a, b in pairs if a.splitname == b.splitname and a.from_ < b.to and b.from_ < a.to), None
+    )
+
+
+def _find_parts(dataset: Any, split: str) -> list[Any]:
+    """Return the parts of whole splits, as ``ReadInstruction`` has them, that ``split`` names and that have rows."""
+    sizes = {name: info.num_examples for name, info in (dataset.info.splits or {}).items()}
+    return _cut_splits(sizes, split) if sizes else []
+
+
+def _cut_splits(sizes: Mapping[str, int], split: str) -> list[Any]:
+    import datasets
+
+    spec = "+".join(sizes) if split == "all" and split not in sizes else split
+    parts = datasets.ReadInstruction.from_spec(spec).to_absolute(dict(sizes))
+    return [part for part in parts if part.from_ < part.to]
 
 
 def resolve_revision(name: str, revision: str | None, config: str | None = None) -> str:
@@ -124,14 +162,21 @@ def _cut(saved: Any, split: str) -> Any:
     """Return the rows of saved splits that ``split`` names, in the language of ``datasets.ReadInstruction``."""
     import datasets
 
-    if split in saved:
-        return saved[split]
-    spec = "+".join(saved) if split == "all" else split
+    sizes = {name: len(part) for name, part in saved.items()}
     try:
-        parts = datasets.ReadInstruction.from_spec(spec).to_absolute({key: len(part) for key, part in saved.items()})
+        parts = _cut_splits(sizes, split)
     except ValueError as error:
         raise ValueError(f"{error}; the splits are {', '.join(saved)}") from error
-    cut = [saved[part.splitname].select(range(part.from_, part.to)) for part in parts if part.from_ < part.to]
-    if not cut:
+    if split in saved:
+        cut = saved[split]
+    elif parts:
+        cut = datasets.concatenate_datasets(
+            [saved[part.splitname].select(range(part.from_, part.to)) for part in parts]
+        )
+    else:
         raise ValueError("it names no row")
-    return datasets.concatenate_datasets(cut)
+    # What was saved of a larger data set still says how large that was.
+    cut.info.splits = datasets.SplitDict()
+    for name, size in sizes.items():
+        cut.info.splits.add(datasets.SplitInfo(name, num_examples=size))
+    return cut

@@ -1,8 +1,8 @@
 """Which prompt a recorded answer is for: the one that its key names among all rows that the sources have."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -11,6 +11,7 @@ from factory.stages.prompts import make_text_id
 from factory.stages.rows import Row
 from factory.stages.scratch import open_scratch
 from factory.stages.sources import make_key, show_id
+from schemas.ids import content_id
 from schemas.languages import LANGUAGES
 from schemas.models import Recorded
 from schemas.reasons import Reason
@@ -37,10 +38,14 @@ class PromptIndex:
         """
         self.recorded = recorded
         self._translated: set[str] = set()
+        self._numbered: set[str] = (
+            set()
+        )  # what precedes the numbers of rows without ids: nothing, or a file and a colon
         self._index = open_scratch(
             "CREATE TABLE named (key TEXT, prompt_id TEXT, language TEXT, is_own INTEGER, place TEXT, why TEXT, "
             "PRIMARY KEY (key, prompt_id)) WITHOUT ROWID",
-            "CREATE TABLE kept (prompt_id TEXT PRIMARY KEY, origin_id TEXT, language TEXT) WITHOUT ROWID",
+            "CREATE TABLE kept (prompt_id TEXT PRIMARY KEY, origin_id TEXT, language TEXT, asked_id TEXT, shown TEXT) "
+            "WITHOUT ROWID",
             "CREATE INDEX by_origin ON kept (origin_id, language)",
             "CREATE TABLE answers (prompt_id TEXT PRIMARY KEY, num INTEGER) WITHOUT ROWID",
         )
@@ -79,6 +84,21 @@ class PromptIndex:
         detail = f"the prompt with the {named}, that of {place}, was dropped or is not in scope"
         return Failure(Reason.NO_SUCH_PROMPT, f"{detail}: {why}" if why else detail)
 
+    def compare(self, prompt_id: str, asked: Sequence[Mapping[str, Any]]) -> Failure | None:
+        """Say whether a prompt in scope is other than the turns ``asked``, white space at the ends of a text aside."""
+        sql = "SELECT asked_id, shown FROM kept WHERE prompt_id = ?"
+        asked_id, shown = self._index.execute(sql, [prompt_id]).fetchall()[0]
+        if asked_id == _make_asked_id(asked):
+            return None
+        detail = f"the row asks {_show(asked)}, the prompt that its key names {shown}"
+        return Failure(Reason.OTHER_QUESTION, detail)
+
+    def is_row_zero(self, key: Sequence[str]) -> bool:
+        """Whether a key, which is no row's id, names row 0 of a source without ids, whose rows are counted from 1."""
+        if len(key) > 1 or not key[0].endswith("0") or key[0][:-1] not in self._numbered:
+            return False
+        return self._index.execute("SELECT 1 FROM named WHERE key = ?", [make_key(key)]).fetchone() is None
+
     def count_answer(self, prompt_id: str) -> int:
         """Return how many answers a prompt had before this one."""
         sql = "INSERT INTO answers VALUES (?, 1) ON CONFLICT DO UPDATE SET num = num + 1 RETURNING num - 1"
@@ -94,17 +114,19 @@ class PromptIndex:
         for row in rows:
             key = row["key" if self.recorded.join == "source_row" else "text_id"]
             if key is not None and self.recorded.source in {None, row["source"]}:
+                if key == make_key(row["row"]):
+                    self._numbered.add(row["row"].rstrip("0123456789"))
                 place = f"row {row['row']} of {row['source']!r}"
                 language = row["language"] if row["language"] in LANGUAGES else None
                 yield key, row["prompt_id"] or place, language, True, place, row["why"]
 
     def _add_prompts(self, prompts: Sequence[Row]) -> None:
         kept = [
-            (row["prompt_id"], row["parent_id"] or row["prompt_id"], row["language"])
+            (row["prompt_id"], row["parent_id"] or row["prompt_id"], row["language"], *_describe(row["messages"]))
             for row in prompts
             if row["is_kept"]
         ]
-        self._index.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?)", kept)
+        self._index.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?, ?)", kept)
         translations = [row for row in prompts if row["parent_id"] is not None]
         self._translated.update(row["language"] for row in translations)
         if self.recorded.join == "prompt_text":
@@ -119,3 +141,18 @@ class PromptIndex:
 
     def _add_named(self, named: Iterable[_Named]) -> None:
         self._index.executemany("INSERT OR IGNORE INTO named VALUES (?, ?, ?, ?, ?, ?)", named)
+
+
+def _describe(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return what a prompt's turns, the system's aside, are compared and shown by."""
+    turns = [message for message in messages if message["role"] != "system"]
+    return _make_asked_id(turns), _show(turns)
+
+
+def _make_asked_id(turns: Sequence[Mapping[str, Any]]) -> str:
+    return content_id("asked", [[turn["role"], turn["content"].strip()] for turn in turns])
+
+
+def _show(turns: Sequence[Mapping[str, Any]]) -> str:
+    text = turns[0]["content"].strip() if turns else ""
+    return f"{text[:60]!r} ({len(text)} characters, turn 1 of {len(turns)})"

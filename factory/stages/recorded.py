@@ -19,6 +19,7 @@ from factory.stages.measures import measure, measure_languages
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.rows import Detect, Landed, Lane, Row, make_frame, make_rejection
 from factory.stages.sources import read_id, refuse_hopeless
+from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.models import Recorded
 from schemas.reasons import Reason
@@ -87,10 +88,12 @@ def read_recorded(
 
     Several answers to a prompt are its samples 0, 1, ... in the order of the file, and their ids follow from
     ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the text of a single-turn
-    prompt, white space at its ends aside. ``reasoning`` are the tags around the thinking that stands before an answer.
+    prompt, white space at its ends aside. A conversation before the answer must be that of the prompt, system turns
+    aside. ``reasoning`` are the tags around the thinking that stands before an answer.
 
     Raises:
-        InputError: the file is missing or cannot be read, lacks a column, or none of its rows has the right shape.
+        InputError: the file is missing or cannot be read, lacks a column, none of its rows has the right shape, or one
+            names row 0 of a source whose rows are counted from 1.
     """
     recorded = index.recorded
     rows = refuse_hopeless(
@@ -132,6 +135,7 @@ def _read_row(raw: RawRow, index: PromptIndex) -> Row:
     row: Row = dict.fromkeys(("reason", "detail", "language", "text", "reasoning")) | {"row": raw.row}
     found = raw.fault
     if raw.value is not None:
+        _refuse_row_zero(raw.value, raw.where, index)
         try:
             found = _join(raw.value, index, row)
         except LookupError as error:
@@ -141,6 +145,16 @@ def _read_row(raw: RawRow, index: PromptIndex) -> Row:
     if found is not None:
         row |= {"reason": found.reason.value, "detail": f"{raw.where}: {found.detail}"}
     return row
+
+
+def _refuse_row_zero(value: Row, where: str, index: PromptIndex) -> None:
+    """Refuse a file that counts rows from 0, of which every answer but one would be joined to the prompt before its own."""
+    key = index.recorded.columns.key
+    named = None if key is None or index.recorded.join == "prompt_text" else read_id(value, key)
+    if named is not None and index.is_row_zero(named):
+        raise InputError(
+            f"{where} of the recorded answers has the key {named[0]!r}; the rows of a source without ids are counted from 1"
+        )
 
 
 def _join(value: Row, index: PromptIndex, row: Row) -> Failure | None:
@@ -162,14 +176,14 @@ def _join(value: Row, index: PromptIndex, row: Row) -> Failure | None:
     if isinstance(found, Failure):
         return found
     row |= {"prompt_id": found[0], "language": found[1]}
-    return None
+    return index.compare(found[0], answer.asked) if answer.asked else None
 
 
 def _read_key(value: Row, recorded: Recorded, answer: Answer) -> list[str] | None:
     """Return what names the prompt: a row's id, or the text that is asked; of several parts those that there are."""
     key = recorded.columns.key
     if key is None:
-        return [answer.asked] if answer.asked else None
+        return [answer.asked[0]["content"]] if [turn["role"] for turn in answer.asked] == ["user"] else None
     if recorded.join == "source_row" or isinstance(key, str):
         return read_id(value, key)
     parts = [part for column in key for part in read_id(value, column) or ()]

@@ -22,7 +22,7 @@ from factory.stages.files import (
     read_file_rows,
     refuse_absent,
 )
-from factory.stages.hf_datasets import open_dataset
+from factory.stages.hf_datasets import find_overlap, open_dataset
 from factory.stages.language_names import find_language
 from factory.stages.rows import Row, clean_detail
 from schemas.errors import InputError
@@ -122,9 +122,11 @@ def _open(source: PromptSource, labels: Sequence[str] = ()) -> tuple[Layout, Ite
         return layout, _open_files(source.path, layout, list_columns(source.columns), labels)
     name = str(source.dataset)
     dataset = open_dataset(name, config=source.config, split=source.split, revision=source.revision)
+    if overlap := find_overlap(dataset, source.split):
+        raise InputError(f"split '{source.split}' of dataset '{name}' names rows of '{overlap}' more than once")
     layout = _find_layout(source, lambda: dataset.column_names)
     needed = [*layout.needed, *labels, *list_columns(source.columns)]
-    return layout, read_dataset_rows(dataset, name, needed, layout.optional)
+    return layout, read_dataset_rows(dataset, name, needed, layout.optional, split=source.split)
 
 
 def _find_layout(source: PromptSource, list_names: Callable[[], list[str]]) -> Layout:

@@ -89,7 +89,7 @@ def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> 
     revision = settings.revision if data == settings.data else settings.eval_revision
     dataset = open_dataset(data, config=config, split=split, revision=revision)
     layout, others = _find_columns(settings, dataset.column_names, f"dataset '{data}'", wanted)
-    return layout, read_dataset_rows(dataset, data, layout.needed, [*layout.optional, *others])
+    return layout, read_dataset_rows(dataset, data, layout.needed, [*layout.optional, *others], split=split)
 
 
 def _is_files(settings: TrainSettings, data: str, split: str) -> bool:

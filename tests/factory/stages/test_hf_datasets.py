@@ -48,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(place: Path, split: str, config: str | None = None) -> list[Any]:
     dataset = open_dataset(str(place), config=config, split=split, revision=None)
-    return [row.value for row in read_dataset_rows(dataset, str(place), ["q"])]
+    return [row.value for row in read_dataset_rows(dataset, str(place), ["q"], split=split)]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_class_labels_lie_at_any_depth(tmp_path: Path) -> None:
     rows.save_to_disk(str(tmp_path / "saved"))
     rows.to_parquet(tmp_path / "rows.parquet")
     dataset = open_dataset(str(tmp_path / "saved"), config=None, split="train", revision=None)
-    (found,) = read_dataset_rows(dataset, "saved", list(row))
+    (found,) = read_dataset_rows(dataset, "saved", list(row), split="train")
     assert found.value == expected
     (found,) = read_file_rows(str(tmp_path / "rows.parquet"), list(row))
     assert found.value == expected

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import datasets
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -639,3 +640,132 @@ def test_every_row_is_joined_or_rejected(tmp_path_factory: pytest.TempPathFactor
     landed = read(tmp_path_factory.mktemp("any"), [{"key": 1, "text": "good"}, *rows], lane)
     assert landed.rejections["row_id"].is_unique().all()
     assert landed.rows["completion_id"].is_unique().all()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+@pytest.mark.parametrize("blank", ["", "\n", "\n  \n"])
+def test_rows_are_counted_and_not_lines(world: World, suffix: str, blank: str) -> None:
+    """The number of a row is the same whatever blank lines the file has; a line that cannot be read is a row."""
+    lines = ['{"q": "First?"}', "{torn", '{"q": "Third?"}']
+    if suffix == ".csv":
+        lines = ["q,n", "First?,1", "Second?,2,2", "Third?,3"]
+        blank = blank.replace(" ", "")  # white space is a field of a CSV
+    (world.folder / f"a{suffix}").write_text(f"\n{blank}".join([*lines, ""]), encoding="utf-8")
+    world.read(
+        PromptSource.model_validate(
+            {"name": "a", "path": str(world.folder / f"a{suffix}"), "columns": {"prompt": "q"}, "language": "en"}
+        )
+    )
+    answers = [{"id": 3, "a": "to third"}, {"id": 1, "a": "to first"}, {"id": 4, "a": "to none"}]
+    assert world.questions(world.join(answers)) == {"to third": "Third?", "to first": "First?"}
+
+
+@pytest.mark.parametrize("split", ["train", "train[-1:]", "train[:1]+train[3:]", "train[50%:]", "all"])
+@pytest.mark.parametrize("kind", ["saved", "files"])
+def test_a_slice_keeps_the_numbers_of_the_whole_split(
+    world: World, monkeypatch: pytest.MonkeyPatch, split: str, kind: str
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", world.folder / "cache")
+    # What was saved of a larger data set still says how large that was.
+    info = datasets.DatasetInfo(splits=[{"name": "train", "num_examples": 9}])
+    rows = datasets.Dataset.from_dict({"q": [f"Number {number}?" for number in range(1, 5)]}, info=info)
+    if kind == "saved":
+        datasets.DatasetDict({"train": rows}).save_to_disk(str(world.folder / "set"))
+    else:
+        (world.folder / "set").mkdir()
+        rows.to_json(str(world.folder / "set" / "train.jsonl"))
+    source = {"name": "a", "dataset": str(world.folder / "set"), "split": split, "columns": {"prompt": "q"}}
+    world.read(PromptSource.model_validate(source | {"language": "en"}))
+    joined = world.questions(world.join([{"id": number, "a": f"to {number}"} for number in range(1, 5)]))
+    assert joined.items() <= {f"to {number}": f"Number {number}?" for number in range(1, 5)}.items()
+    assert len(joined) == {"train[-1:]": 1, "train[:1]+train[3:]": 2, "train[50%:]": 2}.get(split, 4)
+
+
+def test_rows_of_several_splits_have_the_names_of_these(world: World) -> None:
+    parts = {
+        name: datasets.Dataset.from_dict({"q": [f"{name} {at}" for at in (1, 2, 3)]}) for name in ("train", "test")
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(world.folder / "set"))
+    source = {"name": "a", "dataset": str(world.folder / "set"), "columns": {"prompt": "q"}, "language": "en"}
+    world.read(PromptSource.model_validate(source | {"split": "test[2:]+train"}))
+    landed = world.join([{"id": "test:3", "a": "x"}, {"id": "train:1", "a": "y"}, {"id": 3, "a": "z"}])
+    assert world.questions(landed) == {"x": "test 3", "y": "train 1"}
+    with pytest.raises(InputError, match=r"answers\.jsonl:1 of the recorded answers has the key 'test:0'"):
+        world.join([{"id": "test:0", "a": "x"}])
+    with pytest.raises(
+        InputError, match=r"split 'test\[:2\]\+test\[1:\]' of dataset .* names rows of 'test' more than"
+    ):
+        world.read(PromptSource.model_validate(source | {"split": "test[:2]+test[1:]"}))
+
+
+@pytest.mark.parametrize("zero", [0, "0", 0.0])
+def test_a_file_that_counts_rows_from_0_is_refused(world: World, zero: Any) -> None:
+    world.add("a", [{"q": f"Number {number}?"} for number in range(4)], columns={})
+    answers = [{"id": 1, "a": "x"}, {"id": zero, "a": None}, {"id": 2, "a": "y"}]
+    refused = (
+        r"answers\.jsonl:2 of the recorded answers has the key '0'; the rows of a source without ids are counted from 1"
+    )
+    with pytest.raises(InputError, match=refused):
+        world.join(answers)
+    assert len(world.join([answers[0], answers[2], {"id": 10, "a": "z"}]).rows) == 2
+    world.add("b", [{"id": "one", "q": "One?"}])
+    with pytest.raises(InputError, match=refused):
+        world.join(answers)  # of a, since b has no such id
+    world.join(answers, source="b")
+    world.add("c", [{"id": 0, "q": "Zero?"}])
+    assert "z" in world.questions(world.join([{"id": 0, "a": "z"}]))
+
+
+def asking(*texts: str, system: str = "") -> list[dict[str, str]]:
+    roles = ["user", "assistant"] * len(texts)
+    turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    return [*([{"role": "system", "content": system}] if system else []), *turns]
+
+
+@pytest.mark.parametrize("by", ["id", "number", "text"])
+@pytest.mark.parametrize("column", ["messages", "text"])
+def test_the_question_that_an_answer_brings_along_is_that_of_its_prompt(world: World, by: str, column: str) -> None:
+    prompts = {1: ["Why?"], 2: ["How?"], 3: ["Hi", "Hello", "Go on"], 4: ["What?"]}
+    rows = [{"id": at, "m": asking(*turns, system="S")} for at, turns in prompts.items()]
+    world.add("a", rows, columns={"prompt": None, "messages": "m"} | ({"id": "id"} if by == "id" else {}))
+    key = {at: turns[0] if by == "text" else at for at, turns in prompts.items()}
+    answers = [
+        {"id": key[1], "a": asking(" Why?\n", "right", system="Translated")},
+        {"id": key[2], "a": asking("Why?", "that of 1")},
+        {"id": key[3], "a": asking("Hi", "after one turn")},
+        {"id": key[3], "a": asking("Hi", "Hello", "Go on", "after three")},
+        {"id": key[4], "a": {"role": "assistant", "content": "without"}},
+    ]
+    landed = world.join(
+        answers, columns={column: "a", "key": "id"}, join="prompt_text" if by == "text" else "source_row"
+    )
+    right = {"right": "Why?", "without": "What?"} | ({} if by == "text" else {"after three": "Go on"})
+    assert world.questions(landed) == right
+    wrong = landed.rejections.filter(pl.col("reason") == "other_question")["detail"].to_list()
+    assert len(wrong) == (1 if by == "text" else 2)
+    assert "answers.jsonl:2: the row asks 'Why?' (4 characters, turn 1 of 1), " in wrong[0]
+    assert "the prompt that its key names 'How?' (4 characters, turn 1 of 1)" in wrong[0]
+    assert wrong[1:] == [] or "turn 1 of 3" in wrong[1]
+
+
+def test_the_question_of_a_translation_is_that_of_the_translation(tmp_path: Path, lane: Lane) -> None:
+    rows = [
+        {"key": 1, "l": "ar", "m": asking("لماذا؟ ", "لأن")},
+        {"key": 1, "l": "ar", "m": asking("كيف؟", "هكذا")},
+    ]
+    path = write_rows(tmp_path / "answers.jsonl", rows)
+    columns = {"messages": "m", "key": "key", "language": "l"}
+    landed = join(path, lane, rows_of(PROMPTS), PROMPTS, columns=columns)
+    assert landed.rows.select("prompt_id", "text").rows() == [("p1-ar", "لأن")]
+    assert landed.rejections["reason"].to_list() == ["other_question"]
+
+
+@pytest.mark.parametrize("column", ["messages", "text"])
+def test_an_answer_that_is_not_to_be_learnt_from_is_rejected(tmp_path: Path, lane: Lane, column: str) -> None:
+    answers = [[{"role": "assistant", "content": f"of {weight}", "weight": weight}] for weight in (0, 1, 0.0)]
+    rows = [{"key": 1, "a": answer} for answer in answers]
+    path = write_rows(tmp_path / "answers.jsonl", rows)
+    landed = join(path, lane, rows_of(PROMPTS), PROMPTS, columns={column: "a", "key": "key"})
+    assert landed.rows["text"].to_list() == ["of 1"]
+    assert landed.rejections["reason"].to_list() == ["invalid_row"] * 2
+    assert "the answer in 'a' has the weight 0: it is not to be learnt from" in landed.rejections["detail"][0]

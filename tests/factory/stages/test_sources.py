@@ -147,7 +147,8 @@ def test_an_unreadable_line_is_rejected(tmp_path: Path, line: bytes, reason: str
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"q": "one"}\n\n' + line + b'\n{"q": "two"}')
     rows = read(make_source(path, prompt="q"))
-    assert [(row["row"], row["reason"]) for row in rows] == [("1", None), ("3", reason), ("4", None)]
+    assert [(row["row"], row["reason"]) for row in rows] == [("1", None), ("2", reason), ("3", None)]
+    assert "a.jsonl:3: " in rows[1]["detail"]  # its line
 
 
 def test_a_csv_row_of_another_width_and_bytes_that_are_no_utf8_are_rejected(tmp_path: Path) -> None:
