@@ -1,5 +1,7 @@
 """Prefect's settings, of the environment and of its profiles: which server they name, and what is wrong with them."""
 
+import contextlib
+import io
 import os
 from urllib.parse import urlsplit
 
@@ -23,7 +25,8 @@ def find_url() -> str | None:
         FactoryError: a setting has a value that Prefect does not allow; the value is not shown, it may be a secret.
     """
     try:
-        from prefect.settings import PREFECT_API_URL
+        with contextlib.redirect_stderr(io.StringIO()):  # where Prefect would say it too, with the value
+            from prefect.settings import PREFECT_API_URL
 
         return PREFECT_API_URL.value() or None
     except ValidationError as error:

@@ -183,25 +183,37 @@ def test_doctor_and_schedule_see_a_dead_server_of_a_profile(environment, recipe)
             assert re.fullmatch(r"error: the Prefect server at \S+ does not answer \(.*\); start one .*\n", done.stderr)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("PREFECT_API_URL", "http://[::1"), ("PREFECT_CLIENT_MAX_RETRIES", "SECRET"), ("profiles.toml", "a = [")],
-)
-def test_settings_that_prefect_does_not_allow_are_a_warning(environment, recipe, setting, value):
-    if setting == "profiles.toml":
-        (Path(environment["PREFECT_HOME"]) / setting).write_text(value)
-    else:
-        environment[setting] = value
+SETTINGS = [("PREFECT_API_URL", "http://[::1"), ("PREFECT_CLIENT_MAX_RETRIES", "SECRET"), ("profiles.toml", "a = [")]
+
+
+@pytest.mark.parametrize(("setting", "value"), SETTINGS)
+def test_what_needs_a_server_refuses_settings_that_prefect_does_not_allow(environment, recipe, setting, value):
+    misset(environment, setting, value)
+    command = [sys.executable, "-m", "flows.cli", "schedule", recipe.name, "--cron", "0 2 * * *"]
+    done = subprocess.run(command, cwd=recipe.parent, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: Prefect's settings cannot be used: .+", done.stderr.splitlines()[-1]), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "SECRET" not in done.stderr
+
+
+@pytest.mark.parametrize(("setting", "value"), SETTINGS[:2])
+def test_a_run_goes_on_without_settings_that_prefect_does_not_allow(environment, recipe, setting, value):
+    misset(environment, setting, value)
     code, said = finish(start(recipe, environment))
     assert code == 0, said
     warning = r"warning: Prefect's settings cannot be used: .+; the build goes on without being watched"
     assert re.search(rf"(?m)^{warning}$", said), said
     assert "Traceback" not in said
     assert "SECRET" not in said
-    command = [sys.executable, "-m", "flows.cli", "schedule", recipe.name, "--cron", "0 2 * * *"]
-    done = subprocess.run(command, cwd=recipe.parent, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: Prefect's settings cannot be used: .+\n", done.stderr), done.stderr
+
+
+def misset(environment: dict[str, str], setting: str, value: str) -> None:
+    """Give a setting of Prefect a value that it does not allow, or write a profile file that is no TOML."""
+    if setting == "profiles.toml":
+        (Path(environment["PREFECT_HOME"]) / setting).write_text(value)
+    else:
+        environment[setting] = value
 
 
 def test_no_password_of_a_server_is_shown(environment, recipe):
