@@ -300,7 +300,8 @@ def _judge(run: EvaluationRun) -> int:
         scored = pending_scored_games(fingerprint, lane.settings_id)
         _decide(run, run.lake.stream(scored, batch_rows=10_000))
         return num_sent
-    work = JudgeStage(signature(lane), scale=judge.scale, output=judge.output)
+    reasoning = None if judge.llm is None else judge.llm.reasoning
+    work = JudgeStage(signature(lane), scale=judge.scale, output=judge.output, reasoning=reasoning)
     return run_lane(run, LaneJob(STAGE, "generate", lane, pending, "verdicts", work))
 
 

@@ -55,6 +55,7 @@ def gate(lake: Lake, config_id: str, recipe: Recipe) -> int:
     gates = recipe.gates
     for pattern in gates.refusal_patterns:
         check_pattern(pattern)
+    thinking = {teacher.name: teacher.reasoning for teacher in recipe.teachers if teacher.reasoning is not None}
     select = read_sql(
         "gates/completions",
         config_id=config_id,
@@ -64,6 +65,8 @@ def gate(lake: Lake, config_id: str, recipe: Recipe) -> int:
         truncated=gates.truncated,
         stray_reasoning=gates.stray_reasoning,
         reasoning_marks=REASONING_MARKS,
+        opening_tags={name: tags[0] for name, tags in thinking.items()},
+        closing_tags={name: tags[1] for name, tags in thinking.items()},
         quoted_code=QUOTED_CODE,
         min_chars=gates.min_chars,
         max_chars=gates.max_chars,

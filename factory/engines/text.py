@@ -52,18 +52,20 @@ def split_reasoning(text: str, tags: tuple[str, str], *, is_thinking: bool) -> t
     return answer.strip(), thinking.strip().removeprefix(opening).strip(), bool(closed)
 
 
-def find_stray_reasoning(text: str, source: str = "") -> str | None:
+def find_stray_reasoning(text: str, tags: tuple[str, str] | None = None, source: str = "") -> str | None:
     """Return the first mark of a thinking model that stands in a text outside of quoted code, or None.
 
-    ``source`` is what the text is a translation of: marks that stand there belong here too.
+    ``tags`` are those of the model that wrote it. ``source`` is what the text is a translation of: marks that stand
+    there belong here too.
     """
-    expected = Counter(_list_marks(source))
-    for mark in _list_marks(text):
+    expected = Counter(_list_marks(source, tags))
+    for mark in _list_marks(text, tags):
         expected[mark] -= 1
         if expected[mark] < 0:
             return mark
     return None
 
 
-def _list_marks(text: str) -> list[str]:
-    return re.findall(REASONING_MARKS, re.sub(QUOTED_CODE, "", text))
+def _list_marks(text: str, tags: tuple[str, str] | None) -> list[str]:
+    marks = "|".join([*map(re.escape, tags or ()), REASONING_MARKS])
+    return re.findall(marks, re.sub(QUOTED_CODE, "", text))

@@ -2,18 +2,17 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.engines.text import find_stray_reasoning
 from factory.evaluation.verdicts import LABELS, MIRRORED, parse_verdict
-from factory.stages.rows import Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
+from factory.stages.rows import Landed, Lane, Row, find_reply_fault, find_thinking, make_frame, make_rejection
 from schemas.evaluation import Scale
 from schemas.languages import LANGUAGES
 from schemas.models import Structured
-from schemas.reasons import Reason
 
 STAGE = "judge"
 
@@ -51,11 +50,13 @@ class JudgeStage:
     """The stage (``rows.Stage``) of an LLM that judges.
 
     Pending rows have the columns game_id, completion_a, completion_b, order ("ab": a is shown first), prompt_id,
-    language, messages (the prompt), text_a and text_b. The lane's settings id is the judge's fingerprint.
+    language, messages (the prompt), text_a and text_b. The lane's settings id is the judge's fingerprint. ``reasoning``
+    are the tags of its thinking.
     """
 
-    def __init__(self, lane: Lane, *, scale: Scale, output: Output) -> None:
+    def __init__(self, lane: Lane, *, scale: Scale, output: Output, reasoning: tuple[str, str] | None = None) -> None:
         self._lane = lane
+        self._reasoning = reasoning
         self._scale = scale
         self._output = output
         self._in_flight: dict[str, Row] = {}
@@ -79,7 +80,7 @@ class JudgeStage:
         answered = [self._answered.popleft() for _ in range(len(self._answered))]
         verdicts, rejections = [], []
         for game, reply in answered:
-            fault = find_reply_fault(reply) or _find_thinking(reply)
+            fault = find_reply_fault(reply) or _find_thinking(reply, self._reasoning)
             if fault is None:
                 verdicts.append(self._make_verdict(game, reply))
             else:
@@ -139,13 +140,13 @@ def wording(scale: Scale, output: Output) -> list[str]:
     return [CRITERIA, _SHOWN, SCALES[scale], FORMS[output], *LABELS[scale]]
 
 
-def _find_thinking(reply: Reply) -> Failure | None:
+def _find_thinking(reply: Reply, tags: tuple[str, str] | None) -> Failure | None:
     """Say that a judge thinks aloud, where its verdict would be read from its thinking; JSON has a place for the verdict."""
     text = (reply.text or "").strip()
-    mark = None if text.startswith("{") else find_stray_reasoning(text)
-    return (
-        None if mark is None else Failure(Reason.STRAY_REASONING, f"thinks aloud: {mark}; set the judge's 'reasoning'")
-    )
+    found = None if text.startswith("{") else find_thinking(reply, text, tags)
+    if found is None or tags or reply.reasoning:
+        return found
+    return replace(found, detail=f"{found.detail}; set the judge's 'reasoning'")
 
 
 def _show_prompt(messages: Sequence[Message]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 import polars as pl
 
 from factory.engines.base import Failure, Reply, Request
+from factory.engines.text import find_stray_reasoning
 from factory.inputs.text import find_text_fault
 from schemas.reasons import Reason
 from schemas.tables import TABLES
@@ -108,6 +109,18 @@ def find_reply_fault(reply: Reply) -> Failure | None:
         return Failure(Reason.INVALID_REPLY, "the reply has no text")
     fault = find_text_fault(reply.text) or find_text_fault(reply.reasoning or "")
     return None if fault is None else Failure(Reason.INVALID_REPLY, f"the reply has {fault.detail}")
+
+
+def find_thinking(reply: Reply, text: str, tags: tuple[str, str] | None, source: str = "") -> Failure | None:
+    """Return why a reply's ``text`` is no answer but thinking; ``tags`` and ``source`` as for ``find_stray_reasoning``.
+
+    ``sql/gates/completions.sql`` says the same of stored answers.
+    """
+    if (mark := find_stray_reasoning(text, tags, source)) is not None:
+        return Failure(Reason.STRAY_REASONING, f"thinks aloud: {mark}")
+    if reply.reasoning and not text.strip() and reply.finish_reason == "length":
+        return Failure(Reason.STRAY_REASONING, "the thinking was cut off or never closed")
+    return None
 
 
 def clean_detail(detail: str) -> str:

@@ -13,11 +13,10 @@ from typing import Literal
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.engines.text import find_stray_reasoning
 from factory.stages.fidelity import find_loss, find_missing_translation, find_wrong_script, has_letters
 from factory.stages.markup import split_protected
 from factory.stages.measures import measure, measure_languages
-from factory.stages.rows import Detect, Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
+from factory.stages.rows import Detect, Landed, Lane, Row, find_reply_fault, find_thinking, make_frame, make_rejection
 from factory.stages.sampling import make_seed
 from factory.stages.segments import Part, fill_skeleton, make_skeleton
 from factory.stages.wrappers import strip_wrappers
@@ -36,13 +35,17 @@ INSTRUCTION = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One row to be translated: its texts, each with its skeleton, and the requests whose replies fill them."""
+    """One row to be translated: its texts, each with its skeleton, and the requests whose replies fill them.
+
+    ``reasoning`` are the tags of the translator's thinking.
+    """
 
     row: Row
     texts: tuple[str, ...]
     skeletons: tuple[tuple[Part, ...], ...]
     requests: tuple[Request, ...]
     by_sentence: bool
+    reasoning: tuple[str, str] | None = None
 
     @property
     def segments(self) -> list[str]:
@@ -148,7 +151,7 @@ def plan_translation(row: Row, row_id: str, translation: Translation) -> Plan:
     source, target = row["source_language"], row["language"]
     by_sentence = translation.engine == "transformers"
     skeletons = tuple(make_skeleton(text, source, target) if by_sentence else _make_whole(text) for text in texts)
-    plan = Plan(row, texts, skeletons, (), by_sentence)
+    plan = Plan(row, texts, skeletons, (), by_sentence, translation.reasoning)
     requests = tuple(
         Request(
             request_id=f"{row_id}/{number}",
@@ -164,13 +167,12 @@ def plan_translation(row: Row, row_id: str, translation: Translation) -> Plan:
 
 def assemble(plan: Plan, replies: Sequence[Reply]) -> tuple[str, ...] | Failure:
     """Return a plan's translated texts, given the replies to its requests in their order, or why there are none."""
-    source, target = plan.row["source_language"], plan.row["language"]
     answers: list[str] = []
     faults: list[Failure] = []
     for segment, reply in zip(plan.segments, replies, strict=True):
         answer = reply.text or ""
         answers.append(answer if plan.by_sentence else strip_wrappers(answer, segment))
-        fault = _find_fault(segment, answers[-1], reply, source, target)
+        fault = _find_fault(plan, segment, answers[-1], reply)
         if fault is not None:
             faults.append(fault)
     if faults:
@@ -187,16 +189,16 @@ def assemble(plan: Plan, replies: Sequence[Reply]) -> tuple[str, ...] | Failure:
     return translated if loss is None else Failure(Reason.LOST_CONTENT, loss)
 
 
-def _find_fault(text: str, answer: str, reply: Reply, source_language: str, target_language: str) -> Failure | None:
-    fault = find_reply_fault(reply)
+def _find_fault(plan: Plan, text: str, answer: str, reply: Reply) -> Failure | None:
+    source_language, target_language = plan.row["source_language"], plan.row["language"]
+    fault = find_reply_fault(reply) or find_thinking(reply, answer, plan.reasoning, text)
     if fault is not None:
         return fault
-    if (mark := find_stray_reasoning(answer, text)) is not None:
-        return Failure(Reason.STRAY_REASONING, f"thinks aloud: {mark}")
     if reply.finish_reason == "length":
         return Failure(Reason.TRUNCATED, f"the translation of {text[:80]!r} was cut off")
     if not answer.strip():
-        return Failure(Reason.EMPTY, f"no translation of {text[:80]!r}")
+        thought = "all of it was reasoning; no answer follows"
+        return Failure(Reason.EMPTY, thought if reply.reasoning else f"no translation of {text[:80]!r}")
     missing = find_missing_translation(text, answer, source_language, target_language)
     if missing is not None:
         return Failure(Reason.UNTRANSLATED, missing)

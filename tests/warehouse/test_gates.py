@@ -37,6 +37,7 @@ ANSWERS: list[tuple[str, dict[str, Any], str | None, str]] = [
         "stray_reasoning",
         "the thinking was cut off or never closed",
     ),
+    ("he", {"text": "", "reasoning": "ארבע"}, "empty", "all of it was reasoning; no answer follows"),
     ("ja", {"text": "`<think>` は四です。"}, None, ""),
     ("en", {"text": "```\n<think>\n```\nI <b>think</b> so."}, None, ""),
     ("en", {"text": "It was four.", "reasoning": "<think>"}, None, ""),
@@ -88,6 +89,28 @@ def test_every_answer_gets_the_first_reason_that_applies(tmp_path: Path) -> None
         facts.completion(facts.prompt("late", "de"), "b", text="")
         facts.write(lake)
         assert gate(lake, CONFIG, recipe) == 1
+
+
+def test_an_answer_is_judged_by_the_tags_of_its_own_teacher(tmp_path: Path) -> None:
+    tags = {"a": ["<analysis>", "</analysis>"], "b": ["思考:", "答案:"], "c": ["<o'k>", "</o'k>"], "d": None}
+    recipe = make_recipe(
+        teachers=[{"name": name, "model": f"org/{name}", "reasoning": pair} for name, pair in tags.items()]
+    )
+    facts = Facts(recipe)
+    expected = {}
+    for teacher in tags:
+        for writer, pair in tags.items():
+            for tag in pair or ():
+                prompt = facts.prompt(f"{teacher} {tag}", "en")
+                row = facts.completion(prompt, teacher, text=f"It is Paris. {tag}is this right?")
+                if teacher == writer:
+                    expected[row["completion_id"]] = ("stray_reasoning", f"thinks aloud: {tag}")
+    facts.completion(facts.prompt("about", "en"), "a", text="Thinking stands in `<analysis>`.")
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        assert gate(lake, CONFIG, recipe) == len(expected) == 6
+        found = lake.query("SELECT row_id, reason, detail FROM rejections").rows()
+        assert {row_id: (reason, detail) for row_id, reason, detail in found} == expected
 
 
 def test_gates_can_be_switched_off(tmp_path: Path) -> None:

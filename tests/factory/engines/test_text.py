@@ -78,6 +78,18 @@ def test_stray_marks_of_thinking_are_found_outside_of_code(text: str, mark: str 
     assert find_stray_reasoning(text) == mark
 
 
+@pytest.mark.parametrize("tags", [("<analysis>", "</analysis>"), ("(*", "*)"), ("思考:", "答案:")])
+def test_the_tags_of_a_model_are_stray_in_its_answers(tags: tuple[str, str]) -> None:
+    for tag in tags:
+        assert find_stray_reasoning(f"42. {tag}is this right?", tags) == tag
+        assert find_stray_reasoning(f"42. {tag}is this right?") is None
+        assert find_stray_reasoning(f"It writes `{tag}`.", tags) is None
+        assert find_stray_reasoning(f"Was heißt {tag}?", tags, f"What does {tag} mean?") is None
+    assert find_stray_reasoning("<think>why", tags) == "<think>"
+    assert find_stray_reasoning("42", tags) is None
+
+
 def test_marks_of_the_source_belong_to_its_translation() -> None:
-    assert find_stray_reasoning("Was heißt <think>?", "What does <think> mean?") is None
-    assert find_stray_reasoning("<think>Hm</think>Was heißt <think>?", "What does <think> mean?") == "</think>"
+    asked = "What does <think> mean?"
+    assert find_stray_reasoning("Was heißt <think>?", source=asked) is None
+    assert find_stray_reasoning("<think>Hm</think>Was heißt <think>?", source=asked) == "</think>"

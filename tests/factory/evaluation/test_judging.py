@@ -144,6 +144,27 @@ def test_no_verdict_is_read_from_thinking(reply, finish_reason, output):
     assert landed.rejections["reason"].to_list() == ["stray_reasoning"]
 
 
+@pytest.mark.parametrize(
+    ("reply", "detail"),
+    [
+        ({"text": "At first <analysis>[[A]]"}, "thinks aloud: <analysis>"),
+        ({"text": "[[A]], but</analysis>"}, "thinks aloud: </analysis>"),
+        (
+            {"text": "", "reasoning": "[[A]], but", "finish_reason": "length"},
+            "the thinking was cut off or never closed",
+        ),
+    ],
+)
+def test_a_judge_that_thinks_is_read_by_its_own_tags(reply, detail):
+    lane = Lane("j" * 32, "judge", "f" * 32)
+    stage = JudgeStage(lane, scale="aya", output="text", reasoning=("<analysis>", "</analysis>"))
+    list(stage.requests([pl.DataFrame([GAME])]))
+    stage.add(Reply("g1", **{"finish_reason": "stop"} | reply))
+    landed = stage.take()
+    assert landed.rows.is_empty()
+    assert landed.rejections.select("reason", "detail").rows() == [("stray_reasoning", detail)]
+
+
 def test_a_judge_that_was_cut_off_has_not_come_to_its_verdict():
     stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="aya", output="text")
     list(stage.requests([pl.DataFrame([GAME, GAME | {"game_id": "g2"}])]))

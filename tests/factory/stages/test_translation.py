@@ -221,6 +221,38 @@ def test_thinking_never_becomes_a_translation(reply: str, table: Any, lane: Lane
     assert landed.rejections["reason"].to_list() == ["stray_reasoning"]
 
 
+ANALYST = LLM.model_copy(update={"reasoning": ("<analysis>", "</analysis>")})
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "detail"),
+    [
+        ({"text": "مرحبا. <analysis>is this right?"}, "stray_reasoning", "thinks aloud: <analysis>"),
+        ({"text": "مرحبا</analysis>"}, "stray_reasoning", "thinks aloud: </analysis>"),
+        (
+            {"text": "", "reasoning": "Hm", "finish_reason": "length"},
+            "stray_reasoning",
+            "the thinking was cut off or never closed",
+        ),
+        ({"text": "", "reasoning": "مرحبا"}, "empty", "all of it was reasoning; no answer follows"),
+        ({"text": "", "finish_reason": "length"}, "truncated", "the translation of"),
+        ({"text": " "}, "empty", "no translation of"),
+    ],
+)
+@pytest.mark.parametrize("table", ["prompts", "completions"])
+def test_a_translator_that_thinks_is_judged_by_its_own_tags(
+    reply: Any, reason: str, detail: str, table: Any, lane: Lane, run_stage: Any
+) -> None:
+    def think(request: Request) -> Reply:
+        return Reply(request.request_id, **{"finish_reason": "stop"} | reply)
+
+    pending = {"prompts": pending_prompt(text="What is dew?"), "completions": pending_completion(text="What is dew?")}
+    landed = run_stage(Translator(lane, ANALYST, table, detect=None), [pending[table]], think, table)
+    assert landed.rows.is_empty()
+    assert landed.rejections["reason"].to_list() == [reason]
+    assert landed.rejections["detail"][0].startswith(detail)
+
+
 CODE = (
     "My table is broken:\nSELECT name, age\nFROM users\nWHERE age > 30;\nWhy does getUserName(7) read ~/app/users.json?"
 )

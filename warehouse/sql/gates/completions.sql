@@ -1,15 +1,26 @@
 -- Purpose: the completions of the build that fail its gates, each with the first reason that applies.
 -- Grain: one row of rejections per failing completion.
+-- The tags of a translator are no matter here: it is judged by them, and by what it translates, when it has answered.
 WITH stripped AS (
-    SELECT *, regexp_extract(regexp_replace(text, $quoted_code, '', 'g'), $reasoning_marks) AS reasoning_mark
+    SELECT *, regexp_replace(text, $quoted_code, '', 'g') AS prose, text = '' AND coalesce(reasoning, '') <> '' AS is_thinking
     FROM build_completions
+),
+marked AS (
+    SELECT
+        *,
+        CASE
+            WHEN regexp_matches(prose, $reasoning_marks) THEN regexp_extract(prose, $reasoning_marks)
+            WHEN contains(prose, $opening_tags[teacher]) THEN $opening_tags[teacher]
+            WHEN contains(prose, $closing_tags[teacher]) THEN $closing_tags[teacher]
+        END AS reasoning_mark
+    FROM stripped
 ),
 judged AS (
     SELECT
         *,
         CASE
-            WHEN $stray_reasoning AND reasoning_mark <> '' THEN 'stray_reasoning'
-            WHEN $stray_reasoning AND text = '' AND reasoning <> '' AND finish_reason = 'length' THEN 'stray_reasoning'
+            WHEN $stray_reasoning AND reasoning_mark IS NOT NULL THEN 'stray_reasoning'
+            WHEN $stray_reasoning AND is_thinking AND finish_reason = 'length' THEN 'stray_reasoning'
             WHEN NOT regexp_matches(text, '[^\s\p{Z}\p{Cc}\p{Cf}]') THEN 'empty'
             WHEN $truncated AND finish_reason = 'length' THEN 'truncated'
             WHEN num_chars < $min_chars THEN 'too_short'
@@ -21,7 +32,7 @@ judged AS (
             WHEN repetition > $max_repetition THEN 'repetition'
             WHEN $refusals IS NOT NULL AND regexp_matches(text, $refusals) THEN 'refusal'
         END AS reason
-    FROM stripped
+    FROM marked
 )
 SELECT
     $config_id AS config_id,
@@ -31,9 +42,9 @@ SELECT
     reason,
     CASE reason
         WHEN 'stray_reasoning' THEN if(
-            reasoning_mark = '', 'the thinking was cut off or never closed', format('thinks aloud: {}', reasoning_mark)
+            reasoning_mark IS NULL, 'the thinking was cut off or never closed', format('thinks aloud: {}', reasoning_mark)
         )
-        WHEN 'empty' THEN 'no visible character'
+        WHEN 'empty' THEN if(is_thinking, 'all of it was reasoning; no answer follows', 'no visible character')
         WHEN 'truncated' THEN format('stopped at the limit of {} tokens', num_completion_tokens)
         WHEN 'too_short' THEN format('{} chars, at least {} needed', num_chars, $min_chars)
         WHEN 'too_long' THEN format('{} chars, at most {} allowed', num_chars, $max_chars)
