@@ -3,6 +3,7 @@
 The build reports its progress to a watcher, and goes on whether or not the watcher can be reached.
 """
 
+import time
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -17,9 +18,13 @@ from schemas.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class RecipeSummary(BuildSummary):
-    """What a run of a recipe did: its build, and the policy that was trained on it."""
+    """What a run of a recipe did: its build, and the policy that was trained on it.
+
+    ``seconds`` are the build's, ``total_seconds`` those of the whole run.
+    """
 
     policy: PolicySummary | None = None
+    total_seconds: float = 0.0
 
 
 def build(
@@ -29,6 +34,7 @@ def build(
 
     Stages that have nothing left to do send nothing.
     """
+    started = time.monotonic()
     allowed = stages_of(recipe)
     until = until or allowed[-1]
     check_stage(until, allowed)
@@ -36,14 +42,15 @@ def build(
     summary = execute_build(recipe, until=until if ends else STAGES[-1], limit=limit, quiet=quiet, together=together)
     watcher.table(f"{_slug(recipe.name)}-counts", _as_markdown(summary.counts))
     if ends:
-        return _summarize(summary)
+        return _summarize(summary, started)
     policy = train_policy(recipe, summary, until=until, quiet=quiet, together=together)
     watcher.table(f"{_slug(recipe.name)}-policy", _as_markdown(policy.table()))
-    return _summarize(summary, policy)
+    return _summarize(summary, started, policy)
 
 
-def _summarize(build: BuildSummary, policy: PolicySummary | None = None) -> RecipeSummary:
-    return RecipeSummary(**{field.name: getattr(build, field.name) for field in fields(build)}, policy=policy)
+def _summarize(build: BuildSummary, started: float, policy: PolicySummary | None = None) -> RecipeSummary:
+    built = {field.name: getattr(build, field.name) for field in fields(build)}
+    return RecipeSummary(**built, policy=policy, total_seconds=time.monotonic() - started)
 
 
 def _slug(name: str) -> str:

@@ -22,6 +22,7 @@ def print_summary(summary: RecipeSummary) -> None:
         title = "policy: held-out games against the base"
         console.print(make_table(summary.policy.table(), title))
         console.print(f"policy: {summary.policy.kept.model}", soft_wrap=True)
+        console.print(f"build and policy: {summary.total_seconds:,.1f} s")
 
 
 def print_status(settings: WarehouseSettings, name: str | None) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -10,11 +11,13 @@ import pytest
 
 from factory.engines.base import Engine, Reply
 from factory.engines.open import Task
+from flows import build as build_module
 from flows.build import RecipeSummary
-from flows.execution import execute_build
+from flows.execution import BuildSummary, execute_build
 from flows.policy import PolicySummary, train_policy
 from flows.policy_rows import Stand
 from flows.report import print_summary
+from flows.together import Unwatched
 from schemas.models import Model
 from schemas.recipe import Recipe, load_recipe
 from tests.flows.direct import DirectEngines
@@ -88,8 +91,28 @@ def test_what_a_summary_counts_are_the_builds_own_requests(capsys):
     base = Stand("base", "models/base", "c", {})
     policy = PolicySummary("p", (base,), base)
     counts = pl.DataFrame({"stage": ["read"]})
-    print_summary(RecipeSummary("small", "id", 7, 0, counts, None, 1.0, policy=policy))
+    print_summary(RecipeSummary("small", "id", 7, 0, counts, None, 1.0, policy=policy, total_seconds=418.0))
     assert "build: nothing was left to send; 1.0 s; snapshot 7" in capsys.readouterr().out
+
+
+def test_the_time_at_the_end_is_the_whole_runs(monkeypatch, capsys):
+    """With stand-ins for the build and the training, by a clock that only they advance."""
+    clock = [100.0]
+    base = Stand("base", "models/base", "c", {})
+
+    def do(seconds, result):
+        clock[0] += seconds
+        return result
+
+    built = BuildSummary("small", "c", 1, 2, pl.DataFrame({"stage": ["read"]}), "exports", 113.6)
+    monkeypatch.setattr(build_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(build_module, "execute_build", lambda *_, **__: do(113.6, built))
+    monkeypatch.setattr(build_module, "train_policy", lambda *_, **__: do(304.4, PolicySummary("p", (base,), base)))
+    recipe = SimpleNamespace(name="small", policy=SimpleNamespace(steps=[SimpleNamespace(name="sft")]))
+    print_summary(build_module.build(recipe, Unwatched(quiet=True)))
+    out = capsys.readouterr().out
+    assert "build: 2 requests sent; 113.6 s;" in out
+    assert out.splitlines()[-1] == "build and policy: 418.0 s"
 
 
 def check_tables(recipe: Recipe, summary: PolicySummary) -> None:
