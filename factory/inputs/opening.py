@@ -5,8 +5,9 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, TypeAlias, cast
 
@@ -37,6 +38,8 @@ _MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_STREAMS: dict[str, Callable[[], Any]] = {".bz2": bz2.BZ2Decompressor, ".xz": lzma.LZMADecompressor}
+_CHUNK_BYTES = 1 << 16
 _SAMPLE_BYTES = 4096
 _ENOUGH_NULLS = 8
 """So many null bytes there are at least that say a file is UTF-16 or UTF-32; fewer are faults of its rows."""
@@ -68,14 +71,51 @@ def open_text(path: Path, *, newline: str = "\n") -> Iterator[TextIO]:
 
 
 def _open_bytes(path: Path) -> BinaryIO:
-    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     suffix = path.suffix.lower()
+    if suffix in _STREAMS:
+        return io.BufferedReader(_Chunks(_read_streams(path, _STREAMS[suffix])), _CHUNK_BYTES)
     if suffix in {".zst", ".zstd"}:
         import pyarrow as pa  # 30 MB, for this compression alone
 
         return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")))
-    opened: BinaryIO = openers.get(suffix, open)(path, "rb")
-    return opened
+    return cast("BinaryIO", gzip.open(path, "rb")) if suffix == ".gz" else path.open("rb")
+
+
+def _read_streams(path: Path, make: Callable[[], Any]) -> Iterator[bytes]:
+    """Yield what is in a file's compressed streams, of which parallel compressors write many.
+
+    (Python's own readers take a stream whose header is damaged, or that follows padding, for the end of the file.)
+    """
+    stream: Any = make()
+    with path.open("rb") as file:
+        for chunk in iter(partial(file.read, _CHUNK_BYTES), b""):
+            while chunk:
+                if stream is None:
+                    chunk = chunk.lstrip(b"\0")
+                    stream = make() if chunk else None
+                    continue
+                yield stream.decompress(chunk, _CHUNK_BYTES)
+                while not (stream.eof or stream.needs_input):
+                    yield stream.decompress(b"", _CHUNK_BYTES)
+                chunk, stream = (stream.unused_data, None) if stream.eof else (b"", stream)
+    if stream is not None:
+        raise EOFError("it ends within a compressed stream")
+
+
+class _Chunks(io.RawIOBase):
+    """Bytes that come in chunks, as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = filter(None, chunks), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or next(self._chunks, b"")
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
 
 
 def _find_encoding(sample: bytes, path: Path) -> str:

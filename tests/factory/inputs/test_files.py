@@ -117,6 +117,33 @@ def test_a_file_that_is_cut_off_is_refused_by_name(tmp_path: Path, compression: 
             read(write(tmp_path / f"a.jsonl{compression}", data))
 
 
+STREAMS = {
+    ".gz": (gzip.compress, b"\0" * 8),
+    ".bz2": (bz2.compress, b"\0" * 8),
+    ".xz": (lzma.compress, b"\0" * 8),
+    ".zst": (zstd, b""),  # which has no padding
+}
+
+
+@pytest.mark.parametrize("compression", STREAMS)
+def test_the_streams_of_a_file_are_all_read_or_it_is_refused(tmp_path: Path, compression: str) -> None:
+    """As parallel compressors write them."""
+    compress, padding = STREAMS[compression]
+    rows = [{"id": number, "text": f"{number}" * 9} for number in range(900)]
+    first, second, third = (
+        compress("".join(json.dumps(row) + "\n" for row in rows[at : at + 300]).encode()) for at in (0, 300, 600)
+    )
+    path = tmp_path / f"a.jsonl{compression}"
+    for whole in (first + second + third, first + padding + second + padding + third + padding):
+        assert [row.value for row in read_file_rows(str(write(path, whole)), ["id", "text"])] == rows
+    zeroed = bytes(4) + second[4:]
+    for bad in (zeroed, second[1:], b"#" + second[1:], second[: len(second) // 2], b"stray"):
+        with pytest.raises(InputError, match=r"a\.jsonl\.\w+ cannot be read"):
+            read(write(path, first + bad + third))
+        with pytest.raises(InputError, match=r"a\.jsonl\.\w+ cannot be read"):
+            read(write(path, first + third + bad))
+
+
 def test_a_stray_line_is_a_rejection_wherever_it_is(tmp_path: Path) -> None:
     good = TEXTS[".jsonl"].splitlines()
     for ending in (".jsonl", ".json", ".ndjson"):
