@@ -94,8 +94,19 @@ class Layout:
     def optional(self) -> list[str]:
         """The columns that a row may have besides."""
         others = [column for part, column in self.parts.items() if part not in _CONTENT]
-        unnamed = dict.fromkeys((*_TOOLS, *_UNUSABLE, *self.beside, *chain(*self.rivals)))
+        unnamed = dict.fromkeys((*self.near(_TOOLS), *self.near(_UNUSABLE), *self.beside, *chain(*self.rivals)))
         return [*others, *(column for column in unnamed if column not in self.parts.values())]
+
+    def near(self, names: Iterable[str]) -> list[str]:
+        """Return where columns of these names belong to the conversation: in the row, and in each object that holds it.
+
+        Beside ``body.messages``, ``body.tools`` is as much a part of what is said as ``tools``.
+        """
+        holders = {"": None}
+        for column in self.needed:
+            steps = column.split(".")[:-1]
+            holders |= {".".join(steps[: at + 1]) + ".": None for at in range(len(steps))}
+        return [f"{holder}{name}" for holder in holders for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +199,9 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
         parts = _decode_parts(_read_transcripts(parts))
     extra = {part: find_optional(row, layout.parts.get(part)) for part in ("input", "history", "system")}
     extra = {part: None if _is_nothing(value) else value for part, value in extra.items()}
-    tools = tuple(tool for column in _TOOLS for tool in read_tools(row.get(column), f"'{column}'"))
+    tools = tuple(
+        tool for column in layout.near(_TOOLS) for tool in read_tools(find_optional(row, column), f"'{column}'")
+    )
     sides = {part: value for part, value in parts.items() if part not in ("messages", "prompt")}
     if layout.is_text and all(isinstance(value, str) for value in (parts.get("prompt"), *sides.values())):
         _refuse_extra({**extra, "tools": tools})
@@ -207,7 +220,7 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
 
 
 def _refuse_columns(row: Row, layout: Layout) -> None:
-    unusable = next((column for column in _UNUSABLE if not _is_nothing(row.get(column))), None)
+    unusable = next((column for column in layout.near(_UNUSABLE) if not _is_nothing(find_optional(row, column))), None)
     if unusable is not None:
         raise RowError(f"the row has '{unusable}', which cannot be used")
     for rival in layout.rivals:

@@ -187,6 +187,30 @@ def test_tools_and_calls_nested_without_end_are_one_rejection(tmp_path: Path, is
         prompts_of(path)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+@pytest.mark.parametrize("holder", ["body", "custom.body"])
+def test_what_belongs_to_a_conversation_is_looked_for_beside_it(tmp_path: Path, suffix: str, holder: str) -> None:
+    turns = [{"role": "user", "content": "متى؟"}, {"role": "assistant", "content": "הערב"}]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    bodies = [{}, {"tools": json.dumps(tools)}, {"functions": "[]"}, {"images": ["a.png"]}, {"documents": ["b"]}]
+    rows: list[Any] = [{"messages": turns} | body for body in bodies]
+    for step in reversed(holder.split(".")):
+        rows = [{step: row} for row in rows]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pl.DataFrame(rows, infer_schema_length=None).write_parquet(path)
+    else:
+        write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    found = train_on(path, columns={"messages": f"{holder}.messages"})
+    assert [type(row) for row in found] == [TextRow, TextRow, TextRow, Rejected, Rejected]
+    assert [list(row.tools) for row in found if isinstance(row, TextRow)] == [[], tools, []]
+    faults = [row.detail.split(": ", 1)[1] for row in found if isinstance(row, Rejected)]
+    assert faults == [f"the row has '{holder}.{name}', which cannot be used" for name in ("images", "documents")]
+    asked = prompts_of(path, columns={"messages": f"{holder}.messages"})
+    assert [row["reason"] for row in asked] == [None, "invalid_row", None, "invalid_row", "invalid_row"]
+    assert f"'{holder}.images'" in asked[3]["detail"]
+
+
 def test_a_field_that_is_twice_in_a_text_of_turns_is_a_rejection(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", json.dumps({"messages": '[{"role": "user", "content": "a", "content": "b"}]'}))
     (found,) = train_on(path)
