@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory.stages.files import read_file_rows
 from factory.stages.language_names import find_language
 from factory.stages.sources import RAW_ROWS, read_source
 from schemas.errors import InputError
@@ -199,6 +201,78 @@ def test_quotes_that_are_not_well_formed_are_ordinary_characters_in_a_tsv(tmp_pa
     path.write_text("\ufeffn\tq\n" + "".join(f"{at}\t{text}\n" for at, text in enumerate(texts)), encoding="utf-8")
     assert first_texts(read(make_source(path, prompt="q"))) == texts
     assert first_texts(read(make_source(path, prompt="1"))) == ["q", *texts]
+
+
+@pytest.mark.parametrize("header", ["q\ta\n", ""])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ['"Never mind, he said\tanswer one', "q two\tfine", 'q three"\tanswer three'],
+        ['q one\t"he said', 'q two\t"fine"', 'he"\tanswer three'],
+        ["plain\tone", '2 "\ttwo', '"three\tq', "broken", 'four"\tfour'],
+        ['"A\tb', "", "c\td", "broken", 'e\tf"', 'g\t"h"'],
+    ],
+)
+def test_quotes_that_would_join_whole_rows_are_ordinary_characters_in_a_tsv(
+    tmp_path: Path, header: str, rows: list[str]
+) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(header + "\n".join(rows), encoding="utf-8")
+    found = read(make_source(path, prompt="q" if header else "0"))
+    expected = [row.split("\t") for row in rows if row]
+    assert [row["reason"] for row in found] == [
+        None if len(row) == 2 or not header else "invalid_row" for row in expected
+    ]
+    assert first_texts([row for row in found if row["messages"]]) == [
+        row[0] for row in expected if len(row) == 2 or not header
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(2, 3).flatmap(
+        lambda width: st.lists(st.lists(st.text('ab" ', max_size=3), min_size=width, max_size=width), min_size=1)
+    )
+)
+def test_no_line_of_a_tsv_without_quoting_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "a.tsv"
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    found = None
+    with suppress(InputError):
+        found = len(list(read_file_rows(str(path), ["0"])))
+    assert found in {None, len(rows)}
+    assert found or not all(map(all, rows))  # none is refused but for fields without text
+
+
+def test_quotes_around_line_breaks_and_tabs_are_those_of_fields_in_a_tsv(tmp_path: Path) -> None:
+    texts = ["two\nlines", "a\ttab", "a\ttable\nof\tfour", 'He said "no"\n\n\n', "Plain", "one\n\ttwo\n\tthree\t4\n"]
+    path = tmp_path / "a.tsv"
+    for names in (["q", "n"], ["n", "q"], ["n", "q", "m", "k"]):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, delimiter="\t")
+            writer.writeheader()
+            writer.writerows({name: text if name == "q" else "1" for name in names} for text in texts)
+        assert first_texts(read(make_source(path, prompt="q"))) == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('q\nplain\n"one\ntwo"\n', 3),  # a single column
+        ('make\ta\nhow\t"all:\n\tcc"\n', 2),  # a line that begins with a tab
+        ('q\ta\n"two\nlines"\tx\n\n"Never\tone\nmind"\ttwo\n', 5),  # quotes of both kinds
+    ],
+)
+def test_quotes_that_may_be_either_are_refused_in_a_tsv_with_their_line(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(text, encoding="utf-8")
+    refused = (
+        rf"a\.tsv:{line}: what stands between quotes here may be one field or parts of several rows; save the file"
+    )
+    with pytest.raises(InputError, match=refused):
+        read(make_source(path, prompt="0"))
 
 
 @pytest.mark.parametrize("row", ['2,"Unclosed', '2,"Quoted" word', '2,"Unclosed\n3,fine\n4,"Closed"'])
