@@ -14,7 +14,7 @@ from factory.inputs.conversations import Messages, are_turns, is_conversation, i
 from factory.inputs.errors import RowError
 from factory.inputs.flags import read_flag, read_weight
 from factory.inputs.tool_calls import decode_json, read_tools
-from factory.stages.files import find_value
+from factory.stages.files import find_value, show_columns
 from schemas.errors import InputError
 from schemas.reasons import Reason
 
@@ -173,7 +173,7 @@ def _detect(names: Sequence[str], task: Task, where: str) -> tuple[dict[str, str
             return found[0], tuple(tuple(form.values()) for form in before if form is not found[0])
     allowed = " or ".join(dict.fromkeys(" + ".join(form.values()) for forms in _FORMS[task] for form in forms))
     raise InputError(
-        f"{where} has the columns {', '.join(names) or 'none'}; {_WHAT[task]} needs {allowed}, or 'columns' that say which are meant"
+        f"{where} has the columns {show_columns(names) or 'none'}; {_WHAT[task]} needs {allowed}, or 'columns' that say which are meant"
     )
 
 

@@ -79,7 +79,7 @@ def read_file_columns(pattern: str, known: Collection[str] = ()) -> list[str]:
     ``known`` columns is one row, whatever lists it has.
 
     Raises:
-        InputError: a file is missing, is of no known kind, or cannot be read.
+        InputError: a file is missing, is of no known kind, or cannot be read; or none has a column.
     """
     headers: list[str] = []
     for path in find_files(pattern)[0]:
@@ -87,7 +87,13 @@ def read_file_columns(pattern: str, known: Collection[str] = ()) -> list[str]:
         if has_rows:
             return found
         headers = headers or found
-    return headers
+    if headers:
+        return headers
+    first = next(read_file_rows(pattern, list(known)), None)
+    if first is None:
+        raise InputError(f"{pattern} has no rows")
+    why = first.fault.detail if first.fault else "a row has no fields"
+    raise InputError(f"no row of {pattern} can be read; the first: {first.where}: {why}")
 
 
 def _find_columns(path: Path, known: Collection[str]) -> tuple[list[str], bool]:
@@ -118,7 +124,7 @@ def refuse_absent(pattern: str, needed: Sequence[str], columns: Sequence[str]) -
         names |= dict.fromkeys(raw.value or ())
     if names:
         raise InputError(
-            f"no row of {pattern} has a column '{lacking[0]}'; there are {', '.join(map(repr, read_file_columns(pattern, needed)))}"
+            f"no row of {pattern} has a column '{lacking[0]}'; there are {show_columns(read_file_columns(pattern, needed))}"
         )
 
 
@@ -187,9 +193,16 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
         parts = column.split(".")
         top = next((top for end in range(len(parts), 0, -1) if (top := ".".join(parts[:end])) in names), None)
         if top is None:
-            raise InputError(f"{where} has no column '{column}'; there are {', '.join(map(repr, names))}")
+            raise InputError(f"{where} has no column '{column}'; there are {show_columns(names)}")
         tops[top] = None
     return list(tops)
+
+
+def show_columns(names: Sequence[str]) -> str:
+    """Return the names of columns for a sentence, which says of white space around them that it is a part of them."""
+    spaced = [name for name in names if name != name.strip()]
+    hint = f" (with the white space in {', '.join(map(repr, spaced))})" if spaced else ""
+    return ", ".join(map(repr, names)) + hint
 
 
 def is_on_hub(data: str) -> bool:
@@ -344,7 +357,8 @@ def _parse_object(text: str, where: str) -> "tuple[Row | None, Failure | None]":
     try:
         value = parse_json(text)
     except ValueError as error:
-        return None, Failure(Reason.INVALID_ROW, f"no JSON: {error}")
+        hint = "; only in a .json file an object may go on over several lines" if text.strip() in {"{", "["} else ""
+        return None, Failure(Reason.INVALID_ROW, f"no JSON: {error}{hint}")
     if isinstance(value, dict):
         return value, None
     detail = f"a JSON object is needed {where}, got {type(value).__name__} {str(value)[:40]!r}"

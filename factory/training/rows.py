@@ -19,6 +19,7 @@ from factory.stages.files import (
     read_dataset_rows,
     read_file_columns,
     read_file_rows,
+    show_columns,
 )
 from factory.stages.hf_datasets import is_saved_dataset, open_dataset
 from factory.stages.language_names import find_language
@@ -115,7 +116,7 @@ def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted:
     if lacking := [
         column for column in given.values() if column.partition(".")[0] not in names and column not in names
     ]:
-        raise InputError(f"{where} has no column '{lacking[0]}'; there are {', '.join(names) or 'none'}")
+        raise InputError(f"{where} has no column '{lacking[0]}'; there are {show_columns(names)}")
     layout = find_layout(names, given, task, where=where, form=settings.format)
     return layout, [wanted.id or next((name for name in _IDS if name in names), "id"), *wanted.columns.values()]
 

@@ -244,7 +244,7 @@ def test_columns_that_may_be_meant_in_two_ways_are_refused_with_the_key_that_dec
             {"prompt": "q", "completion": "a"},
             r"preference training needs prompt \+ chosen \+ rejected or messages",
         ),
-        ("sft", {"prompt": "q", "completion": "b"}, r"has no column 'b'; there are q, a"),
+        ("sft", {"prompt": "q", "completion": "b"}, r"has no column 'b'; there are 'q', 'a'"),
     ],
 )
 def test_columns_that_do_not_make_a_row_are_refused(tmp_path: Path, objective: str, columns: Any, said: str) -> None:

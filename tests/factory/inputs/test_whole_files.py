@@ -1,6 +1,7 @@
 """Every row of a file or folder is read or rejected, however the file holds them; what may be meant in two ways is refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,56 @@ def test_shards_without_rows_are_passed_over(tmp_path: Path, suffix: str, text: 
         ("?", ("!",))
     ]
     assert read_file_columns(str(tmp_path / "set")) == list(row)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"), [(suffix, text) for suffix in EMPTY for text in EMPTY[suffix] if "," not in text]
+)
+def test_a_file_without_rows_is_refused_as_such(tmp_path: Path, suffix: str, text: str) -> None:
+    path = write(tmp_path / f"a{suffix}", text)
+    for reader in (prompts_of, train_on):
+        with pytest.raises(InputError, match=rf"a\{suffix} has no rows$"):
+            reader(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            json.dumps({"prompt": "?", "completion": "!"}, indent=1),
+            "only in a .json file an object may go on over several",
+        ),
+        (
+            json.dumps([{"prompt": "?", "completion": "!"}], indent=1),
+            "only in a .json file an object may go on over several",
+        ),
+        ("prompt,completion\n?,!\n", "no JSON: Expecting value"),
+        ('["prompt"]\n', "a JSON object is needed on each line, got list"),
+        ("{}\n", "a row has no fields"),
+    ],
+)
+def test_a_file_of_which_no_line_is_a_row_says_what_the_first_is(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path / "a.jsonl", text)
+    for reader in (prompts_of, train_on):
+        with pytest.raises(
+            InputError, match=rf"no row of .*a\.jsonl can be read; the first: a\.jsonl:1: .*{re.escape(said)}"
+        ):
+            reader(path)
+    if text.startswith(("{\n", "[\n")):
+        with pytest.raises(InputError, match=re.escape(said)):
+            prompts_of(path, columns={"prompt": "prompt"})
+
+
+def test_white_space_in_a_header_can_be_seen(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id, prompt,completion \n1,?,!\n")
+    said = re.escape("'id', ' prompt', 'completion ' (with the white space in ' prompt', 'completion ')")
+    with pytest.raises(InputError, match=f"has the columns {said}"):
+        prompts_of(path)
+    for column in ({"prompt": "prompt"}, {"prompt": " prompt", "id": "completion"}):
+        with pytest.raises(InputError, match=f"there are {said}"):
+            prompts_of(path, columns=column)
+    with pytest.raises(InputError, match=f"there are {said}"):
+        train_on(path, columns={"prompt": "prompt", "completion": "completion"})
 
 
 def test_parquet_shards_without_rows_are_passed_over(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_an_answer_is_one_message_of_the_assistant(tmp_path):
 
 
 def test_data_without_the_columns_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match=r"has the columns text; preference training needs prompt \+ chosen"):
+    with pytest.raises(InputError, match=r"has the columns 'text'; preference training needs prompt \+ chosen"):
         encode(tmp_path, [{"text": "x"}], objective="dpo")
 
 
