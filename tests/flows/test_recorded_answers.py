@@ -1,11 +1,14 @@
 """Builds on recorded answers alone: each is joined to the prompt that it was made for, or rejected, run after run."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from factory.stages import files
+from flows import stages
 from flows.evaluation import evaluate
 from flows.execution import BuildSummary, execute_build
 from flows.source_rows import check_listed
@@ -249,6 +252,28 @@ def test_a_warehouse_of_before_lists_the_rows_when_it_is_read_again(project: Pro
     summary = project.build(path)
     assert project.joined(summary) == {"a1": "One?"}
     assert list(project.rejected(summary).values()) == ["ambiguous_key"]
+
+
+def test_rows_that_a_build_has_counted_otherwise_are_read_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a release that counted the lines of a file, blank ones too."""
+    project.write("a", {"q": "One?"}, {"q": "Two?"})
+    file = project.folder / "a.jsonl"
+    file.write_text(file.read_text().replace("\n", "\n\n"))
+    project.write("answers", {"id": 2, "a": "a2"})
+    path = project.recipe(a='language = "en"\ncolumns = { prompt = "q" }')
+    with monkeypatch.context() as before:
+        before.setattr(stages, "_COUNTED", "lines")
+        before.setattr(files, "_read_lines", count_lines)
+        assert project.joined(project.build(path)) == {}
+    assert project.joined(project.build(path)) == {"a2": "Two?"}
+
+
+def count_lines(lines: Iterable[str]) -> Iterator[Any]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, str(number), json.loads(line), None
 
 
 def test_a_file_of_which_little_can_be_joined_is_a_warning(
