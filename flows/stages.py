@@ -265,6 +265,7 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str, *, rows_
             signature(lane),
             detect=detector().detect,
             config_id=config_id,
+            languages=lane.languages,
             reasoning=lane.model.reasoning,
         ):
             _refuse_change(path, stamp_files(path) != stamps)
@@ -323,10 +324,16 @@ def _refuse_change(path: str, is_changed: bool) -> None:
 
 
 def gate_prompts(run: Run) -> None:
-    """Reject translated prompts that fail the recipe's gates."""
+    """Reject prompts that fail the recipe's gates, and say which of the others no teacher answers."""
     num_rejected = curate.gate_prompts(run.lake, run.build.config_id, run.build.recipe)
     if num_rejected:
         run.board.say(f"  gate · prompts: {num_rejected:,} rejected")
+    answered = {code for lane in run.build.teachers for code in lane.languages}
+    if unanswered := [code for code in run.build.recipe.languages if code not in answered]:
+        sql = "SELECT language, count(*) FROM kept_prompts WHERE list_contains(?, language) GROUP BY ALL ORDER BY ALL"
+        if found := run.lake.query(sql, [unanswered]).rows():
+            named = ", ".join(f"{code} ({num:,})" for code, num in found)
+            run.board.say(f"  warning: no teacher answers the prompts in {named}")
 
 
 def gate_completions(run: Run, *, known: int = 0) -> int:

@@ -16,6 +16,7 @@ class Reason(StrEnum):
     # gates
     EMPTY = "empty"
     TRUNCATED = "truncated"
+    OTHER_LANGUAGE = "other_language"
     WRONG_LANGUAGE = "wrong_language"
     WRONG_SCRIPT = "wrong_script"
     REPETITION = "repetition"

@@ -31,12 +31,17 @@ class Change:
 
 
 def gate_prompts(lake: Lake, config_id: str, recipe: Recipe) -> int:
-    """Reject the build's prompts that fail ``[prompt_gates]``; return how many were newly rejected."""
+    """Reject the build's prompts that fail ``[prompt_gates]``; return how many were newly rejected.
+
+    So are prompts in other languages than the recipe's, unless they are translated into these.
+    """
     use_build(lake, config_id)
     gates = recipe.prompt_gates
     select = read_sql(
         "gates/prompts",
         config_id=config_id,
+        languages=recipe.languages,
+        translates=recipe.translation is not None and recipe.translation.prompts,
         language=gates.language,
         min_language_score=gates.min_language_score,
         min_script_share=gates.min_script_share,

@@ -1,7 +1,7 @@
 """Recorded completions: answers that a team already has, joined to the prompts that they answer."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -81,6 +81,7 @@ def read_recorded(
     *,
     detect: Detect | None,
     config_id: str,
+    languages: Collection[str] | None = None,
     reasoning: tuple[str, str] | None = None,
     batch_rows: int = 2000,
 ) -> Iterator[LandedAnswers]:
@@ -89,7 +90,8 @@ def read_recorded(
     Several answers to a prompt are its samples 0, 1, ... in the order of the file, and their ids follow from
     ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the text of a single-turn
     prompt, white space at its ends aside. A conversation before the answer must be that of the prompt, system turns
-    aside. ``reasoning`` are the tags around the thinking that stands before an answer.
+    aside. With ``languages``, answers to prompts in any other are rejected. ``reasoning`` are the tags around the thinking
+    that stands before an answer.
 
     Raises:
         InputError: the file is missing or cannot be read, lacks a column, none of its rows has the right shape, or one
@@ -97,7 +99,7 @@ def read_recorded(
     """
     recorded = index.recorded
     rows = refuse_hopeless(
-        (_read_row(raw, index) for raw in open_recorded(recorded)),
+        (_read_row(raw, index, languages) for raw in open_recorded(recorded)),
         recorded.path,
     )
     while batch := list(islice(rows, batch_rows)):
@@ -131,13 +133,13 @@ def open_recorded(recorded: Recorded) -> Iterator[RawRow]:
     yield from read_file_rows(recorded.path, needed, others)
 
 
-def _read_row(raw: RawRow, index: PromptIndex) -> Row:
+def _read_row(raw: RawRow, index: PromptIndex, languages: Collection[str] | None) -> Row:
     row: Row = dict.fromkeys(("reason", "detail", "language", "text", "reasoning")) | {"row": raw.row}
     found = raw.fault
     if raw.value is not None:
         _refuse_row_zero(raw.value, raw.where, index)
         try:
-            found = _join(raw.value, index, row)
+            found = _join(raw.value, index, row) or _find_other_language(row["language"], languages)
         except LookupError as error:
             found = Failure(Reason.INVALID_ROW, str(error.args[0]))
         except RowError as error:
@@ -177,6 +179,14 @@ def _join(value: Row, index: PromptIndex, row: Row) -> Failure | None:
         return found
     row |= {"prompt_id": found[0], "language": found[1]}
     return index.compare(found[0], answer.asked) if answer.asked else None
+
+
+def _find_other_language(language: str, languages: Collection[str] | None) -> Failure | None:
+    if languages is None or language in languages:
+        return None
+    return Failure(
+        Reason.OTHER_LANGUAGE, f"it answers a prompt in {language}; the teacher's languages are {', '.join(languages)}"
+    )
 
 
 def _read_key(value: Row, recorded: Recorded, answer: Answer) -> list[str] | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from factory.stages import files
@@ -141,6 +142,82 @@ def test_an_answer_to_a_dropped_row_is_not_joined_to_another_source(project: Pro
     assert any(
         "row 2 of 'a', was dropped or is not in scope: too_long" in detail for detail in project.rejected(summary)
     )
+
+
+BY_ROW = 'columns = { prompt = "q", id = "id", language = "l" }'
+
+
+def count(summary: BuildSummary) -> dict[str, tuple[int, int, int]]:
+    """Return how many rows went into each stage, came out and were rejected; none is left over."""
+    assert not summary.counts.filter(stage="score", num_pending=0).is_empty()
+    assert summary.counts.filter((pl.col("num_pending") != 0) & (pl.col("stage") != "route")).is_empty()
+    return {row[0]: row[1:4] for row in summary.counts.iter_rows()}
+
+
+def test_rows_in_languages_that_are_none_of_the_recipes_are_rejections(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"en": "Why?", "ar": "لماذا؟", "fr": "Pourquoi ?", "zh-Hant": "為什麼?"}
+    project.write("a", *({"id": number, "q": text, "l": code} for number, (code, text) in enumerate(asked.items())))
+    project.write("answers", *({"id": number, "a": f"a{number}"} for number in range(4)))
+    path = project.recipe(a=BY_ROW)
+    sql = "SELECT stage, reason, detail, language FROM rejections ORDER BY stage, language, detail"
+    for _ in range(2):
+        summary = project.build(path, until="export", quiet=False)
+        assert project.joined(summary) == {"a0": "Why?", "a1": "لماذا؟"}
+        counts = count(summary)
+        assert counts["read prompts"] == (4, 4, 0)
+        assert counts["gate prompts"] == (4, 2, 2)
+        assert counts["join recorded"] == (4, 2, 2)
+        with Lake.open(load_recipe(path).warehouse) as lake:
+            assert lake.query(sql).rows() == [
+                *(
+                    ("prompt_gate", "other_language", f"in {code}; the recipe's languages are en, ja, ar", code)
+                    for code in ("fr", "zh-Hant")
+                ),
+                *(
+                    (
+                        "read",
+                        "no_such_prompt",
+                        f"answers.jsonl:{at + 1}: the prompt with the source_row '{at}', that of row {at + 1} of 'a', was "
+                        f"dropped or is not in scope: other_language: in {code}; the recipe's languages are en, ja, ar",
+                        None,
+                    )
+                    for at, code in ((2, "fr"), (3, "zh-Hant"))
+                ),
+            ]
+            lake.delete("rejections", "reason = 'other_language'")  # as in a warehouse of before
+    said = capsys.readouterr().err
+    assert "read · archive: 2 new completions, 2 rejected" in said
+    assert "gate · prompts: 2 rejected" in said
+
+
+def test_recorded_answers_in_languages_that_are_none_of_their_teachers_are_rejections(project: Project) -> None:
+    asked = {"en": "Why?", "ar": "لماذا؟"}
+    project.write("a", *({"id": number, "q": text, "l": code} for number, (code, text) in enumerate(asked.items())))
+    project.write("answers", {"id": 0, "a": "a0"}, {"id": 1, "a": "a1"}, {"id": 1, "a": "a1, again"})
+    path = project.recipe(a=BY_ROW)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('engine = "recorded"', 'engine = "recorded"\nlanguages = ["en"]'), encoding="utf-8")
+    for _ in range(2):
+        summary = project.build(path, until="export")
+        assert project.joined(summary) == {"a0": "Why?"}
+        assert project.rejected(summary) == {
+            f"answers.jsonl:{line}: it answers a prompt in ar; the teacher's languages are en": "other_language"
+            for line in (2, 3)
+        }
+        assert count(summary)["gate prompts"] == (2, 2, 0)
+        assert count(summary)["join recorded"] == (3, 1, 2)
+
+
+def test_prompts_that_no_teacher_answers_are_said(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.write("a", {"id": 0, "q": "Why?", "l": "en"}, {"id": 1, "q": "何故?", "l": "ja"})
+    project.write("answers", {"id": 0, "a": "a0"})
+    path = project.recipe(a=BY_ROW)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('engine = "recorded"', 'engine = "recorded"\nlanguages = ["en"]'), encoding="utf-8")
+    project.build(path, quiet=False)
+    assert "  warning: no teacher answers the prompts in ja (1)\n" in capsys.readouterr().err
 
 
 def test_ids_beyond_a_limit_are_known(project: Project) -> None:

@@ -177,6 +177,36 @@ def test_prompts_are_judged_and_their_translations_go_with_them(tmp_path: Path) 
         assert kept == {good["prompt_id"], unsure["prompt_id"]}
 
 
+LINGUIST = {"model": "org/translator"}
+
+
+@pytest.mark.parametrize("translation", [None, LINGUIST, LINGUIST | {"prompts": False}])
+def test_prompts_in_languages_that_are_neither_asked_in_nor_translated_from_are_rejected(
+    tmp_path: Path, translation: Any
+) -> None:
+    recipe = make_recipe(languages=["en", "zh"], translation=translation)
+    facts = Facts(recipe)
+    for code in ("en", "zh"):
+        facts.prompt("p", code)
+    others = [facts.prompt("p", code) for code in ("ar", "zh-Hant", "vi")]
+    is_translated = translation == LINGUIST
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        assert gate_prompts(lake, CONFIG, recipe) == (0 if is_translated else 3)
+        found = lake.query("SELECT row_id, stage, reason, detail, language FROM rejections").rows()
+        assert set(found) == {
+            (
+                row["prompt_id"],
+                "prompt_gate",
+                "other_language",
+                f"in {row['language']}; the recipe's languages are en, zh",
+                row["language"],
+            )
+            for row in ([] if is_translated else others)
+        }
+        assert lake.query("FROM kept_prompts").height == (5 if is_translated else 2)
+
+
 def test_a_pattern_that_is_none_is_named(tmp_path: Path) -> None:
     recipe = make_recipe(gates={"refusal_patterns": ["fine", "(?=no)"]})
     with open_lake(tmp_path) as lake, pytest.raises(RecipeError, match=r"refusal_patterns: '\(\?=no\)' is no regular"):

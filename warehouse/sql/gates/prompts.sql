@@ -8,6 +8,7 @@ judged AS (
     SELECT
         *,
         CASE
+            WHEN NOT $translates AND NOT list_contains($languages, language) THEN 'other_language'
             WHEN num_chars > $max_chars THEN 'too_long'
             -- lid.176 knows one Chinese: zh-Hant is compared as zh
             WHEN $language AND detected_language <> split_part(language, '-', 1)
@@ -23,6 +24,7 @@ SELECT
     '' AS settings_id,
     reason,
     CASE reason
+        WHEN 'other_language' THEN format('in {}; the recipe''s languages are {}', language, list_aggregate($languages, 'string_agg', ', '))
         WHEN 'too_long' THEN format('{} chars, at most {} allowed', num_chars, $max_chars)
         WHEN 'wrong_script'
             THEN format('{:.0f}% of the letters are in the script of {}, at least {:.0f}% needed', 100 * script_share, language, 100 * $min_script_share)
