@@ -73,8 +73,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
     "formula": (
         r"\$\$(?s:[^$]{1,3000})\$\$",
-        r"\\\[(?s:.{1,2000}?)\\\]",
-        r"\\\((?s:.{1,500}?)\\\)",
+        # None begins within another: what opens again and again is read once. A pair of backslashes ends a line.
+        r"\\\[(?:[^\\]|\\\\|\\(?![\[\]])){1,2000}+\\\]",
+        r"\\\((?:[^\\]|\\\\|\\(?![()])){1,500}+\\\)",
         r"\\begin\{(?P<env>(?:align|equation|gather|multline|eqnarray|cases|[a-zA-Z]?matrix|array|split|math|d"
         r"isplaymath|tikzpicture|lstlisting|verbatim|tabular)\*?)\}(?s:.{0,5000}?)\\end\{(?P=env)\}",
         r"(?<![A-Za-z0-9$\\])\$(?=[^\s$])(?=[^$\n]{0,300}[\\^_={}<>+*]|[A-Za-z]\$)[^$\n]{1,300}(?<=\S)\$(?![A-Za-z\d_])",
