@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,8 +60,10 @@ class Client(httpx.Client):
         return response
 
 
-def make_environment(home: Path) -> dict[str, str]:
-    """The environment of a Prefect server and of all that talks to it."""
+def make_environment(home: Path, database: Path) -> dict[str, str]:
+    """Return the environment of a Prefect server, with a copy of a database in its new home, and of all that talks to it."""
+    home.mkdir(exist_ok=True)
+    shutil.copy(database, home / "prefect.db")
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",

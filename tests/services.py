@@ -1,10 +1,11 @@
-"""Real servers for tests, on loopback and in a temporary folder: Postgres, and an S3 of moto."""
+"""Real servers for tests, on loopback and in a temporary folder: Postgres, an S3 of moto, and what one of Prefect needs."""
 
 import os
 import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,16 @@ def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of Prefect's: making one takes seconds, so the homes of most servers get a copy of this one."""
+    path = tmp_path_factory.mktemp("migrated") / "prefect.db"
+    environment = os.environ | {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}"}
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=GUARD_SECONDS)
+    return path
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +24,7 @@ from schemas.reasons import Reason
 from schemas.recipe import load_recipe
 from tests.factory.engines.scripted_server import DROP, ScriptedServer, completion, echo
 from tests.flows.direct import DirectEngines
+from tests.prefect_server import make_environment
 from tests.waiting import GUARD_SECONDS
 from warehouse.lake import Lake
 
@@ -193,13 +193,14 @@ def test_a_mistake_in_a_recipe_is_one_sentence_before_anything_is_sent(write, re
     assert refused("plan", path) == str(caught.value)
 
 
-def test_a_failed_run_says_one_sentence(write, tmp_path):
+def test_a_failed_run_says_one_sentence(write, tmp_path, prefect_database):
     path = write(('"prompts.jsonl"', '"nowhere.jsonl"'))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = make_environment(tmp_path / "prefect", prefect_database)
+    del environment["PREFECT_API_URL"]
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", "--quiet", str(path)],
         cwd=ROOT,
-        env=environment | {"PREFECT_HOME": str(tmp_path / "prefect")},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=GUARD_SECONDS,

@@ -33,8 +33,8 @@ CRON = "0 2 * * *"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_environment(tmp_path_factory.mktemp("prefect"))
+def environment(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> dict[str, str]:
+    return make_environment(tmp_path_factory.mktemp("prefect"), prefect_database)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 """Machines where a user has no home that can be written, or no name: commands in real processes, as a stranger runs them."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -141,9 +143,20 @@ def make_homeless(machine: Machine, place: Path, home: str) -> None:
         machine.environment["HOME"] = str(place / "closed" / "home")
 
 
+def give_database(machine: Machine, place: Path, database: Path) -> Path:
+    """Put a database of Prefect's where the home will be, as the machine's user; return it."""
+    given = machine.temporary / f"factory-home-{NAMELESS}" / ".prefect" / "prefect.db"
+    shutil.copy(database, place)  # out of pytest's folder, which is closed to others
+    code = "import os, shutil, sys; os.makedirs(os.path.dirname(sys.argv[2])); shutil.copy(*sys.argv[1:])"
+    copy = [*machine.prefix, sys.executable, "-c", code, str(place / database.name), str(given)]
+    subprocess.run(copy, umask=0o077, check=True)
+    return given
+
+
 @pytest.mark.parametrize("home", ["unset", "missing", "read-only", "closed"])
-def test_what_needs_a_home_gets_one_among_the_temporary_files(stranger, place, reward, home):
+def test_what_needs_a_home_gets_one_among_the_temporary_files(stranger, place, reward, prefect_database, home):
     make_homeless(stranger, place, home)
+    database = give_database(stranger, place, prefect_database)
     write_recipe(stranger.folder, reward)
     assert "Usage" in stranger.run("--help").stdout
     stranger.run("init", "new.toml")
@@ -154,7 +167,8 @@ def test_what_needs_a_home_gets_one_among_the_temporary_files(stranger, place, r
     assert '"n":2' in stranger.run("sql", "--format", "json", "SELECT count(*) AS n FROM pairs").stdout.replace(" ", "")
     stranger.run("report")
     assert (stranger.folder / "report.html").stat().st_size > 1000
-    assert (stranger.temporary / f"factory-home-{NAMELESS}" / ".prefect").is_dir()
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT count(*) FROM flow_run").fetchone() == (1,)
     if home == "read-only":
         assert not list((place / "home").iterdir())
 

@@ -40,10 +40,8 @@ PIECES = ["read prompts", "sample teacher", "score reward"]
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    home = tmp_path / "prefect"
-    home.mkdir()
-    return make_environment(home)
+def environment(tmp_path: Path, prefect_database: Path) -> dict[str, str]:
+    return make_environment(tmp_path / "prefect", prefect_database)
 
 
 @pytest.fixture
