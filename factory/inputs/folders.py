@@ -1,7 +1,9 @@
 """Folders of files that hold rows."""
 
 from pathlib import Path
+from typing import Any
 
+import yaml
 from huggingface_hub import metadata_load
 
 from factory.inputs.opening import find_kind
@@ -41,6 +43,27 @@ def refuse_several(folder: Path, what: str, found: set[str]) -> None:
 
 
 def has_card_with_files(folder: Path) -> bool:
-    """Whether a folder has the card of a data set that says which files are read."""
-    card = folder / "README.md"
-    return card.is_file() and bool((metadata_load(card) or {}).get("configs"))
+    """Whether a folder has the card of a data set that says which files are read.
+
+    Raises:
+        InputError: the card cannot be read.
+    """
+    return bool(read_card(folder, "configs"))
+
+
+def read_card(folder: Path, field: str, config: str | None = None) -> list[dict[str, Any]]:
+    """Return what the card of a data set in a folder says of its configurations, or of one, in ``configs`` or ``dataset_info``.
+
+    Raises:
+        InputError: the card cannot be read.
+    """
+    card, beside = folder / "README.md", folder / ".huggingface.yaml"
+    try:
+        found = (metadata_load(card) if card.is_file() else None) or {}
+        found |= (yaml.safe_load(beside.read_bytes()) if beside.is_file() else None) or {}
+        said = found.get(field) or []
+        entries = [dict(entry) for entry in ([said] if isinstance(said, dict) else said)]
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"the card of the data set in {folder} cannot be read: {line}") from error
+    return [entry for entry in entries if config in (None, entry.get("config_name", "default"))]

@@ -9,17 +9,17 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from factory.engines.base import Failure
-from factory.inputs.folders import list_data_files, refuse_several, refuse_several_kinds
+from factory.inputs.folders import has_card_with_files, list_data_files, refuse_several, refuse_several_kinds
 from factory.inputs.json_lists import Form, JsonListError, JsonStream, find_form
 from factory.inputs.json_values import parse_json
 from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
 from factory.inputs.text import find_byte_fault
-from factory.stages.hf_datasets import find_labels, is_saved_dataset, name_labels, number_rows
+from factory.stages.hf_datasets import find_folder_files, find_labels, is_saved_dataset, name_labels, number_rows
 from schemas.errors import InputError
 from schemas.paths import is_path, split_glob
 from schemas.reasons import Reason
@@ -214,7 +214,7 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
     """Return the files that a path, folder or glob names, by name, and, but for a path, the folder above all of them.
 
     A file or folder of that very name comes before what its brackets would stand for in a glob. Of a folder those
-    files count that can be read.
+    files count that the card of its data set names, in their order, and without a card all that can be read.
 
     Raises:
         InputError: there is none, or one is of no known kind, or a folder holds more than the shards of one table.
@@ -222,7 +222,8 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
     if Path(pattern).is_file():
         paths, base = [Path(pattern)], None
     elif Path(pattern).is_dir():
-        return _find_shards(Path(pattern)), Path(pattern)
+        base = Path(pattern)
+        paths = _find_shards(base)
     else:
         base, below = split_glob(pattern)
         paths = sorted(path for path in base.glob(below) if path.is_file())
@@ -237,6 +238,8 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
 def _find_shards(folder: Path) -> list[Path]:
     if is_saved_dataset(folder):
         raise InputError(f"{folder} is a data set saved to disk, not a folder of files; name it as a data set")
+    if has_card_with_files(folder):
+        return _list_by_card(folder)
     paths = list_data_files(folder)
     if not paths:
         raise InputError(f"no file in {folder} can be read; allowed are {ALLOWED}")
@@ -244,6 +247,17 @@ def _find_shards(folder: Path) -> list[Path]:
     refuse_several_kinds(folder, paths)
     refuse_several(folder, "the splits", {match[1] for name in names if (match := _SPLIT.search(name))})
     return paths
+
+
+def _list_by_card(folder: Path) -> list[Path]:
+    found = find_folder_files(folder)
+    refuse_several(folder, "the splits", set(found.splits))
+    if found.options:
+        raise InputError(
+            f"the card of the data set in {folder} says how its files are read ({', '.join(found.options)}); "
+            "name it as a data set, or the wanted files by a glob"
+        )
+    return list(chain(*found.splits.values()))
 
 
 def stamp_files(pattern: str) -> list[Stamp]:

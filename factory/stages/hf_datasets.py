@@ -1,19 +1,29 @@
 """Hugging Face datasets: found by name, split and slice, whether on the hub, in a folder, or saved to disk."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, combinations, count
 from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-from factory.inputs.folders import has_card_with_files, list_data_files, refuse_several_kinds
+from factory.inputs.folders import has_card_with_files, list_data_files, read_card, refuse_several_kinds
 from schemas.errors import InputError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_MANY_ROWS = 10**15
+"""More rows than any file has: a cut by numbers lies within them."""
+
+_NO_OPTIONS = {"config_name", "data_files", "data_dir", "default", "description", "version"}
+"""What a card says of a configuration without saying how its files are read."""
 
 UNNAMED_SPLIT = "train"
 """What the split of a saved dataset is called that does not say: what ``load_dataset`` calls that of plain data files."""
@@ -31,9 +41,8 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
     import datasets  # takes half a second, and only this kind of source needs it
 
     folder = Path(name)
-    if folder.is_dir() and not is_saved_dataset(folder) and not has_card_with_files(folder):
-        refuse_several_kinds(folder, list_data_files(folder))
-    try:
+    _refuse_mixture(folder)
+    with _loading(f"dataset '{name}' (split '{split}')"):
         if not is_saved_dataset(folder):
             return datasets.load_dataset(name, config, split=split, revision=revision)
         if revision is not None:
@@ -42,8 +51,71 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
         if not isinstance(saved, datasets.DatasetDict):
             saved = datasets.DatasetDict({str(saved.split or UNNAMED_SPLIT): saved})
         return _cut(_check_config(saved, config), split)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"dataset '{name}' (split '{split}') cannot be loaded: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFiles:
+    """The files of a data set that lies in a folder, by split, in the order in which they are read.
+
+    ``options`` is what its card says of how they are read, such as a separator, ``features`` of what type the columns are.
+    """
+
+    folder: Path
+    splits: dict[str, list[Path]]
+    options: dict[str, Any]
+    features: list[Any]
+
+    def of(self, split: str) -> list[Path]:
+        """Return the files of the splits that ``split`` names, whatever it cuts of them.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        with _loading(f"dataset '{self.folder}' (split '{split}')"):
+            sizes = dict.fromkeys(self.splits, _MANY_ROWS)
+            named = dict.fromkeys(part.splitname for part in _cut_splits(sizes, split))
+        return [path for name in named for path in self.splits[name]]
+
+
+def find_folder_files(folder: Path, config: str | None = None) -> FolderFiles:
+    """Return the files that ``open_dataset`` reads of a folder: those that its card names, or else by their own names.
+
+    Raises:
+        InputError: there are none, of several kinds, or elsewhere; or the card has no such configuration, or several.
+    """
+    import datasets
+
+    _refuse_mixture(folder)
+    with _loading(f"dataset '{folder}'"):
+        builder = datasets.load_dataset_builder(str(folder), config)
+    whole, splits = folder.resolve(), {}
+    for split, named in (builder.config.data_files or {}).items():
+        paths = [path if "://" in path else os.path.normpath(path) for path in named]
+        if outside := [path for path in paths if not Path(path).is_relative_to(whole)]:
+            raise InputError(
+                f"the card of the data set in {folder} names {outside[0]}, which does not lie in that folder"
+            )
+        splits[str(split)] = [folder / Path(path).relative_to(whole) for path in paths]
+    said, types = (read_card(folder, field, builder.config.name) for field in ("configs", "dataset_info"))
+    options = {key: value for entry in said for key, value in entry.items() if key not in _NO_OPTIONS}
+    return FolderFiles(folder, splits, options, [entry["features"] for entry in types if "features" in entry])
+
+
+def _refuse_mixture(folder: Path) -> None:
+    if folder.is_dir() and not is_saved_dataset(folder) and not has_card_with_files(folder):
+        refuse_several_kinds(folder, list_data_files(folder))
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    import datasets
+
+    try:
+        yield
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, KeyError, yaml.YAMLError) as error:
+        said, _, _ = str(error).partition("Example of usage")
+        said, _, _ = said.partition(" with any supported extension")
+        raise InputError(f"{what} cannot be loaded: {' '.join(said.split())}") from error
 
 
 def number_rows(dataset: Any, split: str) -> Iterator[str]:

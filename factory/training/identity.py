@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model, remembered_digest
-from factory.inputs.folders import list_data_files
 from factory.stages.files import find_files, is_on_hub
-from factory.stages.hf_datasets import is_saved_dataset, resolve_revision
+from factory.stages.hf_datasets import find_folder_files, is_saved_dataset, resolve_revision
 from factory.training.curves import read_metrics
-from factory.training.rows import read_export_id
+from factory.training.rows import is_files, read_export_id
 from schemas.disk import write_text
 from schemas.errors import TrainingError
-from schemas.ids import content_id, file_digest
+from schemas.ids import Json, content_id, file_digest
 from schemas.models import Model
 from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, identify
 from schemas.training import TrainSettings
@@ -57,8 +56,8 @@ def identify_run(settings: TrainSettings) -> RunIdentity:
     return RunIdentity(
         model=fingerprint_model(Model(model=settings.model)),
         reference=None if settings.reference is None else fingerprint_model(Model(model=settings.reference)),
-        data=_identify_data(pinned.data, pinned.revision),
-        eval_data=None if pinned.eval_data is None else _identify_data(pinned.eval_data, pinned.eval_revision),
+        data=_identify_data(pinned, pinned.data, pinned.revision),
+        eval_data=None if pinned.eval_data is None else _identify_data(pinned, pinned.eval_data, pinned.eval_revision),
         chat_template=None if template is None else file_digest(Path(template)),
         settings=identify(settings, without={EXECUTION, FINGERPRINTED, *CONTENT}),
     )
@@ -85,8 +84,8 @@ def _resolve(data: str, revision: str | None, settings: TrainSettings) -> str | 
     return None
 
 
-def _identify_data(data: str, revision: str | None) -> str:
-    """Return an export's id, the digest of files or of a folder, or the name and commit of a data set of the hub."""
+def _identify_data(settings: TrainSettings, data: str, revision: str | None) -> str:
+    """Return an export's id, the digest of the files that are read, or the name and commit of a data set of the hub."""
     export_id = read_export_id(data)
     if export_id is not None:
         return export_id
@@ -95,10 +94,18 @@ def _identify_data(data: str, revision: str | None) -> str:
     folder = Path(data)
     if not folder.is_dir():
         return content_id("files", [file_digest(path) for path in find_files(data)[0]])
-    shards = [] if is_saved_dataset(folder) else list_data_files(folder)
-    if not shards:
+    if is_saved_dataset(folder):
         return content_id("folder", remembered_digest(folder))
-    return content_id("shards", [[path.relative_to(folder).as_posix(), file_digest(path)] for path in shards])
+    if is_files(settings.dataset_config, data, settings.split):
+        return content_id("shards", _identify_files(folder, find_files(data)[0]))
+    found = find_folder_files(folder, settings.dataset_config)
+    said = {"options": found.options, "features": found.features} if found.options or found.features else None
+    files = _identify_files(folder, found.of(settings.split))
+    return content_id("shards", files if said is None else [*files, json.dumps(said, sort_keys=True, default=str)])
+
+
+def _identify_files(folder: Path, paths: list[Path]) -> list[Json]:
+    return [[path.relative_to(folder).as_posix(), file_digest(path)] for path in paths]
 
 
 def claim_output(output: Path, identity: RunIdentity, *, writes: bool = True) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from factory.inputs import conversations
 from factory.inputs.errors import RowError
+from factory.inputs.folders import has_card_with_files
 from factory.inputs.formats import Layout, Task, find_layout, find_optional, list_content_columns, read_conversation
 from factory.inputs.text import find_fault_within
 from factory.stages.files import (
@@ -80,7 +81,7 @@ def read_rows(
 
 def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> tuple[Layout, Iterator[RawRow]]:
     """Return which columns hold what, and the rows."""
-    if _is_files(settings, data, split):
+    if is_files(settings.dataset_config, data, split):
         if split != "train" and data == settings.data:
             raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
         known = list_content_columns(settings.columns.named() if settings.columns else None)
@@ -93,12 +94,15 @@ def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> 
     return layout, read_dataset_rows(dataset, data, layout.needed, [*layout.optional, *others], split=split)
 
 
-def _is_files(settings: TrainSettings, data: str, split: str) -> bool:
-    """Whether data are files to be read here: by name, by a glob, or a folder of the shards of one table."""
+def is_files(config: str | None, data: str, split: str) -> bool:
+    """Whether data are files to be read here: by name, by a glob, or a folder of the shards of one table.
+
+    What else lies in a folder is the data set that the datasets library finds there.
+    """
     folder = Path(data)
     if not folder.is_dir():
         return not is_on_hub(data)
-    if is_saved_dataset(folder) or settings.dataset_config is not None or split != "train":
+    if is_saved_dataset(folder) or has_card_with_files(folder) or config is not None or split != "train":
         return False
     try:
         return bool(find_files(data))

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.stages.files import RawRow, read_file_columns, read_file_rows
+from factory.stages.recorded import open_recorded
 from factory.stages.sources import RAW_ROWS, read_source
 from factory.training.rows import Rejected, TextRow, read_rows
 from schemas.errors import InputError
+from schemas.models import Recorded
 from schemas.prompts import PromptSource
 from schemas.training import TrainSettings
 
@@ -318,6 +320,35 @@ def test_files_of_several_kinds_may_be_told_apart_by_the_card_of_the_data_set(tm
     write(tmp_path / "set/b.csv", "prompt,completion\n?,!\n")
     write(tmp_path / "set/README.md", "---\nconfigs:\n- config_name: default\n  data_files: a.jsonl\n---\n")
     assert [row.prompt for row in train_on(tmp_path / "set") if isinstance(row, TextRow)] == ["متى؟"]
+
+
+def test_everybody_reads_of_a_folder_what_its_card_names(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for name in "abc":
+        write(folder / f"{name}.jsonl", json.dumps({"id": name, "prompt": name, "completion": name}) + "\n")
+    card = "---\nconfigs:\n- config_name: one\n  data_files: [c.jsonl, a.jsonl]\n{}---\n"
+    write(folder / "README.md", card.format(""))
+    assert [row.prompt for row in train_on(folder) if isinstance(row, TextRow)] == ["c", "a"]
+    for where in ({}, {"dataset": str(folder)}):
+        found = prompts_of(tmp_path if where else folder, **where)
+        assert [row["messages"][0]["content"] for row in found] == ["c", "a"]
+    recorded = Recorded.model_validate({"path": str(folder), "columns": {"text": "completion", "key": "id"}})
+    assert [row.value["completion"] for row in open_recorded(recorded) if row.value] == ["c", "a"]
+    assert [row.row for row in open_recorded(recorded)] == ["c.jsonl:1", "a.jsonl:1"]
+    write(folder / "README.md", card.format("  encoding: latin-1\n"))
+    with pytest.raises(
+        InputError, match=r"says how its files are read \(encoding\); name it as a data set, or the wanted"
+    ):
+        prompts_of(folder)
+    write(folder / "README.md", card.format("- config_name: two\n  data_files: b.jsonl\n"))
+    with pytest.raises(InputError, match="available configs: \\['one', 'two'\\]"):
+        prompts_of(folder)
+    write(
+        folder / "README.md",
+        "---\nconfigs:\n- config_name: one\n  data_files:\n  - split: x\n    path: a.jsonl\n  - split: y\n    path: b.jsonl\n---\n",
+    )
+    with pytest.raises(InputError, match="set holds the splits x and y; name the wanted files by a glob"):
+        prompts_of(folder)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])

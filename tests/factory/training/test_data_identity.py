@@ -126,3 +126,141 @@ def test_a_data_set_that_the_hub_does_not_give_is_one_sentence(hub: Hub, monkeyp
     hub.error = hf_datasets.HfHubHTTPError("404 not found\nmore", response=httpx.Response(404, request=request))
     with pytest.raises(InputError, match=r"^'org/set' at revision 'x' is neither a file or folder .*: 404 not found$"):
         resolve_revision("org/set", "x")
+
+
+# What a folder's data set consists of: the files that its card names, read and counted alike.
+
+
+def make_set(folder: Path, configs: str, names: str = "abc") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / f"{name}.jsonl").write_text(f'{{"prompt": "{name}", "completion": "!"}}\n')
+    write_card(folder, configs)
+    return folder
+
+
+def write_card(folder: Path, configs: str, more: str = "") -> None:
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}{more}---\nAbout it.\n")
+
+
+def entry(name: str, files: str, more: str = "") -> str:
+    return f"- config_name: {name}\n  data_files: {files}\n{more}"
+
+
+def read_prompts(settings: TrainSettings) -> list[Any]:
+    found = rows.read_rows(settings, settings.data, settings.split)
+    return [row.prompt for row in found if isinstance(row, rows.TextRow)]
+
+
+def test_of_a_folder_with_a_card_those_files_are_read_and_counted_that_it_names(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set", entry("one", "a.jsonl"))
+    settings = make(folder)
+    before = identify_run(settings).id
+    assert read_prompts(settings) == ["a"]
+    (folder / "b.jsonl").write_text('{"prompt": "other", "completion": "!"}\n')
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "More about it.\n")
+    assert identify_run(settings).id == before
+    moved = shutil.copytree(folder, tmp_path / "moved/elsewhere")
+    assert identify_run(make(moved)).id == before
+    (folder / "a.jsonl").write_text('{"prompt": "changed", "completion": "!"}\n')
+    assert identify_run(settings).id != before
+    write_card(moved, entry("one", "b.jsonl"))
+    assert identify_run(make(moved)).id != before
+    assert read_prompts(make(moved)) == ["other"]
+
+
+@pytest.mark.parametrize("config", [None, "one"])
+def test_another_card_is_another_run(tmp_path: Path, config: str | None) -> None:
+    """Whatever names the rows: the files, their order, or how they are read."""
+    folder = make_set(tmp_path / "set", "")
+    (folder / "t.csv").write_text("prompt;completion\nx,prompt;y,completion\n")
+    ids = {}
+    for files, more, read in (
+        ("a.jsonl", "", ["a"]),
+        ("b.jsonl", "", ["b"]),
+        ("[a.jsonl, b.jsonl]", "", ["a", "b"]),
+        ("[b.jsonl, a.jsonl]", "", ["b", "a"]),
+        ("t.csv", "  sep: ;\n", ["x,prompt"]),
+    ):
+        write_card(folder, entry("one", files, more))
+        settings = make(folder, dataset_config=config)
+        assert read_prompts(settings) == read
+        ids[identify_run(settings).id] = read
+    assert len(ids) == 5
+    write_card(folder, entry("one", "t.csv", "  sep: ','\n"))
+    assert identify_run(settings).id not in ids
+
+
+def test_the_types_of_a_card_count_too(tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "set", "")
+    (folder / "a.jsonl").write_text('{"prompt": "a", "completion": "!", "language": 0}\n')
+    found = []
+    for names in ("{'0': en, '1': fr}", "{'0': fr, '1': en}"):
+        types = "".join(f"  - name: {name}\n    dtype: string\n" for name in ("prompt", "completion"))
+        types += f"  - name: language\n    dtype:\n      class_label:\n        names: {names}\n"
+        write_card(folder, entry("one", "a.jsonl"), f"dataset_info:\n  config_name: one\n  features:\n{types}")
+        (row,) = rows.read_rows(make(folder), str(folder), "train")
+        found.append((row.language, identify_run(make(folder)).id))
+    assert [language for language, _ in found] == ["en", "fr"]
+    assert found[0][1] != found[1][1]
+
+
+def test_of_several_configurations_and_splits_those_count_that_are_asked_for(tmp_path: Path) -> None:
+    splits = "\n  - split: train\n    path: a.jsonl\n  - split: dev\n    path: b.jsonl"
+    folder = make_set(tmp_path / "set", entry("one", splits) + entry("two", "c.jsonl"))
+    with pytest.raises(InputError, match=r"Config name is missing\. Please pick one among the available configs"):
+        identify_run(make(folder))
+    asked = {
+        "a": {"dataset_config": "one"},
+        "b": {"dataset_config": "one", "split": "dev"},
+        "ab": {"dataset_config": "one", "split": "train[:50%]+dev", "eval_data": str(folder)},
+        "c": {"dataset_config": "two"},
+    }
+    for read, changes in asked.items():
+        settings = make(folder, **changes)
+        before = identify_run(settings)
+        for name in "abc":
+            path = folder / f"{name}.jsonl"
+            kept = path.read_bytes()
+            path.write_bytes(kept + b"\n")
+            after = identify_run(settings)
+            assert (after.data != before.data) == (name in read), (name, read)
+            assert before.eval_data in {None, before.data}
+            path.write_bytes(kept)
+    with pytest.raises(InputError, match=r"\(split 'test'\) cannot be loaded: Unknown split"):
+        identify_run(make(folder, dataset_config="one", split="test"))
+    with pytest.raises(InputError, match="BuilderConfig 'three' not found"):
+        identify_run(make(folder, dataset_config="three"))
+
+
+def test_without_a_card_the_files_of_another_split_do_not_count(tmp_path: Path) -> None:
+    for name in ("train-0", "train-1", "test-0"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "{name}", "completion": "!"}}\n')
+    settings = make(tmp_path)
+    before = identify_run(settings).id
+    assert read_prompts(settings) == ["train-0", "train-1"]
+    (tmp_path / "test-0.jsonl").write_text("{}\n")
+    assert identify_run(settings).id == before
+    (tmp_path / "train-1.jsonl").write_text("{}\n")
+    assert identify_run(settings).id != before
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("configs: [\n", "the card of the data set in .*set cannot be read: while parsing"),
+        ("configs: 5\n", "the card of the data set in .*set cannot be read: 'int' object is not iterable"),
+        ("configs:\n- config_name: one\n  data_files: nix.jsonl\n", r"cannot be loaded: Unable to find '.*nix.jsonl'$"),
+        (
+            "configs:\n- config_name: one\n  data_files: ../x.jsonl\n",
+            "names .*x.jsonl, which does not lie in that folder",
+        ),
+        ("configs:\n- data_files: a.jsonl\n", "cannot be loaded: Each config must include `config_name`"),
+    ],
+)
+def test_a_card_that_names_no_files_of_the_folder_is_one_sentence(tmp_path: Path, card: str, said: str) -> None:
+    (tmp_path / "x.jsonl").write_text('{"prompt": "x", "completion": "!"}\n')
+    folder = make_set(tmp_path / "set", "")
+    (folder / "README.md").write_text(f"---\n{card}---\n")
+    with pytest.raises(InputError, match=said):
+        identify_run(make(folder))
