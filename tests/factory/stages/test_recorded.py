@@ -407,9 +407,9 @@ def test_several_columns_join_with_as_many_of_the_source(world: World, suffix: s
     assert landed.rejections["reason"].to_list() == ["no_such_prompt"]
 
 
-IDS = st.one_of(
-    st.none(), st.integers(0, 4), st.sampled_from(["0", "1", "01", "", "x", "עברית"]), st.sampled_from([0.0, 1.0, 2.5])
-)
+IDS = st.sampled_from([1, "1", 1.0, 2, "2", "x", None, 0, "0", 0.0, "", "01", 2.5, "עברית"])
+"""Few, so that rows share them."""
+FAULTS = st.sampled_from([None, "same", "long", "empty", "number", "absent"])
 SOURCES = st.lists(
     st.fixed_dictionaries(
         {
@@ -418,12 +418,13 @@ SOURCES = st.lists(
             "rows": st.lists(
                 st.fixed_dictionaries(
                     {
-                        "id": IDS,
-                        "l": st.sampled_from(["en", "ja", "xx", ""]),
-                        "fault": st.sampled_from([None, None, None, "long", "empty", "number", "absent", "same"]),
+                        "id": st.sampled_from([1, 2]) | IDS,
+                        "l": st.sampled_from(["en", "ja"]) | st.sampled_from(["en", "ja", "xx", ""]),
+                        "s": st.sampled_from([None, "S", "تكلم"]),
+                        "fault": st.sampled_from(["same", None]) | FAULTS,
                     }
                 ),
-                min_size=1,
+                min_size=2,
                 max_size=5,
             ),
         }
@@ -445,13 +446,13 @@ def test_an_answer_joins_the_row_that_it_was_made_for_or_none(
     answers = []
     for at, source in enumerate(sources):
         rows = [make_row(at, number, row) for number, row in enumerate(source["rows"])]
-        columns = {"language": "l"} | ({"id": "id"} if source["has_ids"] else {})
+        columns = {"language": "l", "system": "s"} | ({"id": "id"} if source["has_ids"] else {})
         write_rows(world.folder / f"{at}.jsonl", rows)
         with suppress(InputError):  # no row can be used
             world.add(f"{at}", rows, columns=columns, limit=source["limit"])
             answers += [
                 {"id": row["q"] if by == "prompt_text" else row["id"] if source["has_ids"] else number, "of": at}
-                | {"l": row["l"], "a": f"{row['l']} {row['q']}"}
+                | {"l": row["l"], "a": f"{row['l']} {[row['s'], row['q']]}"}
                 for number, row in enumerate(rows, start=1)
                 if isinstance(row.get("q"), str)
             ]
@@ -462,15 +463,20 @@ def test_an_answer_joins_the_row_that_it_was_made_for_or_none(
     landed = world.join(answers, join=by, columns=columns, **({"source": "0"} if named else {}))
     assert landed.rows.height + landed.rejections.height == len(answers)
     prompts = pl.concat(world.prompts)
-    asked = {row["prompt_id"]: f"{row['language']} {row['messages'][-1]['content']}" for row in prompts.to_dicts()}
+    asked = {row["prompt_id"]: f"{row['language']} {said_in(row['messages'])}" for row in prompts.to_dicts()}
     assert all(asked[row["prompt_id"]] == row["text"] for row in landed.rows.to_dicts())
     if by == "source_row":
         assert_no_clear_answer_is_lost(world, landed, answers, None if not named else "0")
 
 
+def said_in(messages: list[Any]) -> list[str | None]:
+    """Return what the system turn of a single-turn prompt says, if it has one, and what the user says."""
+    return [None, *(message["content"] for message in messages)][-2:]
+
+
 def make_row(at: int, number: int, row: Any) -> Any:
     texts = {"long": f"{at} {number} too long for it", "empty": " ", "number": 5, "same": "the same"}
-    made = {"id": row["id"], "l": row["l"], "q": texts.get(row["fault"], f"{at} {number}")}
+    made = {"id": row["id"], "l": row["l"], "s": row["s"], "q": texts.get(row["fault"], f"{at} {number}")}
     return {name: value for name, value in made.items() if (name, row["fault"]) != ("q", "absent")}
 
 
