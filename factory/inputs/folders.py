@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import metadata_load
 
 from factory.inputs.opening import find_kind
 from schemas.errors import InputError
@@ -57,6 +56,8 @@ def read_card(folder: Path, field: str, config: str | None = None) -> list[dict[
     Raises:
         InputError: the card cannot be read.
     """
+    from huggingface_hub import metadata_load  # takes a fifth of a second, and few runs read a folder
+
     card, beside = folder / "README.md", folder / ".huggingface.yaml"
     try:
         found = (metadata_load(card) if card.is_file() else None) or {}

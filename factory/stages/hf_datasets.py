@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import yaml
-from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from factory.inputs.folders import has_card_with_files, list_data_files, read_card, refuse_several_kinds
@@ -164,6 +163,8 @@ def resolve_revision(name: str, revision: str | None, config: str | None = None)
     """
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
+    from huggingface_hub import HfApi  # takes a fifth of a second, and only this kind of source needs it
+
     try:
         return str(HfApi().dataset_info(name, revision=revision).sha)
     except (OfflineModeIsEnabled, httpx.TransportError) as error:
