@@ -54,6 +54,7 @@ class _Settled:
     reward_models: tuple[str, ...]
     combination: str
     translates: bool
+    translates_prompts: bool
     eval_percents: dict[str, str]
 
 
@@ -73,6 +74,7 @@ def use_build(lake: Lake, config_id: str | None) -> None:
         "config_id": build.config_id,
         "reward_fingerprint": build.reward_models[0] if build.reward_models else None,
         "translates": build.translates,
+        "translates_prompts": build.translates_prompts,
         "eval_percents": build.eval_percents,
     }
     with _INSTALLING:
@@ -140,11 +142,13 @@ def _look_up(lake: Lake, config_id: str) -> _Settled:
     recipe, models = json.loads(found["recipe"].item() or "{}"), found["models"].item()
     lanes = [] if models is None else models.to_list()
     reward_models = tuple(lane for role, lane in lanes if role == "reward")
+    translates = any(role == "translator" for role, _ in lanes)
     return _Settled(
         config_id,
         reward_models,
         "single" if len(reward_models) < 2 else recipe.get("rewards", {}).get("combine", "mean_rank"),
-        any(role == "translator" for role, _ in lanes),
+        translates,
+        translates and (recipe.get("translation") or {}).get("prompts", True),
         {
             source["name"]: str(source["eval_percent"])
             for source in recipe.get("prompts", ())

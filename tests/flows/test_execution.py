@@ -44,6 +44,15 @@ def test_every_row_is_accounted_for(write_recipe, engines):
     assert Path(summary.export_path, "manifest.json").is_file()
 
 
+def test_prompts_that_are_not_to_be_translated_are_not_waited_for(write_recipe, engines):
+    path = write_recipe()
+    path.write_text(path.read_text().replace("[translation]", "[translation]\nprompts = false"))
+    summary = build(path, engines)
+    assert set(summary.counts["num_pending"]) == {0}
+    assert summary.export_path is not None
+    assert dict(summary.counts.select("stage", "num_in").iter_rows())["translate prompts"] == 0
+
+
 def test_a_rerun_sends_nothing(write_recipe, engines):
     path = write_recipe()
     first = build(path, engines)

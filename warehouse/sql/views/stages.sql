@@ -53,7 +53,7 @@ unread AS MATERIALIZED (
 wanted_prompts AS (
     SELECT content_id('translation', [lane.settings_id, prompt_id, lane.language]) AS row_id
     FROM kept_prompts JOIN build_translators AS lane ON lane.language <> kept_prompts.language
-    WHERE $translates AND parent_id IS NULL
+    WHERE $translates_prompts AND parent_id IS NULL
 ),
 recorded_teachers AS (
     SELECT teacher ->> '$.name' AS name
@@ -92,7 +92,7 @@ stages AS (
         (
             SELECT coalesce(sum(num_sources), 0)
             FROM good_prompts JOIN build_translators AS lane ON lane.language <> good_prompts.language
-            WHERE $translates
+            WHERE $translates_prompts
         ),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN prompts ON prompts.prompt_id = row_id AND in_slice(prompts.root_id)),
         (SELECT count(*) FROM wanted_prompts SEMI JOIN (FROM failures WHERE stage = 'translate_prompts') AS failed USING (row_id))
