@@ -9,7 +9,7 @@ from functools import partial
 
 import polars as pl
 
-from flows.execution import BuildSummary, check_stage, execute_build, stages_of
+from flows.execution import BuildSummary, check_run, execute_build
 from flows.policy import PolicySummary, train_policy
 from flows.together import Watcher, run_side_by_side
 from schemas.names import STAGES
@@ -35,9 +35,7 @@ def build(
     Stages that have nothing left to do send nothing.
     """
     started = time.monotonic()
-    allowed = stages_of(recipe)
-    until = until or allowed[-1]
-    check_stage(until, allowed)
+    until = check_run(recipe, until)
     ends, together = until in STAGES, partial(run_side_by_side, watcher)
     summary = execute_build(recipe, until=until if ends else STAGES[-1], limit=limit, quiet=quiet, together=together)
     watcher.table(f"{_slug(recipe.name)}-counts", _as_markdown(summary.counts))

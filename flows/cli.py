@@ -398,10 +398,9 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
 
 
 def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "RecipeSummary":
-    if until is not None:
-        from flows.execution import check_stage, stages_of
+    from flows.execution import check_run
 
-        check_stage(until, stages_of(recipe))  # before a server is started in vain
+    check_run(recipe, until)  # before a server is started in vain
     from flows.watching import watch
 
     with watch(recipe, quiet=quiet) as watcher:

@@ -16,6 +16,7 @@ from flows import stages
 from flows.identity import resolve_build
 from flows.lanes import BuildStoppedError, LaneJob, OpenEngine, Run, Together, check_stop, hold_run, run_lane
 from flows.progress import Board
+from flows.recipe_names import refuse_missing
 from flows.slots import SlotPool, find_slots
 from schemas.errors import FactoryError
 from schemas.names import STAGES
@@ -55,6 +56,7 @@ def execute_build(
         FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
     """
     check_stage(until, STAGES)
+    refuse_missing(recipe, with_policy=False)
     started = time.monotonic()
     stop = threading.Event()
     with Board(quiet=quiet) as board, Lake.open(recipe.warehouse) as lake, stop_on_signal(stop, board):
@@ -78,6 +80,15 @@ def execute_build(
 def stages_of(recipe: Recipe) -> tuple[str, ...]:
     """Return what `until` may name, in order: the stages of the build, then the steps of the policy."""
     return STAGES + (tuple(step.name for step in recipe.policy.steps) if recipe.policy else ())
+
+
+def check_run(recipe: Recipe, until: str | None) -> str:
+    """Return what a run ends with; refuse a stage that there is not, and what the recipe names and is not there."""
+    allowed = stages_of(recipe)
+    until = until or allowed[-1]
+    check_stage(until, allowed)
+    refuse_missing(recipe, with_policy=until not in STAGES)
+    return until
 
 
 def check_stage(until: str, allowed: tuple[str, ...]) -> None:

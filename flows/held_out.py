@@ -1,7 +1,5 @@
 """The evaluation that a recipe asks for: two models on its build's held-out prompts, before its judge."""
 
-from functools import partial
-
 from schemas.errors import RecipeError
 from schemas.evaluation import Contestant, EvaluationSettings, Judge
 from schemas.policy import HeldOut
@@ -14,6 +12,18 @@ def choose_judge(recipe: Recipe) -> Judge:
     return named or Judge(reward=recipe.reward_models[0])
 
 
+def make_contestant(recipe: Recipe, name: str, model: str) -> Contestant:
+    """Return a model as it answers held-out prompts: as the recipe's policy says, if it has one."""
+    held_out, policy = _held_out(recipe), recipe.policy
+    answering = ("chat_template_kwargs", "engine_args", "reasoning", "run")
+    own = {field: getattr(policy, field) for field in answering} if policy else {}
+    return Contestant(name=name, model=model, samples=held_out.samples, sampling=held_out.sampling, **own)
+
+
+def _held_out(recipe: Recipe) -> HeldOut:
+    return recipe.policy.held_out if recipe.policy else HeldOut()
+
+
 def make_evaluation(
     recipe: Recipe, build_id: str, name: str, a: tuple[str, str], b: tuple[str, str]
 ) -> EvaluationSettings:
@@ -24,16 +34,11 @@ def make_evaluation(
     """
     if a[0] == b[0]:
         raise RecipeError(f"both models are named {a[0]!r}; give them different names or folders")
-    policy = recipe.policy
-    held_out = policy.held_out if policy else HeldOut()
-    contestant = partial(Contestant, samples=held_out.samples, sampling=held_out.sampling)
-    if policy:
-        answering = ("chat_template_kwargs", "engine_args", "reasoning", "run")
-        contestant = partial(contestant, **{name: getattr(policy, name) for name in answering})
+    held_out = _held_out(recipe)
     return EvaluationSettings(
         name=name,
-        a=contestant(name=a[0], model=a[1]),
-        b=contestant(name=b[0], model=b[1]),
+        a=make_contestant(recipe, *a),
+        b=make_contestant(recipe, *b),
         languages=recipe.languages,
         build=build_id,
         limit=held_out.limit,

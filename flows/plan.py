@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 
 import polars as pl
 from rich.console import Console
@@ -13,17 +12,18 @@ from factory.engines.langid import LanguageDetector
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
 from flows.identity import Build, Lane, check_limit, resolve_build
+from flows.recipe_names import open_empty, refuse_missing
 from flows.recipe_trials import find_refusals
 from flows.source_rows import is_recorded
 from flows.tables import make_table
 from schemas.models import Writer
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
 from warehouse.build_views import use_build
 from warehouse.catalog import check_folders, find_catalog
 from warehouse.lake import Lake
 from warehouse.statements import read_sql
+from warehouse.user_sql import try_sql
 
 CHARS_PER_TOKEN = 3.5
 """A guess for a lane that has not run yet; one that has is estimated by what its requests have cost so far."""
@@ -107,10 +107,12 @@ def _describe_policy(recipe: Recipe) -> Iterator[str]:
 
 @contextmanager
 def _open_planner(recipe: Recipe, limit: int | None) -> Iterator["_Planner"]:
+    refuse_missing(recipe, with_policy=True)
     build = resolve_build(recipe)
     with _open_scratch(recipe) as lake:
         check_limit(build, lake, limit)
         use_build(lake, build.config_id)
+        try_sql(lake, recipe)
         yield _Planner(build, lake, limit)
 
 
@@ -123,10 +125,8 @@ def _open_scratch(recipe: Recipe) -> Iterator[Lake]:
             yield lake
         return
     check_folders(catalog)
-    with TemporaryDirectory() as folder:
-        empty = WarehouseSettings(catalog=f"{folder}/catalog.sqlite", data=f"{folder}/data")
-        with Lake.open(empty) as lake:
-            yield lake
+    with open_empty() as lake:
+        yield lake
 
 
 class _Planner:

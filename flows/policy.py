@@ -169,16 +169,14 @@ def make_round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolic
         run=run.policy.run,
     )
     translation = recipe.translation and recipe.translation.model_copy(update={"completions_of": ()})
-    return recipe.model_copy(
-        update={
-            "name": f"{recipe.name}.{name}",
-            "round": number,
-            "prompts": prompts,
-            "translation": translation,
-            "teachers": (teacher,),
-            "routing": Routing(),
-            "pairs": on_policy.pairs,
-            "export": Export(sft=False, max_shard_mb=recipe.export.max_shard_mb),
-            "policy": None,
-        }
+    return recipe.derive(
+        name=f"{recipe.name}.{name}",
+        round=number,
+        prompts=prompts,
+        translation=translation,
+        teachers=(teacher,),
+        routing=Routing(),
+        pairs=on_policy.pairs,
+        export=Export(sft=False, max_shard_mb=recipe.export.max_shard_mb),
+        policy=None,
     )

@@ -1,80 +1,99 @@
 """Checks of what one recipe needs: its files, models, servers, keys and GPUs."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 from huggingface_hub import constants, get_token
 
 from factory.engines.folders import WEIGHT_PATTERNS, check_model
-from factory.stages.recorded import open_recorded
-from factory.stages.sources import read_source
 from flows.findings import Finding, Findings, note, ok, problem, size
 from flows.gpus import Gpu
+from flows.held_out import make_contestant
 from flows.machine_checks import memory_bytes
-from flows.recipe_trials import NUM_TRIED_ROWS, find_snapshot
+from flows.recipe_names import OTHER_COMMANDS, check_name, open_empty
+from flows.recipe_trials import find_snapshot
 from flows.slots import find_slots
+from schemas.curation import PairStrategy, Routing
 from schemas.errors import FactoryError
-from schemas.models import Model, RewardModel
+from schemas.models import Model, RewardModel, Teacher, Translation
+from schemas.named import Named, find_named
+from schemas.names import BASE
 from schemas.paths import is_path
 from schemas.recipe import Recipe
-from warehouse.user_sql import read_select
+from warehouse.build_views import use_build
+from warehouse.lake import Lake
+from warehouse.user_sql import list_sql, try_file
 
 SERVER_SECONDS = 3.0
+
+ROLES = {"judge": "judge", "teachers": "teacher", "reward_models": "reward model"}
+"""What a model is called by the tables that it is in, the inner one first."""
 
 WEIGHTS_SHARE = 0.8
 """The share of a GPU's usable memory above which weights leave too little for the cache of a busy engine."""
 
 
 def named_models(recipe: Recipe) -> list[tuple[str, Model]]:
-    """Return every model of a recipe that is run or asked, after what to call it."""
-    models: list[tuple[str, Model]] = [(f"teacher {teacher.name}", teacher) for teacher in recipe.teachers]
-    if recipe.translation:
-        models.append(("translator", recipe.translation))
-    models += [(f"reward model {model.name}", model) for model in recipe.reward_models]
-    return [(name, model) for name, model in models if model.engine != "recorded"]
+    """Return every model of a recipe that is run or asked by an engine, after what to call it."""
+    models = [
+        (_call(named), named.section)
+        for named in find_named(recipe)
+        if isinstance(named.section, Model) and named.field == "model"
+    ]
+    if recipe.policy:
+        models.append(("policy base", make_contestant(recipe, BASE, recipe.policy.base)))
+    return models
+
+
+def _call(named: Named) -> str:
+    match named.section:
+        case Translation():
+            return "translator"
+        case Teacher() | RewardModel() as model:
+            role = next(role for key, role in ROLES.items() if key in named.location)
+            return f"{role} {model.name}"
+    return named.label
 
 
 def check_files(recipe: Recipe) -> Findings:
-    """Check that the files that a recipe names are there, and that their first rows can be read."""
-    for source in recipe.prompts:
-        if source.path is not None or Path(str(source.dataset)).exists():
-            frames = read_source(source.model_copy(update={"limit": NUM_TRIED_ROWS}))
-            yield _try_rows(f"prompts {source.name}", source.path or str(source.dataset), frames)
-    for teacher in recipe.teachers:
-        if teacher.recorded:
-            yield _try_rows(f"answers {teacher.name}", teacher.recorded.path, open_recorded(teacher.recorded))
-    for name, path in (("routing", recipe.routing.sql), *((f"pairs {pair.label}", pair.sql) for pair in recipe.pairs)):
-        if path is not None:
-            yield _try_sql(name, path)
-    for name, model in named_models(recipe):
-        if model.chat_template is not None:
-            yield _find_file(f"template of {name}", model.chat_template)
+    """Check that all that a recipe names is on this machine, that first rows can be read, and that SQL can run.
+
+    Models that an engine opens are for ``check_models``.
+    """
+    for named in find_named(recipe):
+        is_opened = named.location == ("policy", "base") or (
+            isinstance(named.section, Model) and named.field == "model"
+        )
+        if not is_opened and not isinstance(named.section, Routing | PairStrategy):
+            yield _look_for(named)
+    if sql := list_sql(recipe):
+        with open_empty() as lake:
+            use_build(lake, "")
+            yield from (_try_sql(lake, named) for named in sql)
 
 
-def _try_sql(name: str, path: str) -> Finding:
-    found = _find_file(name, path)
-    if found.state == "ok":
-        try:
-            read_select(path)
-        except FactoryError as error:
-            return problem(name, str(error), "correct the file; one SELECT is needed")
-    return found
-
-
-def _find_file(name: str, path: str) -> Finding:
-    if Path(path).is_file():
-        return ok(name, path)
-    return problem(name, f"no file at {path}", "correct the path; it is meant from the recipe's folder")
-
-
-def _try_rows(name: str, path: str, rows: Iterator[object]) -> Finding:
+def _try_sql(lake: Lake, named: Named) -> Finding:
     try:
-        first = next(rows, None)
+        try_file(lake, named)
     except FactoryError as error:
-        return problem(name, str(error), "correct the path or the columns; paths are meant from the recipe's folder")
-    return note(name, f"{path} has no rows") if first is None else ok(name, path)
+        return problem(
+            named.label, str(error), "correct the path, which is meant from the recipe's folder, or the SELECT"
+        )
+    return ok(named.label, named.name)
+
+
+def _look_for(named: Named) -> Finding:
+    try:
+        has_rows = check_name(named)
+    except FactoryError as error:
+        if named.location[0] in OTHER_COMMANDS:
+            return note(named.label, str(error), f"`factory {named.location[0]}` needs it; `factory run` does not")
+        return problem(
+            named.label, str(error), "correct the path or the columns; paths are meant from the recipe's folder"
+        )
+    return ok(named.label, named.name) if has_rows else note(named.label, f"{named.name} has no rows")
 
 
 def check_models(recipe: Recipe) -> Findings:

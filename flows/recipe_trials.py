@@ -15,9 +15,11 @@ from factory.stages.sampling import add_system_prompt
 from factory.stages.sources import read_source
 from factory.stages.translation import plan_translation
 from flows.findings import Findings, note, ok, problem
+from flows.held_out import make_contestant
 from schemas.errors import FactoryError
 from schemas.evaluation import Judge
 from schemas.models import Model, RewardModel, Teacher, Translation
+from schemas.names import BASE
 from schemas.paths import is_path
 from schemas.recipe import Recipe
 
@@ -73,6 +75,9 @@ def _list_trials(recipe: Recipe) -> Iterator[tuple[str, Trial]]:
         yield "translator", _make_translator_trial(recipe.translation, prompts)
     for reward_model in recipe.reward_models:
         yield f"reward model {reward_model.name}", _make_trial(reward_model, _ask(reward_model, prompts))
+    if recipe.policy:
+        base = make_contestant(recipe, BASE, recipe.policy.base)
+        yield "policy base", _make_trial(base, _ask(base, prompts))
     judge = recipe.policy.held_out.judge if recipe.policy else None
     if judge is not None:
         yield from _list_judge(judge, prompts)

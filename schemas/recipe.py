@@ -11,18 +11,19 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from schemas.curation import Export, Gates, PairStrategy, Rewards, Routing
 from schemas.languages import CORE_LANGUAGES
 from schemas.merging import MergeSettings
 from schemas.models import RewardModel, Teacher, Translation
+from schemas.named import Named
 from schemas.names import BASE, fold_name, refuse_reference
 from schemas.policy import Policy
 from schemas.prompts import PromptGates, PromptSource
 from schemas.section import EXECUTION, Section, check_languages, identify
 from schemas.settings import RunSettings, WarehouseSettings
-from schemas.toml_file import load_file
+from schemas.toml_file import load_file, show_place
 from schemas.training import TrainSettings
 
 
@@ -51,6 +52,7 @@ class Recipe(Section):
     policy: Policy | None = None
     train: TrainSettings | None = Field(default=None, exclude=True)
     merge: MergeSettings | None = Field(default=None, exclude=True)
+    _file: Path | None = PrivateAttr(default=None)
 
     @field_validator("languages")
     @classmethod
@@ -122,6 +124,16 @@ class Recipe(Section):
             if whose := policies.get(fold_name(teacher.name)):
                 refuse_reference(f"{teacher.name!r} is {whose}; choose another name", "teachers", at, "name")
 
+    def place(self, named: Named) -> str:
+        """Return where the recipe names something: the key, after the file and its line where it was read from one."""
+        return named.label if self._file is None else f"{show_place(self._file, named.location)}: {named.label}"
+
+    def derive(self, **changes: Any) -> Self:
+        """Return a recipe that differs in some fields and is in no file."""
+        derived = self.model_copy(update=changes)
+        derived._file = None
+        return derived
+
     def identity(self) -> dict[str, Any]:
         """Return what makes this build this build, for people to read: everything but execution, and but the policy."""
         return identify(self.model_copy(update={"policy": None}), without={EXECUTION})
@@ -133,4 +145,6 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
     """
-    return load_file(path, Recipe, f"there is no recipe {path}; `factory init {quote(str(path))}` writes one")
+    recipe = load_file(path, Recipe, f"there is no recipe {path}; `factory init {quote(str(path))}` writes one")
+    recipe._file = path
+    return recipe

@@ -65,6 +65,14 @@ def _validate(path: Path, text: str, section: type[Section], data: dict[str, Any
         raise RecipeError("\n".join(_sentences(path, text, mistakes, section, table))) from error
 
 
+def show_place(path: Path, location: Location) -> str:
+    """Return a file and, if it can still be read, the line on which the value at ``location`` is set."""
+    try:
+        return f"{path}:{find_line(path.read_text(encoding='utf-8'), location)}"
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return str(path)
+
+
 def find_line(text: str, location: Location) -> int:
     """Return the line, from 1, on which the value at ``location`` is set, or the nearest key or table around it."""
     best, depth = 1, 0

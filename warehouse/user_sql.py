@@ -1,13 +1,16 @@
 """SQL of the user's own: routers and pair strategies, one SELECT in a file that the recipe names; refusal patterns."""
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 
+from schemas.curation import PairStrategy, Routing
 from schemas.errors import RecipeError, WarehouseError
+from schemas.named import Named, find_named
 from schemas.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.staging import stage
@@ -17,6 +20,9 @@ _ROUTED = ("prompt_id", "completion_id")
 _PAIRED = ("prompt_id", "chosen_id", "rejected_id")
 """What a router and a pair strategy must return."""
 
+_DUCKDB_SAYS = re.compile(r"(?P<said>\w+ Error: .*?)(?: LINE (?P<line>\d+): .*)?$", re.DOTALL)
+"""DuckDB's message without the statement that was made of the user's."""
+
 
 def check_sql(recipe: Recipe) -> None:
     """Check what can be checked without a row, before anything is spent on making rows.
@@ -24,9 +30,9 @@ def check_sql(recipe: Recipe) -> None:
     Raises:
         RecipeError: an SQL file is not exactly one SELECT, or a refusal pattern is no regular expression of RE2.
     """
-    for path in (recipe.routing.sql, *(strategy.sql for strategy in recipe.pairs)):
-        if path is not None:
-            read_select(path)
+    for named in list_sql(recipe):
+        with _placed(recipe, named):
+            read_select(named.name)
     for pattern in recipe.gates.refusal_patterns:
         check_pattern(pattern)
 
@@ -37,10 +43,33 @@ def try_sql(lake: Lake, recipe: Recipe) -> None:
     Raises:
         RecipeError: a file names what is not there, or does not return the columns that it must.
     """
-    for path, columns in ((recipe.routing.sql, _ROUTED), *((strategy.sql, _PAIRED) for strategy in recipe.pairs)):
-        if path is not None:
-            with _open_view(lake, path, columns):
-                pass
+    for named in list_sql(recipe):
+        with _placed(recipe, named):
+            try_file(lake, named)
+
+
+def list_sql(recipe: Recipe) -> list[Named]:
+    """Return the SQL files that a recipe names: its router, and pair strategies of the build and of its policy's rounds."""
+    return [named for named in find_named(recipe) if isinstance(named.section, Routing | PairStrategy)]
+
+
+def try_file(lake: Lake, named: Named) -> None:
+    """Check one of the files that ``list_sql`` returns against the views of the build in use.
+
+    Raises:
+        RecipeError: it is not one SELECT, names what is not there, or does not return the columns that it must.
+    """
+    with _open_view(lake, named.name, _ROUTED if isinstance(named.section, Routing) else _PAIRED):
+        pass
+
+
+@contextlib.contextmanager
+def _placed(recipe: Recipe, named: Named) -> Iterator[None]:
+    """Say where the recipe names the file that is refused."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"{recipe.place(named)}: {error}") from None
 
 
 def check_pattern(pattern: str) -> None:
@@ -90,7 +119,8 @@ def read_select(path: str) -> str:
         with duckdb.connect() as connection:
             kinds = [statement.type for statement in connection.extract_statements(text)]
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the SQL file {path} cannot be read: {error}") from None
+        said = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"the SQL file {path} cannot be read: {said}") from None
     except duckdb.Error as error:
         raise RecipeError(f"the SQL file {path} is not SQL: {' '.join(str(error).split())}") from None
     if kinds != [duckdb.StatementType.SELECT]:
@@ -130,7 +160,9 @@ def _open_view(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[str]
 
 
 def _cannot_run(path: str, error: WarehouseError) -> RecipeError:
-    return RecipeError(f"the SELECT of {path} cannot be run: {error}")
+    found = _DUCKDB_SAYS.search(str(error))
+    said = str(error) if found is None else f"line {found['line']}: {found['said']}" if found["line"] else found["said"]
+    return RecipeError(f"the SELECT of {path} cannot be run: {said}")
 
 
 def _refuse(lake: Lake, path: str, check: str, rows: TableName) -> None:

@@ -167,7 +167,11 @@ def test_an_interrupt_at_any_place_is_a_sentence_and_130(monkeypatch, capsys):
             '[[pairs]]\nstrategy = "strong_vs_weak"\nstrong = "north"\nweak = "west"\n[gates]',
             r"small\.toml:17: pairs\.0\.weak: unknown teacher 'west'; the pool has north",
         ),
-        ('"prompts.jsonl"', '"nowhere.jsonl"', r"no file at .*/nowhere\.jsonl"),
+        (
+            '"prompts.jsonl"',
+            '"nowhere.jsonl"',
+            r"small\.toml:6: prompts\.questions\.path: no file at .*/nowhere\.jsonl$",
+        ),
         ('"prompts.jsonl"', '"small.toml"', r"small\.toml is no kind of file that can be read; allowed are \.parquet"),
         (
             'prompt = "q"',
@@ -178,9 +182,13 @@ def test_an_interrupt_at_any_place_is_a_sentence_and_130(monkeypatch, capsys):
         (
             '"./models/north"',
             '"./models/north"\nchat_template = "no.jinja"',
-            r"there is no chat template '.*/no\.jinja'",
+            r"small\.toml:14: teachers\.north\.chat_template: no file at .*/no\.jinja",
         ),
-        ("[gates]", '[routing]\nmethod = "sql"\nsql = "no.sql"\n[gates]', r"the SQL file .*/no\.sql cannot be read"),
+        (
+            "[gates]",
+            '[routing]\nmethod = "sql"\nsql = "no.sql"\n[gates]',
+            r"small\.toml:16: routing\.sql: no file at .*/no\.sql",
+        ),
         ("[gates]", '[gates]\nrefusal_patterns = ["("]', r"gates\.refusal_patterns: '\(' is no regular expression"),
     ],
 )
@@ -206,10 +214,52 @@ def test_a_failed_run_says_one_sentence(write, tmp_path, prefect_database):
         timeout=GUARD_SECONDS,
     )
     assert done.returncode == 1
-    assert done.stderr == f"error: no file at {tmp_path}/nowhere.jsonl\n"
+    assert done.stderr == f"error: {path}:6: prompts.questions.path: no file at {tmp_path}/nowhere.jsonl\n"
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_failed_build_is_recorded(write):
+    path = write()
+
+    def fault(request):
+        raise EngineError("the engine keeps dying")
+
+    with pytest.raises(EngineError):
+        build(path, DirectEngines(fault=fault))
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
         status, detail = lake.query("SELECT status, detail FROM builds WHERE status <> 'running'").row(0)
-    assert (status, detail) == ("failed", f"InputError: no file at {tmp_path}/nowhere.jsonl")
+    assert (status, detail) == ("failed", "EngineError: the engine keeps dying")
+
+
+POLICY = """[policy]
+base = "BASE"
+[policy.held_out.judge.llm]
+name = "j"
+model = "./models/north"
+chat_template = "TEMPLATE"
+[[policy.steps]]
+name = "sft"
+train = { objective = "sft" }
+[gates]"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ((("BASE", "/nowhere/base"),), "15: policy.base: there is no model folder '/nowhere/base'"),
+        ((("BASE", "./models/north"),), "19: policy.held_out.judge.llm.chat_template: no file at FOLDER/TEMPLATE"),
+        (
+            (("BASE", "org/nothing"), ("TEMPLATE", "prompts.jsonl")),
+            "15: policy.base: no such folder as 'org/nothing'; as a hub id it has not been downloaded",
+        ),
+    ],
+)
+def test_what_a_policy_names_is_looked_for_before_anything_is_made(write, refused, tmp_path, changes, sentence):
+    path = write(("[gates]", POLICY), *changes)
+    for command in ("plan", "run"):
+        assert refused(command, path).startswith(f"{path}:{sentence.replace('FOLDER', str(tmp_path))}")
+    assert not (tmp_path / "lake").exists()
+    assert build(path, until="sample").num_sent == 4, "a build alone has no use for them"
 
 
 def test_a_stage_that_there_is_not_is_refused_before_prefect_is_started(write):

@@ -179,7 +179,7 @@ def test_language_model_and_extensions_are_here():
 
 
 def test_files_that_are_missing_or_have_other_columns(tmp_path):
-    assert states(check_files(make(tmp_path))) == {"prompts p": "ok"}
+    assert states(check_files(make(tmp_path))) == {"prompts.p.path": "ok"}
     prompts = make(tmp_path).model_dump(mode="json")["prompts"]
     recipe = make(
         tmp_path,
@@ -199,25 +199,67 @@ def test_files_that_are_missing_or_have_other_columns(tmp_path):
     )
     found = list(check_files(recipe))
     assert states(found) == {
-        "prompts none": "problem",
-        "prompts other": "problem",
-        "answers b": "problem",
-        "pairs mine": "problem",
-        "template of teacher a": "problem",
+        "prompts.none.path": "problem",
+        "prompts.other.path": "problem",
+        "teachers.a.chat_template": "problem",
+        "teachers.b.recorded.path": "problem",
+        "pairs.mine.sql": "problem",
     }
     assert "no field 'question'" in found[1].found
 
 
-def test_sql_of_the_users_own_is_read(tmp_path):
-    (tmp_path / "none.sql").write_text("SELEC prompt_id FROM candidates")
-    (tmp_path / "two.sql").write_text("SELECT 1; SELECT 2")
-    (tmp_path / "one.sql").write_text("SELECT prompt_id, completion_id FROM candidates")
-    pairs = [{"strategy": "sql", "name": name, "sql": str(tmp_path / f"{name}.sql")} for name in ("two", "one")]
+def test_sql_of_the_users_own_is_bound(tmp_path):
+    sql = {
+        "none": "SELEC prompt_id FROM candidates",
+        "two": "SELECT 1; SELECT 2",
+        "nope": "SELECT a.prompt_id, a.completion_id AS chosen_id,\n a.nope AS rejected_id FROM candidates a",
+        "less": "SELECT prompt_id FROM candidates",
+        "one": "SELECT prompt_id, completion_id AS chosen_id, completion_id AS rejected_id FROM candidates",
+    }
+    for name, text in sql.items():
+        (tmp_path / f"{name}.sql").write_text(text)
+    pairs = [{"strategy": "sql", "name": name, "sql": str(tmp_path / f"{name}.sql")} for name in sql if name != "none"]
     routing = {"method": "sql", "sql": str(tmp_path / "none.sql")}
-    found = list(check_files(make(tmp_path, routing=routing, pairs=pairs)))
-    assert states(found) == {"prompts p": "ok", "routing": "problem", "pairs two": "problem", "pairs one": "ok"}
-    assert "none.sql is not SQL: " in found[1].found
-    assert "must hold exactly one SELECT, but holds SELECT, SELECT" in found[2].found
+    policy = make_policy(make_model(tmp_path / "base"), pairs=[pairs[1] | {"name": "own"}])
+    found = {
+        finding.check: finding for finding in check_files(make(tmp_path, routing=routing, pairs=pairs, policy=policy))
+    }
+    assert {name for name, finding in found.items() if finding.state == "ok"} == {"prompts.p.path", "pairs.one.sql"}
+    assert "none.sql is not SQL: " in found["routing.sql"].found
+    assert "must hold exactly one SELECT, but holds SELECT, SELECT" in found["pairs.two.sql"].found
+    assert "less.sql must return the columns prompt_id, chosen_id, rejected_id;" in found["pairs.less.sql"].found
+    for name in ("pairs.nope.sql", "policy.steps.online.on_policy.pairs.own.sql"):
+        assert found[name].found == (
+            f"the SELECT of {tmp_path}/nope.sql cannot be run: "
+            'line 2: Binder Error: Values list "a" does not have a column named "nope"'
+        )
+
+
+def make_policy(base: str, **on_policy: Any) -> dict[str, Any]:
+    return {"base": base, "steps": [{"name": "online", "train": {"objective": "dpo"}, "on_policy": on_policy}]}
+
+
+def test_models_of_the_policy_are_looked_at(tmp_path):
+    judge = {"llm": {"name": "j", "model": str(tmp_path / "judge"), "run": {"api_key_env": "SOME_KEY"}}}
+    recipe = make(tmp_path, policy=make_policy("/nowhere/base") | {"held_out": {"judge": judge}})
+    found = {finding.check: finding for finding in check_models(recipe)}
+    assert (found["policy base"].state, found["policy base"].found) == (
+        "problem",
+        "there is no model folder '/nowhere/base'",
+    )
+    assert found["judge j"].state == "problem"
+    assert states(check_keys(recipe)) == {"key of judge j": "problem"}
+
+
+def test_what_other_commands_read_is_a_note_until_it_is_there(tmp_path):
+    train = {"model": "/nowhere/model", "data": "/nowhere/data", "objective": "sft"}
+    found = states(check_files(make(tmp_path, train=train, merge={"models": [{"model": "/nowhere/parent"}]})))
+    assert found == {
+        "prompts.p.path": "ok",
+        "train.model": "note",
+        "train.data": "note",
+        "merge.models.0.model": "note",
+    }
 
 
 def test_keys_are_looked_for_and_never_shown(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Every leaf field of every section is asked: what identifies a result changes its id, what executes it or moves does not."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+import datasets
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -19,8 +21,11 @@ from flows import identity
 from flows.evaluation import resolve_evaluation
 from flows.identity import identify_model, resolve_build
 from flows.policy import identify_policy
+from flows.recipe_checks import check_files, check_models
+from flows.recipe_names import refuse_missing
 from flows.steps import Source
 from schemas.arena import ArenaRecipe
+from schemas.errors import FactoryError
 from schemas.evaluation import EvaluationSettings
 from schemas.ids import content_id
 from schemas.merging import MergeSettings
@@ -451,6 +456,25 @@ def test_what_is_no_part_of_an_identity_is_listed(world: World) -> None:
         if EXECUTION in marks_of(field)
     }
     assert marked == EXECUTED
+
+
+@pytest.mark.parametrize("judge", ["llm", "reward"])
+def test_whatever_a_recipe_names_is_looked_for(world: World, judge: str) -> None:
+    """By the command that needs it and by the check-up, with the place in the recipe."""
+    recipe = Recipe.model_validate(full_recipe(world, policy=full_policy(world, judges(world)[judge])))
+    row = {"p": "Why?", "i": 1, "s": "Be kind."}
+    world.file("prompts.jsonl", json.dumps(row))
+    datasets.Dataset.from_list([row]).save_to_disk(world.folder / "set")
+    world.file("answers.jsonl", '{"t": "So.", "k": 1, "l": "en"}\n')
+    world.file("models/adapter/adapter_config.json")
+    named = [leaf for leaf in find_leaves(recipe) if leaf.marks & {PLACE, *CONTENT} and leaf.value]
+    assert len(named) > 20
+    for leaf in named:
+        lacking = put(recipe, leaf.way, f"/nowhere/{leaf.way[-1]}.jsonl")
+        with pytest.raises(FactoryError, match=rf"^{leaf.way[0]}\b.*\b{leaf.way[-1]}: .*/nowhere/"):
+            refuse_missing(lacking, with_policy=True)
+        findings = (*check_files(lacking), *check_models(lacking))
+        assert any(f"/nowhere/{leaf.way[-1]}" in finding.found for finding in findings), leaf
 
 
 @pytest.mark.parametrize("kind", SETTLED)

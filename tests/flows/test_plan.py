@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flows.execution import execute_build
-from flows.plan import print_plan
+from flows.plan import make_plan, print_plan
+from schemas.errors import InputError, RecipeError
 from schemas.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 
@@ -97,6 +98,22 @@ def test_texts_translated_by_sentence_are_said_to_be_counted_once(write_recipe, 
 
 def test_a_policy_is_made_of_recorded_answers_too(write, capsys, tmp_path):
     path = write()
-    policy = '[policy]\nbase = "org/base"\n[[policy.steps]]\nname = "sft"\ntrain = { objective = "sft" }\n'
+    policy = '[policy]\nbase = "./models/reward"\n[[policy.steps]]\nname = "sft"\ntrain = { objective = "sft" }\n'
     path.write_text(path.read_text() + policy, encoding="utf-8")
     assert say(path, capsys).endswith("then sft: sft, one model\n")
+
+
+def test_columns_of_recorded_answers_that_are_not_there_are_refused(write):
+    with pytest.raises(
+        InputError, match=r"small\.toml:\d+: teachers\.old\.recorded\.path: no row of .*'nokey'; there are"
+    ):
+        make_plan(load_recipe(write(recorded=RECORDED.replace('key = "id"', 'key = "nokey"'))))
+
+
+def test_sql_of_the_users_own_is_bound(write, tmp_path):
+    (tmp_path / "own.sql").write_text("SELECT a.nope FROM candidates a")
+    path = write(teachers=("north",), recorded="")
+    path.write_text(path.read_text() + '[routing]\nmethod = "sql"\nsql = "own.sql"\n')
+    said = rf"small\.toml:\d+: routing\.sql: the SELECT of {tmp_path}/own\.sql cannot be run: line 1: Binder Error: .*nope\"$"
+    with pytest.raises(RecipeError, match=said):
+        make_plan(load_recipe(path))

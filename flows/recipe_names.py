@@ -1,0 +1,87 @@
+"""What a recipe names, looked for before anything is spent: files and their first rows, models, data sets."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from factory.engines.fingerprint import fingerprint_model
+from factory.stages.recorded import open_recorded
+from factory.stages.sources import read_source
+from schemas.errors import EngineError, FactoryError, InputError
+from schemas.models import Model, Recorded
+from schemas.named import Named, find_named
+from schemas.paths import is_path
+from schemas.prompts import PromptSource
+from schemas.recipe import Recipe
+from schemas.section import Mark
+from schemas.settings import WarehouseSettings
+from warehouse.lake import Lake
+
+OTHER_COMMANDS = ("train", "merge")
+"""Tables of a recipe that other commands than `run` read; what they name may come to be only later."""
+
+
+def refuse_missing(recipe: Recipe, *, with_policy: bool) -> None:
+    """Refuse a recipe that names what is not there or cannot be read, as far as this machine can tell.
+
+    Models of the policy are looked for on the hub too; of those of the build ``resolve_build`` does so.
+
+    Raises:
+        FactoryError: the place in the recipe, and what is wrong with what it names.
+    """
+    left_out = {*OTHER_COMMANDS, *(() if with_policy else ("policy",))}
+    names = [named for named in find_named(recipe) if named.location[0] not in left_out]
+    for named in names:
+        _check_at(recipe, named, is_on_disk=True)
+    for named in names:
+        if named.location[0] == "policy":
+            _check_at(recipe, named, is_on_disk=False)
+
+
+def _check_at(recipe: Recipe, named: Named, *, is_on_disk: bool) -> None:
+    try:
+        if is_on_disk:
+            check_name(named)
+        elif named.mark is Mark.MODEL and not is_path(named.name):
+            fingerprint_model(named.section if isinstance(named.section, Model) else Model(model=named.name))
+    except FactoryError as error:
+        raise type(error)(f"{recipe.place(named)}: {error}") from error
+
+
+def check_name(named: Named) -> bool:
+    """Look for what a recipe names on this machine; return whether it has any row, where it has rows.
+
+    A hub id passes, and so does what a server calls its model.
+
+    Raises:
+        FactoryError: it is not there, or its first rows cannot be read.
+    """
+    match named.section:
+        case PromptSource() as source if source.path is not None or Path(named.name).exists():
+            return _has_rows(read_source(source))
+        case Recorded() as recorded:
+            return _has_rows(open_recorded(recorded))
+        case Model(engine="openai") if named.mark is Mark.MODEL:
+            return True
+    if named.mark is Mark.FILE:
+        if not Path(named.name).is_file():
+            raise InputError(f"no file at {named.name}")
+    elif is_path(named.name) and not Path(named.name).exists():
+        if named.mark is Mark.MODEL:
+            raise EngineError(f"there is no model folder '{named.name}'")
+        raise InputError(f"no file or folder at {named.name}")
+    return True
+
+
+def _has_rows(rows: Iterator[object]) -> bool:
+    return next(rows, None) is not None
+
+
+@contextmanager
+def open_empty() -> Iterator[Lake]:
+    """Open a warehouse without rows that goes away in the end."""
+    with TemporaryDirectory() as folder:
+        settings = WarehouseSettings(catalog=f"{folder}/catalog.sqlite", data=f"{folder}/data")
+        with Lake.open(settings) as lake:
+            yield lake
