@@ -39,10 +39,10 @@ class Machine:
     prefix: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-        """Run a command of the factory; whatever it says is no traceback."""
+    def run(self, *arguments: str, code: int = 0, **more: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the factory, with ``more`` in its environment; whatever it says is no traceback."""
         command = [*self.prefix, sys.executable, "-m", "flows.cli", *arguments]
-        environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), **self.environment}
+        environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), **self.environment, **more}
         kept = {
             name: value for name, value in os.environ.items() if name not in UNSET and not name.startswith(OF_HOMES)
         }
@@ -143,9 +143,9 @@ def make_homeless(machine: Machine, place: Path, home: str) -> None:
         machine.environment["HOME"] = str(place / "closed" / "home")
 
 
-def give_database(machine: Machine, place: Path, database: Path) -> Path:
-    """Put a database of Prefect's where the home will be, as the machine's user; return it."""
-    given = machine.temporary / f"factory-home-{NAMELESS}" / ".prefect" / "prefect.db"
+def give_database(machine: Machine, place: Path, database: Path, home: Path) -> Path:
+    """Put a database of Prefect's into a home, which need not be there yet, as the machine's user; return it."""
+    given = home / ".prefect" / "prefect.db"
     shutil.copy(database, place)  # out of pytest's folder, which is closed to others
     code = "import os, shutil, sys; os.makedirs(os.path.dirname(sys.argv[2])); shutil.copy(*sys.argv[1:])"
     copy = [*machine.prefix, sys.executable, "-c", code, str(place / database.name), str(given)]
@@ -153,14 +153,25 @@ def give_database(machine: Machine, place: Path, database: Path) -> Path:
     return given
 
 
+def write_light_packages(folder: Path) -> str:
+    """Write empty packages in place of those that the doctor takes long to import; return a path to them and to ours."""
+    for name in ("torch", "transformers", "vllm", "vllm/v1", "vllm/v1/engine", "vllm/v1/engine/llm_engine"):
+        (folder / "packages" / name).mkdir(parents=True)
+        (folder / "packages" / name / "__init__.py").touch()
+    return f"{folder / 'packages'}{os.pathsep}{ROOT}"
+
+
 @pytest.mark.parametrize("home", ["unset", "missing", "read-only", "closed"])
 def test_what_needs_a_home_gets_one_among_the_temporary_files(stranger, place, reward, prefect_database, home):
     make_homeless(stranger, place, home)
-    database = give_database(stranger, place, prefect_database)
+    substitute = stranger.temporary / f"factory-home-{NAMELESS}"
+    database = give_database(stranger, place, prefect_database, substitute)
     write_recipe(stranger.folder, reward)
     assert "Usage" in stranger.run("--help").stdout
     stranger.run("init", "new.toml")
-    assert re.search(r"│ home\s+│ note ", stranger.run("doctor").stdout)
+    # torch and vLLM come up in a home of each kind: one that stands in for all of it, and one for parts
+    light = {} if home in ("missing", "read-only") else {"PYTHONPATH": write_light_packages(place)}
+    assert re.search(r"│ home\s+│ note ", stranger.run("doctor", **light).stdout)
     stranger.run("plan", "recipe.toml")
     said = stranger.run("run", "recipe.toml").stderr
     assert "warning" not in said, said
@@ -200,18 +211,20 @@ def write_plain(folder: Path) -> str:
     return "recipe.toml"
 
 
-def test_a_current_folder_that_cannot_be_written_is_one_sentence(stranger, reward):
+def test_a_current_folder_that_cannot_be_written_is_one_sentence(stranger, place, reward, prefect_database):
     write_recipe(stranger.folder, reward)
     home = stranger.temporary / "home"
     home.mkdir(mode=0o777)
     home.chmod(0o777)
+    give_database(stranger, place, prefect_database, home)
     stranger.environment["HOME"] = str(home)
     stranger.folder.chmod(0o555)
     assert stranger.run("init", "new.toml", code=1).stderr == "error: new.toml cannot be written: Permission denied\n"
     said = stranger.run("run", "recipe.toml", code=1).stderr
     assert said.count("error: ") == 1
     assert "lake" in said
-    assert "cannot be written" in stranger.run("doctor", code=1).stdout
+    light = write_light_packages(stranger.temporary)
+    assert "cannot be written" in stranger.run("doctor", code=1, PYTHONPATH=light).stdout
     stranger.run("plan", "recipe.toml")
 
 
