@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
 
-from flows.identity import resolve_build
+from flows.identity import resolve_build, resolve_made_build
 from schemas.errors import FactoryError
 from schemas.reasons import TRANSIENT_REASONS, Reason
 from schemas.recipe import Recipe
@@ -68,8 +68,12 @@ def _check_reasons(reasons: Sequence[str]) -> None:
 
 
 def export_recipe(recipe: Recipe, *, snapshot: int | None, push: str | None) -> Path:
-    """Export a recipe's build as it is, or was at a snapshot, and push it where asked; return the folder."""
-    build = resolve_build(recipe)
+    """Export a recipe's build as it is, or was at a snapshot, and push it where asked; return the folder.
+
+    Raises:
+        FactoryError: no build of the recipe has run; or whatever else the user can mend.
+    """
+    build = resolve_made_build(recipe)
     with Lake.open(recipe.warehouse) as lake:
         result = export_build(lake, build.config_id, recipe, Path(recipe.run.exports), snapshot=snapshot)
     target = push or recipe.run.push_to_hub

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.evaluation import EvaluationResult, evaluate
 from flows.held_out import make_evaluation
-from flows.identity import resolve_build
+from flows.identity import resolve_made_build
 from flows.tables import make_table, show_interval
 from schemas.errors import FactoryError
 from schemas.evaluation import Contestant, EvaluationSettings
@@ -43,14 +43,14 @@ def find_settings(file: Path | None, recipe: Recipe | None, a: str | None, b: st
     Without a file, two models play on the held-out prompts of a recipe's build, before the recipe's judge.
 
     Raises:
-        FactoryError: neither says what is to be evaluated.
+        FactoryError: neither says what is to be evaluated, or the recipe has not been run.
     """
     if file is not None:
         settings = load_table(file, "evaluation", EvaluationSettings)
         return settings.model_copy(update={"a": _replace(settings.a, a), "b": _replace(settings.b, b)})
     if recipe is None or a is None or b is None:
         raise FactoryError("name two models and --recipe, whose held-out prompts they answer, or --settings FILE")
-    build_id = resolve_build(recipe).config_id
+    build_id = resolve_made_build(recipe).config_id
     (name_a, model_a), (name_b, model_b) = ((_name(model), model) for model in map(_find_model, (a, b)))
     file_name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name_a}-vs-{name_b}").lstrip(".")
     return make_evaluation(recipe, build_id, file_name, (name_a, model_a), (name_b, model_b))
@@ -69,7 +69,7 @@ def print_result(result: EvaluationResult) -> None:
     console.print(make_table(result.answers.select("language", "model", *figures), "answers"))
     if result.first_shown is not None and result.evaluation.settings.judge.llm is not None:
         console.print(f"the answer shown first has won {result.first_shown:.1%} of the games that were won")
-    sent = f"{result.num_sent:,} requests sent" if result.num_sent else "nothing was left to send"
+    sent = f"{result.num_sent:,} rows sent" if result.num_sent else "nothing was left to send"
     console.print(f"{result.num_prompts:,} prompts; {sent}; snapshot {result.snapshot}")
 
 

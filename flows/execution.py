@@ -27,7 +27,7 @@ from warehouse.lake import Lake
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What a run of a build did. ``num_sent`` counts the requests that models answered in this run."""
+    """What a run of a build did. ``num_sent`` counts the rows that models were asked about in this run."""
 
     name: str
     config_id: str
@@ -98,7 +98,7 @@ def check_stage(until: str, allowed: tuple[str, ...]) -> None:
 
 
 def _run_stages(run: Run, until: str) -> tuple[int, str | None]:
-    """Run the stages in order; return the number of requests sent and the path of the export, if one was made."""
+    """Run the stages in order; return the number of rows sent and the path of the export, if one was made."""
     wanted = STAGES[: STAGES.index(until) + 1]
     num_sent = num_gated = 0
     export_path = None

@@ -11,12 +11,13 @@ from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
 from factory.stages.files import find_files
-from schemas.errors import InputError
+from schemas.errors import FactoryError, InputError
 from schemas.ids import Json, content_id, file_digest
 from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.recipe import Recipe
 from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, REQUEST, Mark, fields_marked, identify, no_place
 from schemas.tables import BuildModels
+from warehouse.catalog import find_catalog
 from warehouse.lake import Lake
 from warehouse.user_sql import check_sql
 
@@ -93,6 +94,22 @@ def resolve_build(recipe: Recipe) -> Build:
     rewards = tuple(reward_lane(model, recipe.languages) for model in recipe.reward_models)
     lanes = (*teachers, *([translator] if translator else []), *rewards)
     return Build(recipe, _config_id(recipe, lanes), teachers, translator, rewards)
+
+
+def resolve_made_build(recipe: Recipe) -> Build:
+    """Resolve a recipe's build that has been run, and make no warehouse where it has not.
+
+    Raises:
+        FactoryError: no build of the recipe, as it is now, has run; or what ``resolve_build`` raises.
+    """
+    build, catalog = resolve_build(recipe), find_catalog(recipe.warehouse)
+    if catalog.sqlite is None or catalog.sqlite.exists():
+        with Lake.open(recipe.warehouse, read_only=True) as lake:
+            if lake.query("SELECT 1 FROM builds WHERE config_id = ? LIMIT 1", [build.config_id]).height:
+                return build
+    raise FactoryError(
+        f"no build of recipe {recipe.name!r}, as it is now, has run on the warehouse {catalog.shown}: `factory run` makes one"
+    )
 
 
 def teacher_lane(teacher: Teacher, languages: tuple[str, ...], role: Role = "teacher") -> Lane:

@@ -86,7 +86,7 @@ def _print_tables(console: Console, lanes: Sequence[PlannedLane]) -> None:
     console.print(make_table(frame.group_by("language", maintain_order=True).agg(sums), "by language"))
     total = frame.select(sums).row(0, named=True)
     console.print(
-        f"{total['to_send']:,} requests to send, about {total['tokens_about']:,} tokens; "
+        f"{total['to_send']:,} rows to send, about {total['tokens_about']:,} tokens; "
         f"{total['answered']:,} are answered already",
         soft_wrap=True,
     )
@@ -138,6 +138,7 @@ class _Planner:
         self._limit = limit
         self._chars = 0
         self._roots: dict[str, str] = {}
+        self._num_prompts: Counter[str] = Counter()
         self._read_sources()
         self._facts = self._query_facts()
         costs = lake.query(read_sql("reports/token_costs", lanes=[lane.settings_id for lane in build.lanes]))
@@ -164,7 +165,8 @@ class _Planner:
         asked = [lane for lane in self._build.teachers if not is_recorded(lane)]
         unread = [lane for lane in self._build.teachers if is_recorded(lane) and not self._has_answers(lane)]
         if not asked:
-            yield "no teacher is asked for answers: all of them are recorded"
+            found = ", ".join(f"{number:,} of {name}" for name, number in self._num_prompts.items())
+            yield f"no teacher is asked for answers: all of them are recorded; the prompts are {found}"
         for lane in asked:
             if not any(planned.stage == "sample" and planned.model == lane.name for planned in self._planned):
                 yield (
@@ -270,7 +272,9 @@ class _Planner:
         for source in recipe.prompts:
             for raw in read_source(source.limited_to(self._limit)):
                 gates = recipe.prompt_gates
-                self._count(build_prompts(raw, source=source, gates=gates, config_id="", seen=seen, detect=detect).rows)
+                rows = build_prompts(raw, source=source, gates=gates, config_id="", seen=seen, detect=detect).rows
+                self._num_prompts[source.name] += rows.height
+                self._count(rows)
 
     def _count(self, prompts: pl.DataFrame) -> None:
         fresh = prompts.filter(~pl.col("prompt_id").is_in(list(self._roots)))

@@ -14,7 +14,10 @@ def print_summary(summary: RecipeSummary) -> None:
     """Print the bookkeeping of a run and what to do next."""
     console = Console()
     console.print(make_table(summary.counts, f"build {summary.name} · {summary.config_id}"))
-    sent = f"{summary.num_sent:,} requests sent" if summary.num_sent else "nothing was left to send"
+    if summary.num_sent:
+        sent = f"{summary.num_sent:,} rows sent"
+    else:
+        sent = "nothing was sent" if summary.counts["num_pending"].sum() else "nothing was left to send"
     console.print(f"build: {sent}; {summary.seconds:,.1f} s; snapshot {summary.snapshot}")
     if summary.export_path:
         console.print(f"shards: {summary.export_path}", soft_wrap=True)

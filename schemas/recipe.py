@@ -7,6 +7,7 @@ lie under the working directory.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, Self
@@ -25,6 +26,13 @@ from schemas.section import EXECUTION, Section, check_languages, identify
 from schemas.settings import RunSettings, WarehouseSettings
 from schemas.toml_file import load_file, show_place
 from schemas.training import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The file that a recipe was read from; recipes that differ in nothing else are equal."""
+
+    file: Path | None = field(default=None, compare=False)
 
 
 class Recipe(Section):
@@ -52,7 +60,7 @@ class Recipe(Section):
     policy: Policy | None = None
     train: TrainSettings | None = Field(default=None, exclude=True)
     merge: MergeSettings | None = Field(default=None, exclude=True)
-    _file: Path | None = PrivateAttr(default=None)
+    _origin: Origin = PrivateAttr(default=Origin())
 
     @field_validator("languages")
     @classmethod
@@ -100,10 +108,8 @@ class Recipe(Section):
             return self
         policy, labels = self.policy, [pair.label for pair in self.pairs]
         self._refuse_teachers_of_the_policy(policy)
+        self._refuse_languages_of_the_policy(policy)
         for at, step in enumerate(policy.steps):
-            for code in {code for languages in policy.clusters_of(step).values() for code in languages}:
-                if code not in self.languages:
-                    refuse_reference(f"language {code!r} of a cluster is none of the recipe's", "policy", "steps", at)
             for label in step.pairs:
                 if label not in labels:
                     allowed = ", ".join(labels)
@@ -116,6 +122,23 @@ class Recipe(Section):
                 refuse_reference(f"the step trains on {part} rows, and export.{part} is false", "policy", "steps", at)
         return self
 
+    def _refuse_languages_of_the_policy(self, policy: Policy) -> None:
+        """Refuse a language that the build has no rows of."""
+        tables: list[tuple[tuple[str | int, ...], dict[str, tuple[str, ...]]]] = [
+            (("policy", "clusters"), policy.clusters)
+        ]
+        tables += [(("policy", "steps", at, "clusters"), step.clusters or {}) for at, step in enumerate(policy.steps)]
+        named = [
+            ((*table, name), f"cluster {name!r}", codes)
+            for table, clusters in tables
+            for name, codes in clusters.items()
+        ]
+        for location, what, codes in [*named, (("policy", "shared"), "'shared'", policy.shared)]:
+            for code in codes:
+                if code not in self.languages:
+                    has = ", ".join(self.languages)
+                    refuse_reference(f"{what} has the language {code!r}, and the recipe has {has}", *location)
+
     def _refuse_teachers_of_the_policy(self, policy: Policy) -> None:
         """Refuse a teacher whose answers would stand in the tables under the name of a policy."""
         policies = {fold_name(name): f"a step or round of the policy, {name!r}" for name in policy.stand_names()}
@@ -126,12 +149,13 @@ class Recipe(Section):
 
     def place(self, named: Named) -> str:
         """Return where the recipe names something: the key, after the file and its line where it was read from one."""
-        return named.label if self._file is None else f"{show_place(self._file, named.location)}: {named.label}"
+        file = self._origin.file
+        return named.label if file is None else f"{show_place(file, named.location)}: {named.label}"
 
     def derive(self, **changes: Any) -> Self:
         """Return a recipe that differs in some fields and is in no file."""
         derived = self.model_copy(update=changes)
-        derived._file = None
+        derived._origin = Origin()
         return derived
 
     def identity(self) -> dict[str, Any]:
@@ -146,5 +170,5 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
     """
     recipe = load_file(path, Recipe, f"there is no recipe {path}; `factory init {quote(str(path))}` writes one")
-    recipe._file = path
+    recipe._origin = Origin(path)
     return recipe

@@ -231,6 +231,24 @@ def test_a_failed_build_is_recorded(write):
     assert (status, detail) == ("failed", "EngineError: the engine keeps dying")
 
 
+def test_an_export_before_any_run_says_so_and_makes_nothing(write, refused, tmp_path):
+    said = f"no build of recipe 'small', as it is now, has run on the warehouse {tmp_path}/lake/catalog.sqlite: "
+    path = write()
+    assert refused("export", path).startswith(said)
+    assert not (tmp_path / "lake").exists()
+    build(path, until="read")
+    path.write_text(path.read_text().replace("[gates]", "[gates]\nmax_chars = 7"))
+    assert refused("export", path).startswith(said)
+
+
+def test_a_language_of_a_cluster_that_the_recipe_lacks(write, refused):
+    path = write(
+        ("[gates]", POLICY), ('base = "BASE"', 'base = "BASE"\nclusters = { west = ["fr"], east = ["en", "ja"] }')
+    )
+    said = f"{path}:16: policy.clusters.east: cluster 'east' has the language 'ja', and the recipe has en, fr"
+    assert refused("plan", path) == said
+
+
 POLICY = """[policy]
 base = "BASE"
 [policy.held_out.judge.llm]

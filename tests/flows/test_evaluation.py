@@ -490,12 +490,14 @@ def test_the_command_prints_tables_and_writes_json(settings, warehouse, tmp_path
 def test_two_models_play_on_a_recipes_held_out_prompts(write_recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(write_recipe(name="small", languages=("en", "ja")))
+    with pytest.raises(FactoryError, match="no build of recipe 'small', as it is now, has run on the warehouse"):
+        find_settings(None, recipe, "models/north", "models/south")
+    build = execute_build(recipe, quiet=True, open_engine=DirectEngines())
     found = find_settings(None, recipe, "models/north", "models/south")
     assert (found.a.name, found.b.name, found.name) == ("north", "south", "north-vs-south")
     assert found.a.model == str(tmp_path / "models/north")
     assert found.judge.reward == found.reward == recipe.reward_models[0]
     assert found.languages == ("en", "ja")
-    build = execute_build(recipe, quiet=True, open_engine=DirectEngines())
     result = evaluate(found, recipe.warehouse, quiet=True, open_engine=DirectEngines())
     assert found.build == build.config_id
     games = rows_of(result)["all"]
@@ -512,6 +514,7 @@ def test_any_folder_of_a_model_makes_a_name_of_a_file(write_recipe, tmp_path, mo
     for folder in ("נהר 川/model", "south pole"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "config.json").write_text("{}")
+    execute_build(recipe, until="read", quiet=True, open_engine=DirectEngines())
     found = find_settings(None, recipe, "נהר 川/model", "./south pole")
     assert (found.name, found.a.name, found.b.name) == ("--vs-south-pole", "נהר 川", "south pole")
     assert found.a.model == str(tmp_path / "נהר 川" / "model")

@@ -54,18 +54,18 @@ def say(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_recorded_answers_are_not_asked_for(write, engines, capsys):
     path = write()
     said = say(path, capsys)
-    assert "no teacher is asked for answers: all of them are recorded" in said
+    assert "no teacher is asked for answers: all of them are recorded; the prompts are 40 of questions" in said
     assert "the recorded answers of old have not been read" in said
     assert "hold no prompt" not in said
     assert "nothing is left to send" not in said
     execute_build(load_recipe(path), open_engine=engines, until="sample", quiet=True)
     said = say(path, capsys)
-    assert "3 requests to send" in said
+    assert "3 rows to send" in said
     assert "have not been read" not in said
     execute_build(load_recipe(path), open_engine=engines, until="score", quiet=True)
     said = say(path, capsys)
     assert "nothing is left to send: all that the recipe asks for is answered" in said
-    assert "0 requests to send, about 0 tokens; 3 are answered already" in said
+    assert "0 rows to send, about 0 tokens; 3 are answered already" in said
 
 
 def test_a_teacher_of_other_languages_is_named_with_its_own_and_those_of_the_prompts(write, capsys):
@@ -88,7 +88,7 @@ def test_what_is_asked_beside_recorded_answers_is_planned(write, capsys):
     said = say(write(teachers=("north",)), capsys)
     assert "the recorded answers of old have not been read" in said
     assert "no teacher is asked" not in said
-    assert "80 requests to send" in said  # 40 answers, and their scores
+    assert "80 rows to send" in said  # 40 answers, and their scores
 
 
 def test_texts_translated_by_sentence_are_said_to_be_counted_once(write_recipe, capsys):

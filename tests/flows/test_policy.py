@@ -90,9 +90,12 @@ def test_what_a_summary_counts_are_the_builds_own_requests(capsys):
     """A policy's steps send requests too, which are not among them."""
     base = Stand("base", "models/base", "c", {})
     policy = PolicySummary("p", (base,), base)
-    counts = pl.DataFrame({"stage": ["read"]})
+    counts = pl.DataFrame({"stage": ["read"], "num_pending": [0]})
     print_summary(RecipeSummary("small", "id", 7, 0, counts, None, 1.0, policy=policy, total_seconds=418.0))
     assert "build: nothing was left to send; 1.0 s; snapshot 7" in capsys.readouterr().out
+    pending = pl.DataFrame({"stage": ["read", "score"], "num_pending": [0, 101]})
+    print_summary(RecipeSummary("small", "id", 7, 0, pending, None, 1.0))
+    assert "build: nothing was sent; 1.0 s; snapshot 7" in capsys.readouterr().out
 
 
 def test_the_time_at_the_end_is_the_whole_runs(monkeypatch, capsys):
@@ -108,10 +111,11 @@ def test_the_time_at_the_end_is_the_whole_runs(monkeypatch, capsys):
     monkeypatch.setattr(build_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(build_module, "execute_build", lambda *_, **__: do(113.6, built))
     monkeypatch.setattr(build_module, "train_policy", lambda *_, **__: do(304.4, PolicySummary("p", (base,), base)))
-    recipe = SimpleNamespace(name="small", policy=SimpleNamespace(steps=[SimpleNamespace(name="sft")]))
+    monkeypatch.setattr(build_module, "check_run", lambda *_: "sft")
+    recipe = SimpleNamespace(name="small")
     print_summary(build_module.build(recipe, Unwatched(quiet=True)))
     out = capsys.readouterr().out
-    assert "build: 2 requests sent; 113.6 s;" in out
+    assert "build: 2 rows sent; 113.6 s;" in out
     assert out.splitlines()[-1] == "build and policy: 418.0 s"
 
 
