@@ -6,6 +6,8 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import constants, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from factory.engines.folders import WEIGHT_PATTERNS, check_model
 from flows.findings import Finding, Findings, note, ok, problem, size
@@ -162,6 +164,8 @@ def _check_cache(name: str, model: Model) -> Findings:
     snapshot = find_snapshot(model)
     if snapshot and _weights(snapshot):
         yield ok(name, f"{model.model}, {size(_weights(snapshot))} in the hub's cache")
+    elif not _is_hub_id(model.model):
+        yield problem(name, f"no such folder as {model.model}, and no hub id has such a name", "correct the path")
     elif constants.HF_HUB_OFFLINE:
         found = (
             f"no such folder as {model.model}; as a hub id it has not been downloaded, and HF_HUB_OFFLINE forbids it"
@@ -170,6 +174,14 @@ def _check_cache(name: str, model: Model) -> Findings:
     else:
         found = f"no such folder as {model.model}; as a hub id it has not been downloaded: the first run does so"
         yield note(name, found, "if a folder is meant, correct the path; it begins with ./ or / or is there")
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _check_servers(name: str, model: Model) -> Findings:

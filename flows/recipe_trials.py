@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from factory.engines.base import Message
 from factory.engines.trial import Trial, find_setting_fault, find_template_faults
@@ -56,7 +57,10 @@ def find_refusals(recipe: Recipe) -> list[str]:
 
 def find_snapshot(model: Model) -> Path | None:
     """Return the folder of the hub's cache that holds a model, if it is there."""
-    config = try_to_load_from_cache(model.model, "config.json", revision=model.revision)
+    try:
+        config = try_to_load_from_cache(model.model, "config.json", revision=model.revision)
+    except HFValidationError:
+        return None
     return Path(config).parent if isinstance(config, str) else None
 
 

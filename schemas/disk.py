@@ -1,5 +1,6 @@
-"""What every part that writes folders needs of the disk."""
+"""What every part that reads and writes files of its own needs of the disk."""
 
+import codecs
 import contextlib
 import os
 import uuid
@@ -32,6 +33,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, without the byte order mark that some editors write.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        encoding = "UTF-16" if path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "CP1252"
+        raise ValueError(f"it is not UTF-8; save it as UTF-8, as `iconv -f {encoding} -t UTF-8` does") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from schemas.disk import read_text
 from schemas.errors import RecipeError
 
 Location = tuple[str | int, ...]
@@ -46,14 +47,14 @@ def load_table(path: Path, name: str, section: type[Section]) -> Section:
 def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, Any]]:
     """Return a file's text and what it holds; ``missing`` is what to say where there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         return text, tomllib.loads(text)
     except FileNotFoundError as error:
         raise RecipeError(missing) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
 
 
 def _validate(path: Path, text: str, section: type[Section], data: dict[str, Any], *table: str) -> Section:
@@ -68,8 +69,8 @@ def _validate(path: Path, text: str, section: type[Section], data: dict[str, Any
 def show_place(path: Path, location: Location) -> str:
     """Return a file and, if it can still be read, the line on which the value at ``location`` is set."""
     try:
-        return f"{path}:{find_line(path.read_text(encoding='utf-8'), location)}"
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return f"{path}:{find_line(read_text(path), location)}"
+    except (OSError, ValueError):
         return str(path)
 
 

@@ -458,7 +458,7 @@ class Lake:
             type(self).open(settings).close()
         except WarehouseError as error:
             raise WarehouseError(
-                f"{says}: run this command (or factory build) once as a user who may write there; it cannot be brought up "
+                f"{says}: run this command once as a user who may write there; it cannot be brought up "
                 f"to date now: {error}"
             ) from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from schemas.curation import PairStrategy, Routing
+from schemas.disk import read_text
 from schemas.errors import RecipeError, WarehouseError
 from schemas.named import Named, find_named
 from schemas.recipe import Recipe
@@ -115,10 +116,10 @@ def read_select(path: str) -> str:
         RecipeError: it cannot be read, or holds anything else.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(Path(path))
         with duckdb.connect() as connection:
             kinds = [statement.type for statement in connection.extract_statements(text)]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise RecipeError(f"the SQL file {path} cannot be read: {said}") from None
     except duckdb.Error as error:

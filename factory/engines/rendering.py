@@ -22,6 +22,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from factory.engines.text import list_texts
+from schemas.disk import read_text
 from schemas.errors import EngineError
 from schemas.models import Model
 
@@ -297,8 +298,8 @@ def read_template(model: Model, tokenizer: Any) -> str:
     """
     if model.chat_template is not None:
         try:
-            return Path(model.chat_template).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return read_text(Path(model.chat_template))
+        except (OSError, ValueError) as error:
             raise EngineError(f"chat template '{model.chat_template}' cannot be read: {error}") from error
     try:
         template: str = tokenizer.get_chat_template()

@@ -17,6 +17,7 @@ from factory.training.optimization import make_optimizer, seed_torch
 from factory.training.policy import Policy, add_adapters, check_lengths, check_logits, load_policy
 from factory.training.reference import ReferencePass, find_cache, read_reference
 from factory.training.world import World
+from schemas.disk import read_text
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
 
@@ -85,7 +86,10 @@ def load_tokenizer(settings: TrainSettings) -> Any:
         line = str(error).strip().partition("\n")[0]
         raise TrainingError(f"model '{settings.model}' has no tokenizer that can be loaded: {line}") from error
     if settings.chat_template is not None:
-        tokenizer.chat_template = Path(settings.chat_template).read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = read_text(Path(settings.chat_template))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"chat template '{settings.chat_template}' cannot be read: {error}") from error
     return tokenizer
 
 

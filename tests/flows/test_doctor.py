@@ -341,6 +341,13 @@ def test_servers_are_asked(tmp_path, monkeypatch):
 # GPUs
 
 
+@pytest.mark.parametrize("name", ["models/nothere/deep", "org/name/", "gem ma", "x--y"])
+def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_a_problem(tmp_path, name):
+    teachers = [{"name": "t", "model": name}]
+    found = {finding.check: finding for finding in check_models(make(tmp_path, teachers=teachers))}["teacher t"]
+    assert (found.state, found.found) == ("problem", f"no such folder as {name}, and no hub id has such a name")
+
+
 def test_models_must_fit_onto_the_slots(tmp_path, monkeypatch):
     gpus = [Gpu(number, f"GPU-{number}", "H200", 100 * GIB, 0) for number in range(4)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")

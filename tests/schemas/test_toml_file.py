@@ -199,8 +199,21 @@ def test_a_file_that_is_no_recipe(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b'name = "caf\xe9"')
-    with pytest.raises(RecipeError, match=r"latin\.toml cannot be read: .*utf-8"):
+    said = r"latin\.toml cannot be read: it is not UTF-8; save it as UTF-8, as `iconv -f CP1252 -t UTF-8` does"
+    with pytest.raises(RecipeError, match=said):
         load_recipe(tmp_path / "latin.toml")
+    (tmp_path / "wide.toml").write_text(SMALL, encoding="utf-16")
+    with pytest.raises(RecipeError, match=r"wide\.toml cannot be read: .* `iconv -f UTF-16 -t UTF-8` does"):
+        load_recipe(tmp_path / "wide.toml")
+
+
+def test_the_mark_that_editors_write_before_utf_8_is_no_part_of_a_recipe(tmp_path):
+    (tmp_path / "plain.toml").write_text(SMALL, encoding="utf-8")
+    (tmp_path / "marked.toml").write_text(SMALL, encoding="utf-8-sig")
+    assert load_recipe(tmp_path / "marked.toml") == load_recipe(tmp_path / "plain.toml")
+    (tmp_path / "marked.toml").write_text(SMALL.replace("small", "sm/all"), encoding="utf-8-sig")
+    with pytest.raises(RecipeError, match=r"marked\.toml:1: "):
+        load_recipe(tmp_path / "marked.toml")
 
 
 def test_a_file_of_other_settings_is_not_called_a_recipe(tmp_path):
