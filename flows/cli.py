@@ -15,7 +15,7 @@ from schemas.errors import FactoryError
 if TYPE_CHECKING:
     from typer._click.core import Context
 
-    from flows.build import RecipeSummary
+    from flows.recipe_run import RecipeSummary
     from schemas.recipe import Recipe
     from schemas.settings import WarehouseSettings
 
@@ -95,7 +95,7 @@ def init(
     template: Annotated[str, typer.Option(help="starter, microworld or aya_expanse.")] = "starter",
 ) -> None:
     """Write a commented recipe to start from."""
-    from flows.init import write_recipe
+    from flows.recipes.write import write_recipe
 
     write_recipe(path, template)
     print(f"wrote {path}; next: factory plan {quote(str(path))}")
@@ -104,7 +104,7 @@ def init(
 @app.command()
 def plan(recipe: RecipePath, limit: Limit = None) -> None:
     """Show what a run would send: requests by stage, model and language, and what is answered already."""
-    from flows.plan import print_plan
+    from flows.build.plan import print_plan
 
     print_plan(_load(recipe), limit=limit)
 
@@ -119,7 +119,7 @@ def run(
     """Run a recipe, or go on with it: what is answered is never asked again."""
     summary = _run(_load(recipe), until=until, limit=limit, quiet=quiet)
     if not quiet:
-        from flows.report import print_summary
+        from flows.status import print_summary
 
         print_summary(summary)
 
@@ -138,7 +138,7 @@ def retry(
 @app.command()
 def status(warehouse: WarehouseFolder = Path("lake"), recipe: OptionalRecipe = None, build: BuildName = None) -> None:
     """Show the builds of a warehouse and the counts of one of them."""
-    from flows.report import print_status
+    from flows.status import print_status
 
     print_status(_warehouse(recipe, warehouse), build)
 
@@ -154,7 +154,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the page to this file.")] = Path("report.html"),
 ) -> None:
     """Write one HTML page about a build and its policy: steps, win rates, teachers, curves, costs, pairs."""
-    from flows.pages.page import write_report
+    from flows.report.page import write_report
 
     print(write_report(_warehouse(recipe, warehouse), build, output, evaluations=evaluation or ()))
 
@@ -201,7 +201,7 @@ def schedule(
     from flows.prefect_settings import find_url
 
     find_url()  # refuses settings that Prefect does not allow, before all else imports Prefect
-    from flows.deployments import serve
+    from flows.orchestration.deployments import serve
 
     serve(_load(recipe), recipe.resolve(), cron=cron, timezone=timezone)
 
@@ -209,7 +209,7 @@ def schedule(
 @app.command()
 def doctor(context: typer.Context, recipe: OptionalRecipe = None) -> None:
     """Check GPUs, engines, extensions, disk and keys, and say what to do about the rest."""
-    from flows.doctor import print_checkup
+    from flows.doctor.checkup import print_checkup
 
     sys.exit(0 if print_checkup(_load(recipe) if recipe else None, context.obj) else 1)
 
@@ -239,7 +239,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Train a model (SFT, DPO, IPO, SimPO), or go on with it: the same command resumes a stopped run."""
-    from flows.training import run_training
+    from flows.models.train import run_training
 
     place = _recorded_in(recipe, warehouse)
     run_training(file, output, warehouse=place, quiet=quiet, model=model, data=data)
@@ -271,7 +271,7 @@ def merge(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Merge checkpoints into one; `run` may be left out."""
-    from flows.merging import run_merge
+    from flows.models.merge import run_merge
 
     run_merge(file, output, warehouse=_recorded_in(recipe, warehouse), quiet=quiet)
 
@@ -287,7 +287,7 @@ def merge_search(
     recipe: OptionalRecipe = None,
 ) -> None:
     """Search for the weights of the best merge, by CMA-ES, and write it; the same command goes on after a stop."""
-    from flows.merging import run_search
+    from flows.models.merge import run_search
 
     place = _recorded_in(recipe, warehouse)
     run_search(file, output, fitness, folder=evaluations, num_evaluations=number, warehouse=place)
@@ -298,7 +298,7 @@ def merge_leave_one_out(
     file: MergeFile, fitness: FitnessCommand, evaluations: SearchFolder = Path("merge-search")
 ) -> None:
     """Show what each parent adds to the merge, or costs it."""
-    from flows.merging import run_leave_one_out
+    from flows.models.merge import run_leave_one_out
 
     run_leave_one_out(file, fitness, folder=evaluations)
 
@@ -328,7 +328,7 @@ def evaluate_winrate(
 
     With --recipe: the held-out prompts of its build, before its judge.
     """
-    from flows.evaluation_report import find_settings, run_winrate
+    from flows.evaluation.winrate import find_settings, run_winrate
 
     found = find_settings(settings, _load(recipe) if recipe else None, a, b)
     run_winrate(found, warehouse=_warehouse(recipe, warehouse), output=output, quiet=quiet)
@@ -342,7 +342,7 @@ def evaluate_build_prompts(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Translate a benchmark's prompts into a data set like m-ArenaHard; a rerun asks only what is missing."""
-    from flows.arena import build_arena
+    from flows.evaluation.arena import build_arena
     from schemas.arena import ArenaRecipe
     from schemas.toml_file import load_table
 
@@ -366,13 +366,13 @@ def evaluate_confusion(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Measure how often recorded responses are in the wrong language, by lines (LPR) and by words (WPR)."""
-    from flows.confusion import measure_confusion
+    from flows.evaluation.confusion import measure_confusion
 
     measure_confusion(file, text=text, language=language, groups=groups or (), words=words, output=output)
 
 
 def _is_stop(error: FactoryError) -> bool:
-    lanes = sys.modules.get("flows.lanes")  # which is there wherever a build can have been stopped
+    lanes = sys.modules.get("flows.lanes.lane")  # which is there wherever a build can have been stopped
     return lanes is not None and isinstance(error, lanes.BuildStoppedError)
 
 
@@ -398,13 +398,13 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
 
 
 def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "RecipeSummary":
-    from flows.execution import check_run
+    from flows.build.run import check_run
 
     check_run(recipe, until)  # before a server is started in vain
-    from flows.watching import watch
+    from flows.orchestration.watching import watch
 
     with watch(recipe, quiet=quiet) as watcher:
-        from flows.build import build
+        from flows.recipe_run import build
 
         return build(recipe, watcher, until=until, limit=limit, quiet=quiet)
 

@@ -10,11 +10,11 @@ from schemas.errors import FactoryError
 from schemas.reasons import TRANSIENT_REASONS, Reason
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
-from warehouse.export import export_build
-from warehouse.hub import push_export
-from warehouse.lake import Lake
-from warehouse.sql_output import Form
-from warehouse.sql_shell import open_for_reading, run_query, run_shell
+from warehouse.export.export import export_build
+from warehouse.export.hub import push_export
+from warehouse.lake.lake import Lake
+from warehouse.shell.output import Form
+from warehouse.shell.shell import open_for_reading, run_query, run_shell
 
 _SHARED_REASONS = (Reason.EMPTY, Reason.TRUNCATED, Reason.EMPTY_PROMPT, Reason.INVALID_TEXT)
 """Why a request may fail, and also why a gate or a source may reject a row."""

@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.panel import Panel
 
 from factory.microworld.truth import quality
-from flows.build import build
-from flows.pages.page import write_report
-from flows.policy import PolicySummary
+from flows.lanes.together import Watcher
+from flows.orchestration.watching import watch
+from flows.policy.policy import PolicySummary
+from flows.recipe_run import build
+from flows.report.page import write_report
 from flows.tables import make_table
-from flows.together import Watcher
-from flows.watching import watch
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.names import STAGES
 from schemas.recipe import Recipe, load_recipe
-from warehouse.build_views import use_build
-from warehouse.lake import Lake
+from warehouse.build.views import use_build
+from warehouse.lake.lake import Lake
 
 QUERIES = (
     "SELECT * FROM arbitrage ORDER BY language, win_share DESC",

@@ -10,16 +10,16 @@ import polars as pl
 from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
-from factory.stages.files import find_files
+from factory.inputs.files import find_files
 from schemas.errors import FactoryError, InputError
 from schemas.ids import Json, content_id, file_digest
 from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.recipe import Recipe
 from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, REQUEST, Mark, fields_marked, identify, no_place
 from schemas.tables import BuildModels
-from warehouse.catalog import find_catalog
-from warehouse.lake import Lake
-from warehouse.user_sql import check_sql
+from warehouse.build.user_sql import check_sql
+from warehouse.lake.catalog import find_catalog
+from warehouse.lake.lake import Lake
 
 Role = Literal["teacher", "translator", "reward", "policy", "judge"]
 

@@ -16,7 +16,7 @@ from schemas.prompts import PromptSource
 from schemas.recipe import Recipe
 from schemas.section import Mark
 from schemas.settings import WarehouseSettings
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 OTHER_COMMANDS = ("train", "merge")
 """Tables of a recipe that other commands than `run` read; what they name may come to be only later."""

@@ -82,7 +82,7 @@ class TrainSettings(Section):
     ``eval_data`` defaults to the export's eval split. ``revision`` and ``eval_revision`` are those of data sets of the hub
     (a commit, branch or tag; none: the newest), resolved to a commit when a run starts. ``format`` says what a prompt and its answers are that are texts:
     turns of a ``chat``, or ``text`` as it is (the default for columns named ``prompt`` and ``completion``, ``chosen``,
-    ``rejected``, but for transcripts and JSON texts of turns). ``objective`` and its formula: factory/training/losses.py.
+    ``rejected``, but for transcripts and JSON texts of turns). ``objective`` and its formula: factory/training/model/losses.py.
     ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all).
     A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
     tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;

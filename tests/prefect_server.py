@@ -22,7 +22,7 @@ from tests import waiting
 from tests.factory.engines.scripted_server import Call, ScriptedServer, completion
 from tests.services import free_port
 from tests.waiting import GUARD_SECONDS
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 wait_until = partial(waiting.wait_until, pause=0.3)  # each question costs the server some processor time
 

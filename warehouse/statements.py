@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from warehouse.catalog import literal
-
 SQL_FOLDER = Path(__file__).parent / "sql"
 
 
@@ -49,3 +47,8 @@ def to_literal(value: Value) -> str:
             return f"CAST(map_from_entries([{entries}]) AS MAP(VARCHAR, VARCHAR))"
         case _:
             return f"CAST([{', '.join(map(literal, value))}] AS VARCHAR[])"
+
+
+def literal(value: str) -> str:
+    """Return a string as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"

@@ -5,8 +5,8 @@ from typing import Literal
 
 from factory.engines.base import Engine
 from factory.engines.fingerprint import resolve_commit
-from factory.engines.folders import check_model
-from factory.engines.supervisor import ChildEngine
+from factory.engines.model_folders import check_model
+from factory.engines.supervision.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.models import Model
 from schemas.paths import is_path
@@ -31,7 +31,7 @@ def open_engine(
     model = _pin(model)
     match model.engine:
         case "openai":
-            from factory.engines.openai import OpenAIEngine
+            from factory.engines.openai.engine import OpenAIEngine
 
             return OpenAIEngine(model, task, stop=stop)
         case "vllm":

@@ -21,7 +21,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from factory.engines.text import list_texts
+from factory.engines.reply_text import list_texts
 from schemas.disk import read_text
 from schemas.errors import EngineError
 from schemas.models import Model

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from factory.engines.base import Failure, Reply, Request
-from factory.engines.folders import check_translator
-from factory.engines.text import mend_text
+from factory.engines.model_folders import check_translator
+from factory.engines.reply_text import mend_text
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
 from schemas.models import Translation

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.engines.base import Message
-from factory.engines.folders import check_adapter, check_translator, list_arguments, refuse_unknown_arguments
+from factory.engines.model_folders import check_adapter, check_translator, list_arguments, refuse_unknown_arguments
 from factory.engines.open import Task, open_engine
 from schemas.errors import EngineError
 from schemas.models import Model

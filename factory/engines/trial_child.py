@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from factory.engines.folders import refuse_unknown_switches
+from factory.engines.model_folders import refuse_unknown_switches
 from factory.engines.rendering import Renderer, RenderingError, read_template
 from schemas.errors import EngineError
 from schemas.models import Model

@@ -31,14 +31,14 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from factory.engines.base import Failure, Reply, Request
-from factory.engines.folders import (
+from factory.engines.model_folders import (
     OVERRIDES,
     check_architecture,
     refuse_unknown_arguments,
     refuse_unknown_switches,
 )
 from factory.engines.rendering import Renderer, RenderingError, read_template
-from factory.engines.text import mend_text, split_reasoning
+from factory.engines.reply_text import mend_text, split_reasoning
 from schemas.errors import EngineError
 from schemas.models import Model, Sampling, Structured
 from schemas.reasoning import REASONING_MARKS

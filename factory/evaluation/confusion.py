@@ -18,8 +18,9 @@ from pathlib import Path
 import polars as pl
 
 from factory.evaluation.segmenters import split_words
-from factory.stages.rows import Detect, Row
-from factory.stages.scripts import measure_script
+from factory.inputs.row import Row
+from factory.stages.rows import Detect
+from factory.texts.scripts import measure_script
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 

@@ -9,7 +9,8 @@ import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.evaluation.verdicts import LABELS, MIRRORED, parse_verdict
-from factory.stages.rows import Landed, Lane, Row, find_reply_fault, find_thinking, make_frame, make_rejection
+from factory.inputs.row import Row
+from factory.stages.rows import Landed, Lane, find_reply_fault, find_thinking, make_frame, make_rejection
 from schemas.evaluation import Scale
 from schemas.languages import LANGUAGES
 from schemas.models import Structured

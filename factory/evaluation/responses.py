@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from factory.engines.base import Failure
 from factory.evaluation.confusion import Response
-from factory.stages.files import RawRow, find_value, read_file_rows
-from factory.stages.language_names import find_language
-from factory.stages.rows import Row
+from factory.inputs.files import RawRow, find_value, read_file_rows
+from factory.inputs.language_names import find_language
+from factory.inputs.row import Row
 from schemas.errors import InputError
 from schemas.reasons import Reason
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from factory.inputs.errors import RowError
+from factory.inputs.row import RowError
 
 _WORDS = {"true": 1.0, "false": 0.0}
 

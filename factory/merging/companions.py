@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.merging.checkpoints import Checkpoint
+from factory.merging.parents import Checkpoint
 from schemas.errors import InputError
 
 COPIED = (

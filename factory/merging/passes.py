@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from factory.merging import methods
+from factory.merging.buffers import Scratch
 from factory.merging.masks import draw_mask
-from factory.merging.scratch import Scratch
 from factory.merging.selection import Pass, select_largest
 from schemas.merging import MergeSettings
 

@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass
 
 from factory.microworld.faults import Mixture, draw_fault, write_answer
+from factory.microworld.questions import NUM_CHOICES, NUM_GROUPS, WORDS_PER_GROUP, Fact, draw_unseen_fact, lexicon
 from factory.microworld.truth import find_named_word, grade
-from factory.microworld.world import NUM_CHOICES, NUM_GROUPS, WORDS_PER_GROUP, Fact, draw_unseen_fact, lexicon
 from schemas.languages import CORE_LANGUAGES
 
 _TARGETS = tuple(language for language in CORE_LANGUAGES if language != "en")

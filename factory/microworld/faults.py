@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from factory.microworld.world import WORDS_PER_GROUP, Fact, lexicon
+from factory.microworld.questions import WORDS_PER_GROUP, Fact, lexicon
 from schemas.languages import CORE_LANGUAGES, LANGUAGES, SHARED_LANGUAGES
 
 Fault: TypeAlias = Literal["right", "short", "wrong", "ramble", "wrong_ramble", "unlisted", "english", "garbled"]

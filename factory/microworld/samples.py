@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from factory.microworld.faults import MEDIUM, draw_fault, write_answer
-from factory.microworld.world import PROMPTS, RECORDED, questions
+from factory.microworld.questions import PROMPTS, RECORDED, questions
 
 RECORDED_LANGUAGES = ("ar", "en", "fr", "hi", "ja", "ru", "tr", "zh")
 RECORDED_QUESTIONS = 6

@@ -32,8 +32,8 @@ from transformers import (
 
 from factory.microworld.corpus import draw_translation, draw_turn, vocabulary_texts
 from factory.microworld.faults import FLAWLESS, JUDGED, POLICIES, Mixture, mixtures
+from factory.microworld.questions import MODELS, NUM_CHOICES, NUM_GROUPS
 from factory.microworld.vocabulary import MAX_LENGTH, train_chat_tokenizer, train_translator_tokenizer
-from factory.microworld.world import MODELS, NUM_CHOICES, NUM_GROUPS
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
 
 TRUNK = ".trunk"

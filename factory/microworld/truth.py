@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from functools import cache
 
-from factory.microworld.world import NUM_CHOICES, WORDS_PER_GROUP, Fact, lexicon
+from factory.microworld.questions import NUM_CHOICES, WORDS_PER_GROUP, Fact, lexicon
 from schemas.languages import CORE_LANGUAGES
 
 RIGHT = 1.0

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from factory.stages.measures import hash_ngrams
-from factory.stages.scratch import open_scratch
+from factory.stages.scratch_database import open_scratch
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES
 

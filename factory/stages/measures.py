@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from factory.stages.rows import Detect, Row
-from factory.stages.scripts import measure_script
+from factory.inputs.row import Row
+from factory.stages.rows import Detect
+from factory.texts.scripts import measure_script
 
 NGRAM_CHARS = 24
 """Length of the n-grams whose return counts as repetition; a quarter of the text for texts under 96 characters."""

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 import polars as pl
 
 from factory.engines.base import Failure
+from factory.inputs.row import Row
 from factory.stages.prompts import make_text_id
-from factory.stages.rows import Row
-from factory.stages.scratch import open_scratch
+from factory.stages.scratch_database import open_scratch
 from factory.stages.sources import make_key, show_id
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 
 from factory.engines.base import Failure, Message
+from factory.inputs.row import Row
 from factory.stages.duplicates import NearDuplicates
 from factory.stages.measures import measure_languages
-from factory.stages.rows import Detect, Landed, Row, make_frame, make_rejection
-from factory.stages.scratch import open_scratch
+from factory.stages.rows import Detect, Landed, make_frame, make_rejection
+from factory.stages.scratch_database import open_scratch
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES
 from schemas.prompts import PromptGates, PromptSource

@@ -7,17 +7,17 @@ from itertools import islice
 
 import polars as pl
 
+from factory.conversations.answers import Answer, read_answer
+from factory.conversations.formats import find_optional, join_texts
 from factory.engines.base import Failure
-from factory.engines.text import split_reasoning
-from factory.inputs.answers import Answer, read_answer
-from factory.inputs.errors import RowError
-from factory.inputs.formats import find_optional, join_texts
-from factory.inputs.text import find_fault_within, find_text_fault
-from factory.stages.files import RawRow, read_file_rows, refuse_absent
-from factory.stages.language_names import find_language
+from factory.engines.reply_text import split_reasoning
+from factory.inputs.files import RawRow, read_file_rows, refuse_absent
+from factory.inputs.language_names import find_language
+from factory.inputs.row import Row, RowError
+from factory.inputs.text_faults import find_fault_within, find_text_fault
 from factory.stages.measures import measure, measure_languages
 from factory.stages.prompt_index import PromptIndex
-from factory.stages.rows import Detect, Landed, Lane, Row, make_frame, make_rejection
+from factory.stages.rows import Detect, Landed, Lane, make_frame, make_rejection
 from factory.stages.sources import read_id, refuse_hopeless
 from schemas.errors import InputError
 from schemas.ids import content_id

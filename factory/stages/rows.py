@@ -7,12 +7,11 @@ from typing import Any, Protocol, TypeAlias
 import polars as pl
 
 from factory.engines.base import Failure, Reply, Request
-from factory.engines.text import find_stray_reasoning
-from factory.inputs.text import find_text_fault
+from factory.engines.reply_text import find_stray_reasoning
+from factory.inputs.row import Row
+from factory.inputs.text_faults import find_text_fault
 from schemas.reasons import Reason
 from schemas.tables import TABLES
-
-Row: TypeAlias = dict[str, Any]
 
 Detect: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str | None, float]]]
 """Language identification: a (code, score) for every text, in order; (None, 0.0) where a text says too little."""

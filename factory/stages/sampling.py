@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
+from factory.inputs.row import Row
 from factory.stages.measures import measure, measure_languages
-from factory.stages.rows import Detect, Landed, Lane, Row, find_reply_fault, make_frame, make_rejection
+from factory.stages.rows import Detect, Landed, Lane, find_reply_fault, make_frame, make_rejection
 
 STAGE = "sample"
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.stages.rows import Landed, Lane, Row, make_frame, make_rejection
+from factory.inputs.row import Row
+from factory.stages.rows import Landed, Lane, make_frame, make_rejection
 from factory.stages.sampling import add_system_prompt
 from schemas.reasons import Reason
 

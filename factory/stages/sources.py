@@ -10,11 +10,9 @@ from typing import Any
 
 import polars as pl
 
+from factory.conversations.formats import Layout, find_layout, find_optional, list_content_columns, read_conversation
 from factory.engines.base import Failure, Message
-from factory.inputs.errors import RowError
-from factory.inputs.formats import Layout, find_layout, find_optional, list_content_columns, read_conversation
-from factory.inputs.text import NO_UTF8, find_text_fault
-from factory.stages.files import (
+from factory.inputs.files import (
     RawRow,
     find_files,
     read_dataset_rows,
@@ -22,9 +20,11 @@ from factory.stages.files import (
     read_file_rows,
     refuse_absent,
 )
-from factory.stages.hf_datasets import find_overlap, open_dataset
-from factory.stages.language_names import find_language
-from factory.stages.rows import Row, clean_detail
+from factory.inputs.hf_datasets import find_overlap, open_dataset
+from factory.inputs.language_names import find_language
+from factory.inputs.row import Row, RowError
+from factory.inputs.text_faults import NO_UTF8, find_text_fault
+from factory.stages.rows import clean_detail
 from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
 from schemas.prompts import PromptSource

@@ -13,13 +13,14 @@ from typing import Literal
 import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.stages.fidelity import find_loss, find_missing_translation, find_wrong_script, has_letters
-from factory.stages.markup import split_protected
+from factory.inputs.row import Row
 from factory.stages.measures import measure, measure_languages
-from factory.stages.rows import Detect, Landed, Lane, Row, find_reply_fault, find_thinking, make_frame, make_rejection
+from factory.stages.rows import Detect, Landed, Lane, find_reply_fault, find_thinking, make_frame, make_rejection
 from factory.stages.sampling import make_seed
-from factory.stages.segments import Part, fill_skeleton, make_skeleton
-from factory.stages.wrappers import strip_wrappers
+from factory.texts.fidelity import find_loss, find_missing_translation, find_wrong_script, has_letters
+from factory.texts.markup import split_protected
+from factory.texts.segments import Part, fill_skeleton, make_skeleton
+from factory.texts.wrappers import strip_wrappers
 from schemas.languages import LANGUAGES
 from schemas.models import Translation
 from schemas.reasons import TRANSIENT_REASONS, Reason

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model, remembered_digest
-from factory.stages.files import find_files, is_on_hub
-from factory.stages.hf_datasets import find_folder_files, is_saved_dataset, resolve_revision
+from factory.inputs.files import find_files, is_on_hub
+from factory.inputs.hf_datasets import find_folder_files, is_saved_dataset, resolve_revision
 from factory.training.curves import read_metrics
-from factory.training.rows import is_files, read_export_id
+from factory.training.data.reading import is_files, read_export_id
 from schemas.disk import write_text
 from schemas.errors import TrainingError
 from schemas.ids import Json, content_id, file_digest

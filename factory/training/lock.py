@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from factory.training.world import World
+from factory.training.processes import World
 from schemas.errors import TrainingError
 
 LOCK_FILE = ".lock"

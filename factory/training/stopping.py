@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 
-from factory.training.world import World
+from factory.training.processes import World
 
 
 class StopSignals:

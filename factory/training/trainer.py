@@ -33,7 +33,7 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
         if done is not None:
             return done
         with loading():
-            from factory.training.run import run_training  # with torch and transformers: seconds
+            from factory.training.run.loop import run_training  # with torch and transformers: seconds
 
         return run_training(settings, identity, output, quiet=quiet)
     except OSError as error:

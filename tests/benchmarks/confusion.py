@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from flows.confusion import measure_confusion
+from flows.evaluation.confusion import measure_confusion
 
 
 def main(folder: Path) -> None:

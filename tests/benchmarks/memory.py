@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows.execution import execute_build
+from flows.build.run import execute_build
 from schemas.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 

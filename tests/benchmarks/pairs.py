@@ -25,8 +25,8 @@ from schemas.languages import CORE_LANGUAGES
 from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 from schemas.tables import BuildModels, Builds
-from warehouse.curate import make_pairs
-from warehouse.lake import Lake
+from warehouse.build.curate import make_pairs
+from warehouse.lake.lake import Lake
 from warehouse.statements import to_literal
 
 CONFIG = "benchmark"

@@ -32,7 +32,7 @@ from tests.benchmarks.side_by_side import (
     serve_bare,
     set_environment,
 )
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 TEMPERATURE = 0.7
 

@@ -30,7 +30,7 @@ from tests.benchmarks.side_by_side import (
     serve_bare,
     set_environment,
 )
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 
 def make_turns(number: int, num_completions: int) -> list[str]:

@@ -15,11 +15,11 @@ from typing import Any, Self
 import psutil
 
 from factory.engines.base import Engine
-from factory.engines.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine
 from factory.stages.rows import Lane, Stage, make_frame
-from flows.committer import Committer
+from flows.lanes.committer import Committer
 from schemas.settings import RunSettings, WarehouseSettings
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2"}

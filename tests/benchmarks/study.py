@@ -26,21 +26,21 @@ from statistics import fmean
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-from factory.microworld.models import complete
+from factory.microworld.chat_models import complete
+from factory.microworld.questions import Question, questions
 from factory.microworld.truth import grade
-from factory.microworld.world import Question, questions
 from factory.training.identity import identify_run
 from factory.training.trainer import train
-from flows.execution import BuildSummary, execute_build
-from flows.merging import merge_once
-from flows.policy import PolicySummary, train_policy
-from flows.policy_rows import Stand
+from flows.build.run import BuildSummary, execute_build
+from flows.models.merge import merge_once
+from flows.policy.policy import PolicySummary, train_policy
+from flows.policy.step_records import Stand
 from schemas.languages import CORE_LANGUAGES
 from schemas.merging import MergeSettings
 from schemas.policy import Policy, StepMerge
 from schemas.recipe import Recipe, load_recipe
-from warehouse.build_views import use_build
-from warehouse.lake import Lake
+from warehouse.build.views import use_build
+from warehouse.lake.lake import Lake
 
 NUM_PROMPTS = 75
 EVAL_PERCENT = 20.0

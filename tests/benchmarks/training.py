@@ -90,8 +90,8 @@ def train_ours(model: str, rows: str, output: str, dtype: str, rate: float, toke
     import torch
     import transformers  # noqa: F401
 
-    import factory.stages.files  # what a run imports when it comes to it; TRL's clock starts after its imports, too
-    import factory.training.run  # noqa: F401
+    import factory.inputs.files  # what a run imports when it comes to it; TRL's clock starts after its imports, too
+    import factory.training.run.loop  # noqa: F401
     from factory.training.curves import read_metrics
     from factory.training.trainer import train
     from schemas.training import TrainRun, TrainSettings
@@ -164,7 +164,7 @@ def private_bytes(process: int) -> int:
 
 def in_training_order(rows: Path, ordered: Path) -> None:
     """Write rows in the order in which the trainer takes them, for a trainer that reads them one after another."""
-    from factory.training.batches import plan_steps
+    from factory.training.data.batches import plan_steps
     from schemas.training import TrainSettings
 
     lines = rows.read_text(encoding="utf-8").splitlines()

@@ -21,9 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import polars as pl
 
-from factory.microworld.models import complete
+from factory.microworld.chat_models import complete
+from factory.microworld.questions import MODELS
 from factory.microworld.truth import quality
-from factory.microworld.world import MODELS
 from factory.training.trainer import train
 from schemas.training import TrainRun, TrainSettings
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from flows.execution import execute_build
+from flows.build.run import execute_build
 from schemas.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 

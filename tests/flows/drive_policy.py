@@ -8,15 +8,15 @@ import time
 from functools import wraps
 from pathlib import Path
 
-import flows.merging
-from flows.execution import execute_build
-from flows.policy import train_policy
+import flows.models.merge
+from flows.build.run import execute_build
+from flows.policy.policy import train_policy
 from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 
 if __name__ == "__main__":
     marker = Path(sys.argv[2])
-    merge = flows.merging.merge
+    merge = flows.models.merge.merge
 
     @wraps(merge)
     def merge_slowly(settings, output, *, progress):
@@ -28,7 +28,7 @@ if __name__ == "__main__":
         marker.unlink(missing_ok=True)
         return result
 
-    flows.merging.merge = merge_slowly
+    flows.models.merge.merge = merge_slowly
     recipe = load_recipe(Path(sys.argv[1]))
     engines = DirectEngines()
     train_policy(recipe, execute_build(recipe, quiet=True, open_engine=engines), quiet=True, open_engine=engines)

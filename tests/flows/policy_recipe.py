@@ -1,6 +1,6 @@
 """A ``[policy]`` for the small recipe: the microworld's base in two clusters, an SFT step, pairs, and online rounds."""
 
-from factory.microworld.world import MODELS
+from factory.microworld.questions import MODELS
 
 COMMON = 'max_length = 512, batch_rows = 8, dtype = "float32"'
 CLUSTERS = '{ west = ["fr"], east = ["ar", "ja"] }'

@@ -11,7 +11,7 @@ import polars as pl
 from schemas.recipe import Recipe
 from schemas.tables import TABLES
 from tests.warehouse.small_build import CONFIG_ID, fill_lake, make_recipe
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 STEPS = ("base", "sft", "offline", "online_1", "online_2")
 """The last one is stopped."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from factory.engines.base import Reply, Request
 from factory.engines.open import Task
-from factory.engines.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine
 from schemas.ids import content_id
 from schemas.models import Model
 

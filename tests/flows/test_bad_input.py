@@ -15,10 +15,10 @@ import pytest
 
 from factory.engines.base import Failure
 from factory.engines.open import open_engine
-from factory.engines.openai import OpenAIEngine
-from factory.engines.servers import Patience
+from factory.engines.openai.engine import OpenAIEngine
+from factory.engines.openai.servers import Patience
+from flows.build.run import execute_build
 from flows.cli import main
-from flows.execution import execute_build
 from schemas.errors import EngineError, FactoryError, InputError, RecipeError, WarehouseError
 from schemas.reasons import Reason
 from schemas.recipe import load_recipe
@@ -26,7 +26,7 @@ from tests.factory.engines.scripted_server import DROP, ScriptedServer, completi
 from tests.flows.direct import DirectEngines
 from tests.prefect_server import make_environment
 from tests.waiting import GUARD_SECONDS
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 ROOT = Path(__file__).parents[2]
 

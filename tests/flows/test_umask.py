@@ -18,14 +18,14 @@ BUILD = """
 import os, sys
 from pathlib import Path
 os.umask(int(sys.argv[2], 8))
-from flows.evaluation_report import run_winrate
-from flows.execution import execute_build
+from flows.evaluation.winrate import run_winrate
+from flows.build.run import execute_build
 from flows.held_out import make_evaluation
-from flows.pages.page import write_report
-from flows.policy import train_policy
+from flows.report.page import write_report
+from flows.policy.policy import train_policy
 from schemas.recipe import load_recipe
 from tests.flows.direct import DirectEngines
-import flows.evaluation_report as report
+import flows.evaluation.winrate as report
 
 recipe = load_recipe(Path(sys.argv[1]))
 engines = DirectEngines()

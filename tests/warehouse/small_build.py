@@ -9,7 +9,7 @@ import polars as pl
 from schemas.ids import content_id
 from schemas.recipe import Recipe
 from schemas.tables import TABLES
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 CONFIG_ID = "c" * 32
 

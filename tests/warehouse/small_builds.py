@@ -16,7 +16,7 @@ from schemas.recipe import Recipe
 from schemas.settings import WarehouseSettings
 from schemas.splits import choose_split
 from schemas.tables import TABLES
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 Row = dict[str, Any]
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from factory.engines.base import Message, Reply, Request
-from factory.engines.openai import OpenAIEngine
-from factory.engines.openai_transport import read_retry_after
-from factory.engines.servers import Outcome, Patience, ServerPool
+from factory.engines.openai.engine import OpenAIEngine
+from factory.engines.openai.servers import Outcome, Patience, ServerPool
+from factory.engines.openai.transport import read_retry_after
 from schemas.errors import EngineError
 from schemas.evaluation import Contestant, JudgeModel
 from schemas.models import Model, RewardModel, Teacher, Translation

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from factory.engines.base import Message, Request
-from factory.engines.openai import OpenAIEngine
+from factory.engines.openai.engine import OpenAIEngine
 from schemas.errors import EngineError
 from schemas.models import Model, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason

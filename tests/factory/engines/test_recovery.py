@@ -3,8 +3,8 @@ from typing import NamedTuple
 
 import pytest
 
-from factory.engines.recovery import Recovery
-from factory.engines.supervisor import MAX_DEATHS_WITHOUT_ANSWER
+from factory.engines.supervision.recovery import Recovery
+from factory.engines.supervision.supervisor import MAX_DEATHS_WITHOUT_ANSWER
 
 
 class Played(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from factory.engines.base import Message, Reply, Request
-from factory.engines.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.reasons import Reason
 from tests.waiting import GUARD_SECONDS, wait_until
@@ -217,7 +217,7 @@ def test_the_devices_of_a_slot_are_numbered_among_the_visible_ones(monkeypatch: 
 PARENT = """
 import itertools, signal, sys, threading
 from factory.engines.base import Request
-from factory.engines.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine
 
 stop = threading.Event()
 signal.signal(signal.SIGINT, lambda *_: stop.set())

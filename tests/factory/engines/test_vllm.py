@@ -22,10 +22,10 @@ from transformers import (
 from vllm import EngineArgs
 
 from factory.engines.base import Engine, Message, Reply, Request
-from factory.engines.folders import list_arguments
+from factory.engines.model_folders import list_arguments
 from factory.engines.open import open_engine
 from factory.engines.rendering import Renderer
-from factory.engines.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine
 from schemas.errors import EngineError
 from schemas.models import EXECUTION_ARGS, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason

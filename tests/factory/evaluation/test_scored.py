@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from factory.evaluation.scored import decide_games, score_by_truth
-from factory.microworld.world import lexicon, questions
+from factory.microworld.questions import lexicon, questions
 from schemas.tables import MESSAGES, TABLES
 
 SCHEMA = {

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.stages.files import find_files, read_file_columns, read_file_rows
+from factory.inputs.files import find_files, read_file_columns, read_file_rows
 from schemas.errors import InputError
 
 ROWS = [

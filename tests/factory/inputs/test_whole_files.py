@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.stages.files import RawRow, read_file_columns, read_file_rows
+from factory.inputs.files import RawRow, read_file_columns, read_file_rows
 from factory.stages.recorded import open_recorded
 from factory.stages.sources import RAW_ROWS, read_source
-from factory.training.rows import Rejected, TextRow, read_rows
+from factory.training.data.reading import Rejected, TextRow, read_rows
 from schemas.errors import InputError
 from schemas.models import Recorded
 from schemas.prompts import PromptSource

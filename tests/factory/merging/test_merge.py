@@ -14,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from factory.merging import merge as merge_module
 from factory.merging import methods, passes, selection, stream
+from factory.merging.buffers import Scratch
 from factory.merging.masks import draw_mask
 from factory.merging.merge import merge
 from factory.merging.passes import Block, Parameter, plan_steps
-from factory.merging.scratch import Scratch
 from schemas.errors import InputError
 from schemas.merging import MergeSettings
 from tests.factory.merging.conftest import draw_weights, read_weights, same, write_checkpoint

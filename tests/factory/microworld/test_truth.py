@@ -4,8 +4,8 @@ import unicodedata
 import pytest
 
 from factory.microworld.faults import write_answer
+from factory.microworld.questions import lexicon, questions
 from factory.microworld.truth import parse, quality
-from factory.microworld.world import lexicon, questions
 from schemas.languages import CORE_LANGUAGES
 
 languages = pytest.mark.parametrize("language", CORE_LANGUAGES)

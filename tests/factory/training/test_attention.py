@@ -7,9 +7,9 @@ from torch._dynamo.utils import counters
 from torch._higher_order_ops.flex_attention import flex_attention as flex_operator
 from torch.nn.attention.flex_attention import flex_attention
 
-from factory.training import attention
-from factory.training.layout import pack
-from factory.training.policy import load_policy
+from factory.training.data.layout import pack
+from factory.training.model import attention
+from factory.training.model.model import load_policy
 from tests.factory.training.conftest import CONFIGS, save_model
 from tests.factory.training.test_logprobs import draw, relative
 

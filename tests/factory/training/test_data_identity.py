@@ -12,9 +12,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from factory.engines import fingerprint
-from factory.stages import hf_datasets
-from factory.stages.hf_datasets import resolve_revision
-from factory.training import rows
+from factory.inputs import hf_datasets
+from factory.inputs.hf_datasets import resolve_revision
+from factory.training.data import reading as rows
 from factory.training.identity import identify_run, pin_data
 from schemas.errors import InputError, TrainingError
 from schemas.training import TrainSettings

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from factory.training import lock
-from factory.training.run import Run
+from factory.training.run.loop import Run
 from factory.training.trainer import train
 from schemas.errors import TrainingError
 from schemas.training import Lora, TrainSettings

@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
-from factory.training import logprobs
-from factory.training.examples import Example
-from factory.training.layout import pack
-from factory.training.logprobs import Head, token_logps
-from factory.training.losses import preference_rows, sft_rows
-from factory.training.policy import check_logits, load_policy
+from factory.training.data.examples import Example
+from factory.training.data.layout import pack
+from factory.training.model import logprobs
+from factory.training.model.logprobs import Head, token_logps
+from factory.training.model.losses import preference_rows, sft_rows
+from factory.training.model.model import check_logits, load_policy
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings
 from tests.factory.training.conftest import CONFIGS, VOCABULARY, make_tokenizer, save_model

@@ -23,13 +23,13 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers.core_model_loading import Chunk, WeightConverter
 
-from factory.microworld.world import MODELS
-from factory.training import sharding
-from factory.training.memory import release_memory
-from factory.training.policy import load_policy
-from factory.training.saving import gather_weights
+from factory.microworld.questions import MODELS
+from factory.training.model import sharding
+from factory.training.model.memory import release_memory
+from factory.training.model.model import load_policy
+from factory.training.processes import join_world
+from factory.training.run.saving import gather_weights
 from factory.training.trainer import train
-from factory.training.world import join_world
 from schemas.training import Lora, TrainRun, TrainSettings
 from tests.factory.training.conftest import SHAPE, pairs, save_model, turns, write_rows
 from tests.factory.training.test_trainer import losses, settings

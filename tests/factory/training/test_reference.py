@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from factory.training import reference
-from factory.training.reference import ReferencePass
+from factory.training.run import reference
+from factory.training.run.reference import ReferencePass
 from factory.training.trainer import train
 from schemas.errors import TrainingError
 from schemas.training import TrainSettings

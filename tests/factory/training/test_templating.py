@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from factory.training.examples import Example
-from factory.training.rows import Rejected, read_rows
-from factory.training.templating import Templater
+from factory.training.data.examples import Example
+from factory.training.data.reading import Rejected, read_rows
+from factory.training.data.templating import Templater
 from schemas.errors import InputError, TrainingError
 from schemas.training import TrainSettings
 from tests.factory.training.conftest import chat, make_tokenizer, write_rows

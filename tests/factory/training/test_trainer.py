@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from factory.training.curves import read_metrics
-from factory.training.dataset import load_datasets
-from factory.training.preparation import prepare
-from factory.training.run import Run
-from factory.training.step import Stepper
+from factory.training.data.dataset import load_datasets
+from factory.training.processes import World
+from factory.training.run.loop import Run
+from factory.training.run.optimizer_step import Stepper
+from factory.training.run.preparation import prepare
 from factory.training.trainer import train
-from factory.training.world import World
 from schemas.errors import InputError, TrainingError
 from schemas.training import Lora, TrainRun, TrainSettings
 from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows

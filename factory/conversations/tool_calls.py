@@ -1,0 +1,102 @@
+"""Tools and calls of them, in the forms that data sets have, as OpenAI's chat format writes them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from factory.inputs.json_values import parse_json
+from factory.inputs.row import RowError
+
+Call = dict[str, Any]
+
+
+def read_tools(value: Any, place: str) -> tuple[dict[str, Any], ...]:
+    """Return the definitions of tools: a list of them, or JSON text of one; those that are bare functions are wrapped.
+
+    Raises:
+        RowError: one of them is none.
+    """
+    return tuple(_read_tool(tool, f"tool {at} of {place}") for at, tool in enumerate(_decode_list(value, place)))
+
+
+def read_calls(value: Any, place: str) -> list[Call]:
+    """Return calls of tools with their ``arguments`` as dictionaries.
+
+    In dictionaries null means absent, since Parquet fills what a row lacks with it; in JSON text null stays.
+
+    Raises:
+        RowError: one of them is none.
+    """
+    return [_read_call(call, f"tool call {at} of {place}") for at, call in enumerate(_decode_list(value, place))]
+
+
+def drop_nulls(value: Any) -> Any:
+    """Return a value without the fields, at any depth, that are null."""
+    match value:
+        case dict():
+            return {key: drop_nulls(inner) for key, inner in value.items() if inner is not None}
+        case list():
+            return [drop_nulls(inner) for inner in value]
+    return value
+
+
+def _decode_list(value: Any, place: str) -> list[Any]:
+    found = decode_json(value, place) if isinstance(value, str) else drop_nulls(value)
+    if found is None:
+        return []
+    if isinstance(found, dict):
+        found = [found]
+    if not isinstance(found, list):
+        raise RowError(f"{place} must be a list, got {found!r:.60}")
+    return [decode_json(item, place) if isinstance(item, str) else item for item in found]
+
+
+def decode_json(text: str, place: str) -> Any:
+    """Return what a JSON text says; none where there is no text.
+
+    Raises:
+        RowError: it is no JSON, or is nested too deep.
+    """
+    if not text.strip():
+        return None
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise RowError(f"{place} is no JSON ({error}): {text[:40]!r}") from error
+
+
+def _read_tool(tool: Any, place: str) -> dict[str, Any]:
+    if isinstance(tool, dict) and "function" not in tool and isinstance(tool.get("name"), str):
+        tool = {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+    function = tool.get("function") if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RowError(f"{place} must be a function with a name, got {tool!r:.60}")
+    return dict(tool)
+
+
+def _read_call(call: Any, place: str) -> Call:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RowError(f"{place} must be a function with a name and arguments, got {call!r:.60}")
+    _refuse_others(
+        call, {"id", "type", "index", "function", *(("name", "arguments") if function is call else ())}, place
+    )
+    if function is not call:
+        _refuse_others(function, {"name", "arguments"}, place)
+    named = {"name": function["name"], "arguments": _read_arguments(function.get("arguments"), place)}
+    identified = {"id": call["id"]} if call.get("id") not in (None, "") else {}
+    return {**identified, "type": call.get("type") or "function", "function": named}
+
+
+def _refuse_others(found: dict[str, Any], known: Iterable[str], place: str) -> None:
+    others = found.keys() - set(known)
+    if others:
+        raise RowError(f"{place} has the unknown key {min(others)!r}")
+
+
+def _read_arguments(value: Any, place: str) -> dict[str, Any]:
+    found = decode_json(value, f"the arguments of {place}") if isinstance(value, str) else value
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise RowError(f"the arguments of {place} must be an object, got {found!r:.60}")
+    return found

@@ -1,0 +1,1 @@
+"""Models in child processes that are watched and started again."""

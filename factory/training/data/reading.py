@@ -1,0 +1,232 @@
+"""Training rows as they are read: conversations or texts, from an export, from files, or from a Hugging Face dataset."""
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from factory.conversations import forms as conversations
+from factory.conversations.formats import (
+    Layout,
+    Task,
+    find_layout,
+    find_optional,
+    list_content_columns,
+    read_conversation,
+)
+from factory.inputs.files import (
+    RawRow,
+    find_files,
+    is_on_hub,
+    read_dataset_rows,
+    read_file_columns,
+    read_file_rows,
+    show_columns,
+)
+from factory.inputs.folders import has_card_with_files
+from factory.inputs.hf_datasets import is_saved_dataset, open_dataset
+from factory.inputs.language_names import find_language
+from factory.inputs.row import RowError
+from factory.inputs.text_faults import find_fault_within
+from schemas.errors import InputError
+from schemas.reasons import Reason
+from schemas.training import TrainSettings
+
+Messages: TypeAlias = conversations.Messages
+
+_IDS = ("pair_id", "completion_id", "id", "row_id")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """One row: what is asked, and one answer (SFT) or two (chosen, rejected).
+
+    ``prompt`` and ``answers`` are texts, or conversations. A conversation of SFT is in ``prompt`` as a whole. ``tools``
+    are the definitions of the functions that it may call.
+    """
+
+    row: str
+    language: str
+    prompt: str | Messages
+    answers: tuple[str | Messages, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that cannot be used, and why."""
+
+    row: str
+    language: str
+    reason: Reason
+    detail: str
+
+
+def read_rows(
+    settings: TrainSettings, data: str, split: str, *, may_be_empty: bool = False
+) -> Iterator[TextRow | Rejected]:
+    """Yield the rows of a data set, in its order, that are of the languages and strategies asked for.
+
+    Raises:
+        InputError: there is no such data, it lacks the columns, or none of its rows is of what was asked for, unless
+            it ``may_be_empty``.
+    """
+    if read_export_id(data) is not None:
+        config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
+        data = _name_shards(Path(data), config, split)
+    wanted = _Wanted(settings)
+    layout, raw = _open(settings, data, split, wanted)
+    for row in raw:
+        if row.value is None or wanted.take(row.value):
+            yield _parse(row, layout, wanted)
+    if not may_be_empty:
+        wanted.refuse_nothing(data)
+
+
+def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> tuple[Layout, Iterator[RawRow]]:
+    """Return which columns hold what, and the rows."""
+    if is_files(settings.dataset_config, data, split):
+        if split != "train" and data == settings.data:
+            raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
+        known = list_content_columns(settings.columns.named() if settings.columns else None)
+        layout, others = _find_columns(settings, read_file_columns(data, known), data, wanted)
+        return layout, read_file_rows(data, layout.needed, [*layout.optional, *others])
+    config = settings.dataset_config
+    revision = settings.revision if data == settings.data else settings.eval_revision
+    dataset = open_dataset(data, config=config, split=split, revision=revision)
+    layout, others = _find_columns(settings, dataset.column_names, f"dataset '{data}'", wanted)
+    return layout, read_dataset_rows(dataset, data, layout.needed, [*layout.optional, *others], split=split)
+
+
+def is_files(config: str | None, data: str, split: str) -> bool:
+    """Whether data are files to be read here: by name, by a glob, or a folder of the shards of one table.
+
+    What else lies in a folder is the data set that the datasets library finds there.
+    """
+    folder = Path(data)
+    if not folder.is_dir():
+        return not is_on_hub(data)
+    if is_saved_dataset(folder) or has_card_with_files(folder) or config is not None or split != "train":
+        return False
+    try:
+        return bool(find_files(data))
+    except InputError:
+        return False  # of several splits the datasets library reads one; several kinds are refused there, too
+
+
+def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted: "_Wanted") -> tuple[Layout, list[str]]:
+    """Return which columns hold the conversation, and those that say what a row is called and is of."""
+    given = settings.columns.named() if settings.columns else {}
+    task: Task = "preference" if settings.is_preference else "sft"
+    for column, asked in wanted.asked.items():
+        if column.partition(".")[0] not in names:
+            raise InputError(f"{where} has no column '{column}', by which rows were to be chosen ({', '.join(asked)})")
+    if lacking := [
+        column for column in given.values() if column.partition(".")[0] not in names and column not in names
+    ]:
+        raise InputError(f"{where} has no column '{lacking[0]}'; there are {show_columns(names)}")
+    layout = find_layout(names, given, task, where=where, form=settings.format)
+    return layout, [wanted.id or next((name for name in _IDS if name in names), "id"), *wanted.columns.values()]
+
+
+class _Wanted:
+    """The languages and strategies that are asked for, and what the rows so far are of.
+
+    ``columns`` are those of a row's language and strategy, ``id`` that of its name; ``asked`` is what is asked for, by
+    column.
+    """
+
+    def __init__(self, settings: TrainSettings) -> None:
+        named = settings.columns
+        self.id = named and named.id
+        self.columns = {
+            "language": (named and named.language) or "language",
+            "strategy": (named and named.strategy) or "strategy",
+        }
+        asked = {
+            self.columns["language"]: set(map(name_language, settings.languages)),
+            self.columns["strategy"]: set(settings.strategies),
+        }
+        self.asked = {column: names for column, names in asked.items() if names}
+        self._found = {column: Counter[str]() for column in self.asked}
+
+    def take(self, value: dict[str, Any]) -> bool:
+        """Whether a row is of what is asked for."""
+        is_wanted = True
+        for column, names in self.asked.items():
+            given = find_optional(value, column)
+            name = name_language(given) if column == self.columns["language"] else "" if given is None else str(given)
+            self._found[column][name or "none"] += 1
+            is_wanted = is_wanted and name in names
+        return is_wanted
+
+    def refuse_nothing(self, where: str) -> None:
+        """Refuse data of which no row is of a language or strategy asked for, and warn of each that no row is of.
+
+        Raises:
+            InputError: with what there is instead.
+        """
+        for column, names in self.asked.items():
+            counts = self._found[column]
+            lacking = names - counts.keys()
+            if not counts or not lacking:
+                continue
+            there = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(20))
+            sentence = f"no row of {where} has the {column} {' or '.join(sorted(lacking))}; there are {there}"
+            if lacking == names:
+                raise InputError(sentence)
+            warnings.warn(sentence, stacklevel=2)
+
+
+def name_language(name: object) -> str:
+    """Return the code of a language, the name itself where it is no known one's, and nothing for none."""
+    text = "" if name is None else str(name)
+    return find_language(text) or text
+
+
+def read_export_id(data: str) -> str | None:
+    """Return the id of an export of this project; None for other data, though they may have a manifest of their own."""
+    try:
+        found = json.loads((Path(data) / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found.get("export_id") if isinstance(found, dict) else None
+
+
+def has_eval_split(settings: TrainSettings) -> bool:
+    """Whether the training data is an export with an eval split that is not empty."""
+    if read_export_id(settings.data) is None:
+        return False
+    config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
+    return any((Path(settings.data) / config).glob("eval-*"))
+
+
+def _name_shards(folder: Path, config: str, split: str) -> str:
+    """Return a glob that names the shards of one split of an export."""
+    for suffix in (".parquet", ".jsonl"):
+        if any((folder / config).glob(f"{split}-*{suffix}")):
+            return str(folder / config / f"{split}-*{suffix}")
+    raise InputError(f"export {folder} has no shards of split '{split}' in '{config}'")
+
+
+def _parse(raw: RawRow, layout: Layout, wanted: _Wanted) -> TextRow | Rejected:
+    if raw.value is None:
+        assert raw.fault is not None
+        return Rejected(raw.where, "", raw.fault.reason, raw.fault.detail)
+    value = raw.value
+    named = (find_optional(value, column) for column in ((wanted.id,) if wanted.id else _IDS))
+    name = next((str(found) for found in named if found is not None), raw.where)
+    language = name_language(find_optional(value, wanted.columns["language"]))
+    try:
+        found = read_conversation(value, layout)
+    except LookupError as error:
+        return Rejected(name, language, Reason.INVALID_ROW, f"{raw.where}: {error.args[0]}")
+    except RowError as error:
+        return Rejected(name, language, error.reason, f"{raw.where}: {error.detail}")
+    fault = find_fault_within([found.prompt, found.answers, found.tools])
+    if fault is not None:
+        return Rejected(name, language, fault.reason, f"{raw.where}: {fault.detail}")
+    return TextRow(name, language, found.prompt, found.answers, found.tools)

@@ -1,0 +1,1 @@
+"""The model in training: attention, log-probabilities, losses, shards."""

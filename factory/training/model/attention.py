@@ -1,0 +1,184 @@
+"""Attention over a packed batch, registered with transformers under ``PACKED``: models call it in place of their own.
+
+On CPU every group goes through SDPA by itself, so that its cost is the square of its own length, not of the batch's.
+On a GPU one flex-attention call takes the batch with a block mask, compiled once.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from factory.training.data.layout import Layout, is_seen
+from schemas.errors import TrainingError
+
+PACKED = "packed"
+
+BLOCK = 128
+"""The side of flex attention's blocks, its own default."""
+
+
+def packed_attention(
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    layout: Layout | None = None,
+    **_unused: Any,
+) -> tuple[Tensor, None]:
+    """Return attention [1, T, heads, size] of queries [1, heads, T, size] over keys and values of as many or fewer heads."""
+    assert layout is not None, "packed attention needs the layout of the batch"
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attend = _flex if query.device.type == "cuda" else _attend_by_group
+    return attend(query, key, value, layout, scale, sliding_window, softcap, dropout).transpose(1, 2), None
+
+
+def _attend_by_group(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
+    ratio = query.shape[1] // key.shape[1]
+    if ratio > 1:
+        key, value = key.repeat_interleave(ratio, 1), value.repeat_interleave(ratio, 1)
+    parts = zip(*(tensor.split(layout.lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    mixed = [
+        _attend(*part, mask=layout.group_mask(group, window), scale=scale, softcap=softcap, dropout=dropout)
+        for group, part in enumerate(parts)
+    ]
+    return torch.cat(mixed, dim=2)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
+    if softcap is None:
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale
+        )
+    scores = torch.tanh((query @ key.transpose(2, 3)) * (scale / softcap)) * softcap
+    length = query.shape[2]
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+    shares = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype)
+    return torch.dropout(shares, dropout, dropout > 0) @ value
+
+
+def _flex(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
+    """Attend over the whole batch at once.
+
+    What a mask or a score needs to know is in tensors: numbers in their closures would be compiled in, or break compiling.
+    """
+    if dropout:
+        raise TrainingError(
+            "attention dropout is not available on a GPU; set attention_dropout = 0 in the model's config"
+        )
+    cap = None
+    if softcap is not None:
+        bound = torch.full((), softcap, device=query.device)
+
+        def cap(score: Tensor, *_places: Tensor) -> Tensor:
+            return torch.tanh(score / bound) * bound
+
+    name = ("flex", window)
+    if name not in layout.masks:
+        layout.masks[name] = _make_block_mask(layout, window)
+    kind, dtype = query.device.type, value.dtype  # under autocast rotary positions leave queries and keys in float32
+    with torch.autocast(kind, enabled=False):
+        mixed: Tensor = _compiled_flex(kind)(
+            query.to(dtype),
+            key.to(dtype),
+            value,
+            block_mask=layout.masks[name],
+            score_mod=cap,
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+    return mixed
+
+
+def _make_block_mask(layout: Layout, window: int | None) -> Any:
+    """Return flex attention's mask: which blocks of queries and keys to visit, and ``Layout.sees`` within these.
+
+    Blocks are told apart by their first and last groups and by their extreme positions and branches, so that nothing of
+    the size [T, T] is made. A block may be visited in vain; one that is ``full`` is computed without looking at its pairs.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    positions, groups, branches = layout.positions[0], layout.groups, layout.branches
+    reach = torch.full((), layout.num_tokens if window is None else window, device=groups.device)
+
+    def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return is_seen(positions, groups, branches, query, key, reach)
+
+    first, last = _find_extremes(groups)
+    nearest, farthest = _find_extremes(positions)
+    lowest, highest = _find_extremes(branches)
+    number = torch.arange(len(first), device=groups.device)
+    query, key = number[:, None], number[None, :]
+    some = (key <= query) & (last[key] >= first[query]) & (nearest[query] - farthest[key] < reach)
+    is_whole = (number + 1) * BLOCK <= layout.num_tokens
+    full = (
+        some & (key < query) & is_whole[query] & (first[key] == last[query]) & (farthest[query] - nearest[key] < reach)
+    )
+    full &= (highest[key] == 0) | ((lowest[key] == highest[query]) & (highest[key] == lowest[query]))
+    counts, places = zip(*(_list_blocks(blocks) for blocks in (some & ~full, full)), strict=True)
+    length = layout.num_tokens
+    return BlockMask.from_kv_blocks(
+        counts[0], places[0], counts[1], places[1], BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(length, length)
+    )
+
+
+def _find_extremes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest value of each block, [blocks]."""
+    lacking = -len(values) % BLOCK
+    blocks = torch.cat([values, values[-1:].expand(lacking)]).view(-1, BLOCK)
+    return blocks.amin(1), blocks.amax(1)
+
+
+def _list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return of [blocks, blocks] how many each row has, [1, 1, blocks], and their places first, [1, 1, blocks, blocks]."""
+    chosen = blocks.int()
+    places = chosen.argsort(dim=1, descending=True, stable=True)
+    return chosen.sum(1).int()[None, None], places.int()[None, None]
+
+
+@cache
+def _compiled_flex(device: str) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Without ``fullgraph`` one shape too many would go on without a kernel, in memory of the batch's square.
+    options = {"dynamic": True, "fullgraph": True, "recompile_limit": 64}
+    return torch.compile(flex_attention, **options) if device == "cuda" else flex_attention
+
+
+AttentionInterface.register(PACKED, packed_attention)

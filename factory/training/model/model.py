@@ -1,0 +1,243 @@
+"""The model in training: its body over packed batches, its output layer in tiles, and the check that this is the model.
+
+Whatever a model does between its last hidden states and its logits beyond a scale and a cap, or inside attention
+beyond scaling, windows and a cap, shows in the check: a batch is computed both ways, and a difference is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from transformers import AutoModelForCausalLM
+
+from factory.training.data.examples import Example
+from factory.training.data.layout import Layout, pack
+from factory.training.model.attention import PACKED
+from factory.training.model.logprobs import Head, token_logps
+from factory.training.model.sharding import load_rows, shard
+from schemas.errors import TrainingError
+from schemas.training import Lora
+
+CHECKED_TOKENS = 16
+"""Targets of each branch that are compared with the model's own logits."""
+
+MAX_CHECKED_TOKENS = 2048
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
+"""The largest difference of a log-probability that rounding explains, by the precision that is computed in: that of
+the weights, or of a sharded model the one that its shards are gathered in."""
+
+
+class Policy(nn.Module):  # type: ignore[misc]
+    """A causal language model whose ``forward`` gives the log-probabilities of a layout's targets."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+        self.shares_prompts = True
+        self.is_sharded = False
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model, inside or without adapters."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def forward(self, layout: Layout, own: Tensor | None = None) -> Tensor:
+        """Return log p of each target, [targets] in float32; or of the targets ``own`` by the model's own way to logits.
+
+        Both begin here, as what FSDP2 shards is whole only within the forward pass of its root.
+        """
+        return self._compute_packed(layout) if own is None else self._compute_own(layout, own)
+
+    def _compute_packed(self, layout: Layout) -> Tensor:
+        lm = self.causal_lm
+        with self._autocast(layout.tokens.device.type):
+            body = getattr(lm, lm.base_model_prefix)
+            output = body(input_ids=layout.tokens, position_ids=layout.positions, use_cache=False, layout=layout)
+            hidden = output.last_hidden_state[0, layout.sources].to(self.dtype)
+        weight = lm.get_output_embeddings().weight
+        accumulates = torch.is_grad_enabled() and weight.requires_grad and not self.is_sharded
+        return token_logps(hidden, Head(weight, *_find_scaling(lm), accumulates), layout.targets)
+
+    def _compute_own(self, layout: Layout, places: Tensor) -> Tensor:
+        """Return log p of some targets of a layout of one example by the model as transformers runs it."""
+        lm = self.causal_lm
+        lm.set_attn_implementation("eager")
+        try:
+            kept = layout.sources[places]
+            logits = lm(input_ids=layout.tokens, use_cache=False, logits_to_keep=kept).logits[0]
+        finally:
+            lm.set_attn_implementation(PACKED)
+        logps: Tensor = torch.log_softmax(logits.float(), -1).gather(1, layout.targets[places, None])[:, 0]
+        return logps
+
+    def pack(self, examples: Sequence[Example], device: torch.device) -> Layout:
+        """Lay examples out, with shared prompts where the model allows it."""
+        parts = examples if self.shares_prompts else [part for example in examples for part in example.split()]
+        return pack(parts, device)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def prepare_gradients(self) -> None:
+        """Give every trained parameter a gradient of zeros, to which backward adds in place.
+
+        The embedding's own gradient is made sparse on the way: it has a row for each token, not for each word.
+        """
+        if self.is_sharded:
+            return
+        for parameter in self.trained_parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        embedding = self.causal_lm.get_input_embeddings()
+        embedding.sparse = embedding.weight.requires_grad
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Shard the layers, each by itself, and the whole over processes."""
+        names = set(self.causal_lm._no_split_modules or ())
+        shard(self, [module for module in self.modules() if type(module).__name__ in names], self.dtype, mesh)
+        self.is_sharded = True
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32 or self.is_sharded:
+            return nullcontext()
+        context: AbstractContextManager[Any] = torch.autocast(device, self.dtype)
+        return context
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Compute in the precision of the weights for a while."""
+        dtype, self.dtype = self.dtype, torch.float32
+        try:
+            yield
+        finally:
+            self.dtype = dtype
+
+
+def load_policy(
+    name: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    lora: Lora | None = None,
+    checkpointing: bool = False,
+    mesh: DeviceMesh | None = None,
+) -> Policy:
+    """Load a model for training: float32 weights, which are computed with in ``dtype``; over a mesh, a part in each process.
+
+    Raises:
+        TrainingError: the model cannot be loaded, or its files lack a weight.
+    """
+    weights = dtype if lora is not None and device.type == "cuda" else torch.float32
+    options = {"dtype": weights, "attn_implementation": PACKED, "output_loading_info": True}
+    try:
+        load = AutoModelForCausalLM.from_pretrained if mesh is None else partial(load_rows, mesh=mesh)
+        model, found = load(name, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"model '{name}' cannot be loaded for training: {line}") from error
+    if found["missing_keys"]:
+        lacking = ", ".join(sorted(found["missing_keys"])[:3])
+        raise TrainingError(f"model '{name}' cannot be trained: its files have no weights for {lacking}")
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Policy(model.to(device), dtype)
+
+
+def check_lengths(policy: Policy, name: str, examples: Sequence[Example]) -> None:
+    """Check that a model has a word for every token and a position for every place.
+
+    Raises:
+        TrainingError: it has not.
+    """
+    config = policy.causal_lm.config
+    highest = max(int(part.max(initial=0)) for example in examples for part in (example.prompt, *example.branches))
+    num_words = policy.causal_lm.get_input_embeddings().num_embeddings
+    if highest >= num_words:
+        raise TrainingError(f"the tokenizer of model '{name}' gives token {highest}, the model has {num_words} words")
+    longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
+    limit = getattr(config, "max_position_embeddings", None) or longest
+    if longest > limit:
+        raise TrainingError(f"a row has {longest} tokens, model '{name}' has {limit} positions; lower 'max_length'")
+
+
+def check_logits(policy: Policy, name: str, examples: Sequence[Example], device: torch.device) -> None:
+    """Compare packed, tiled log-probabilities with those of the model's own attention and logits, row by row.
+
+    Where only the sharing of prompts differs, it is switched off.
+
+    Raises:
+        TrainingError: they differ by more than rounding.
+    """
+    policy.eval()
+    batch = _choose(examples)
+    own = torch.cat([_own_logps(policy, part, device) for example in batch for part in example.split()])
+    tolerance = TOLERANCE[policy.dtype if policy.is_sharded else next(policy.parameters()).dtype]
+    for shares in (True, False):
+        policy.shares_prompts = shares
+        gap = float((_packed_logps(policy, batch, device) - own).abs().max())
+        if gap <= tolerance:
+            return
+    raise TrainingError(
+        f"model '{name}' cannot be trained here: its own logits and the trainer's differ by {gap:.2g} in the "
+        f"log-probability of a token ({tolerance:g} is allowed); its attention or output layer does something more"
+    )
+
+
+def _choose(examples: Sequence[Example]) -> list[Example]:
+    """Return the shortest and the median row of the first few; plain attention over a very long one costs too much."""
+    by_length = sorted(examples[:32], key=lambda example: example.num_packed)
+    middle = by_length[len(by_length) // 2]
+    return by_length[:1] if middle.num_packed > MAX_CHECKED_TOKENS else [by_length[0], middle]
+
+
+def _checked_places(example: Example) -> list[Tensor]:
+    """Return, for each branch, which of its targets are compared: the first and the last ones."""
+    half = CHECKED_TOKENS // 2
+    return [
+        torch.tensor(sorted({*range(min(half, count)), *range(max(0, count - half), count)}))
+        for count in example.num_trained
+    ]
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _packed_logps(policy: Policy, batch: Sequence[Example], device: torch.device) -> Tensor:
+    layout = policy.pack(batch, device)
+    with policy.in_float32():
+        logps = policy(layout)
+    by_side = logps.split(torch.bincount(layout.sides, minlength=1).tolist())
+    places = [place for example in batch for place in _checked_places(example)]
+    return torch.cat([side[place.to(device)] for side, place in zip(by_side, places, strict=True)])
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _own_logps(policy: Policy, example: Example, device: torch.device) -> Tensor:
+    """Return the checked log-probabilities of a one-branch example by the model as transformers runs it."""
+    logps: Tensor = policy(pack([example], device), _checked_places(example)[0].to(device))
+    return logps
+
+
+def _find_scaling(model: Any) -> tuple[float, float]:
+    """Return the scale and the cap of a model's logits (Cohere, Granite; Gemma)."""
+    config = model.config
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    return float(scale), float(getattr(config, "final_logit_softcapping", None) or 0.0)
+
+
+def add_adapters(policy: Policy, lora: Lora) -> None:
+    """Freeze the model and add low-rank adapters."""
+    from peft import LoraConfig, get_peft_model
+
+    targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        policy.model = get_peft_model(policy.model, config)
+    except ValueError as error:
+        raise TrainingError(f"adapters cannot be added to {', '.join(lora.targets)}: {error}") from error
+    if hasattr(policy.causal_lm.get_output_embeddings(), "base_layer"):
+        raise TrainingError("adapters cannot be added to the output layer, whose logits are never computed as a whole")

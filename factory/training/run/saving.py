@@ -1,0 +1,115 @@
+"""The final model: a folder that transformers and vLLM load."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+from factory.training.model.model import Policy, add_adapters
+from factory.training.processes import World
+from schemas.disk import share
+from schemas.errors import TrainingError
+from schemas.training import TrainSettings
+
+
+def gather_weights(policy: Policy, settings: TrainSettings, world: World) -> dict[str, Tensor]:
+    """Return what the final model needs on the CPU of the first process: all weights, or those of the adapters alone.
+
+    They are gathered one after another, and all weights at once in the dtype that they are written in.
+    """
+    has_adapters = settings.lora is not None
+    dtype = None if has_adapters else _find_dtype(settings)
+    weights: dict[str, Tensor] = {}
+    state = get_model_state_dict(policy, options=StateDictOptions(ignore_frozen_params=has_adapters))
+    for name, weight in state.items():
+        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        if world.is_main:
+            weights[name] = whole.to("cpu", dtype)
+    return weights
+
+
+def write_model(
+    policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, tokenizer: Path, final: Path
+) -> None:
+    """Write weights in the dtype of the model that they came from, with tokenizer, template and generation config.
+
+    The folder is written beside its place and moved there. Adapters that are not to be merged are written alone.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    unfinished = final.with_name(f".unfinished-{final.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        if settings.lora is not None and not settings.lora.merge:
+            policy.model.save_pretrained(unfinished, state_dict=_plain_names(weights))
+        else:
+            _save_whole(policy, weights, settings, unfinished)
+        shutil.copytree(tokenizer, unfinished, dirs_exist_ok=True)
+        share(unfinished)
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        line = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"the model could not be written to {final}: {line}; the checkpoints stay") from error
+
+
+def _save_whole(policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, folder: Path) -> None:
+    """Write a model with its configs: the dtype in its own is that of the weights, and how to generate is taken as it is.
+
+    transformers would note the dtype of the policy, and refuse sampling numbers beside ``do_sample = false``.
+    """
+    model, dtype = policy.causal_lm, _find_dtype(settings)
+    if settings.lora is not None:
+        model, weights = _merge(weights, settings, dtype)
+    tied = getattr(model, "all_tied_weights_keys", {}) if model.config.tie_word_embeddings else {}
+    state = {name: weight.to(dtype) for name, weight in _plain_names(weights).items() if name not in tied}
+    generation, model.generation_config = model.generation_config, GenerationConfig()
+    model.save_pretrained(folder, state_dict=state)
+    model.config.dtype = dtype
+    model.config.save_pretrained(folder)
+    generation.to_json_file(folder / "generation_config.json")
+
+
+def _find_dtype(settings: TrainSettings) -> torch.dtype:
+    """Return the dtype of the model that a run begins with, in which the final one is written."""
+    dtype: torch.dtype = AutoConfig.from_pretrained(settings.model).dtype or torch.float32
+    return dtype
+
+
+def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dtype) -> tuple[Any, dict[str, Tensor]]:
+    """Fold adapters into a fresh copy of the model that they were trained on, in its dtype; one layer at a time in float32."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    assert settings.lora is not None
+    policy = Policy(AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype), dtype)
+    add_adapters(policy, settings.lora)
+    policy.load_state_dict(weights, strict=False)
+    _untie_adapted(policy.causal_lm)
+    for layer in policy.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.get_base_layer().float()
+            layer.merge()
+            layer.get_base_layer().to(dtype)
+    merged = policy.model.unload()
+    return merged, {f"model.{name}": weight for name, weight in merged.state_dict().items()}
+
+
+def _untie_adapted(model: Any) -> None:
+    """Where the embeddings of a tied model have adapters, give it an output layer of its own, which has none."""
+    if model.config.tie_word_embeddings and hasattr(model.get_input_embeddings(), "base_layer"):
+        head = model.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
+
+
+def _plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights under the names that the model inside the policy has for them."""
+    return {name.removeprefix("model."): weight for name, weight in weights.items()}

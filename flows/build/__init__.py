@@ -1,0 +1,1 @@
+"""One build of a recipe, from its prompts to its training shards."""

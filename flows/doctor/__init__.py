@@ -1,0 +1,1 @@
+"""The check-up of a machine and a recipe before a run."""

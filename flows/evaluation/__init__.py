@@ -1,0 +1,1 @@
+"""The commands that judge models and measure recorded answers."""

@@ -1,0 +1,1 @@
+"""Prefect: scheduled deployments, and what a server is told."""

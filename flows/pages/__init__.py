@@ -1,1 +1,0 @@
-"""The report: one HTML page about a build and its policy, which opens without a network."""

@@ -1,0 +1,142 @@
+"""One step of a policy: train a model per cluster on what a build exported, merge them, judge the result, write it down.
+
+Models lie in folders that are named by what they are, so one that is finished is found and not made again; the rest is
+wanted minus have, as everywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from factory.engines.fingerprint import fingerprint_model
+from factory.training.data.reading import read_export_id
+from factory.training.identity import identify_run
+from factory.training.result import TrainResult
+from flows.build.run import BuildSummary
+from flows.evaluation.evaluate import EvaluationResult, evaluate
+from flows.held_out import make_evaluation
+from flows.lanes.lane import OpenEngine, Together
+from flows.lanes.slots import SlotPool
+from flows.models.train import train_and_record
+from flows.policy.reward_hacking import find_hacking
+from flows.policy.step_records import Origin, Stand, find_stand, make_scores, record_stand
+from flows.saying import choose_say
+from schemas.models import Model
+from schemas.names import ALL, BASE
+from schemas.policy import Policy, Step
+from schemas.recipe import Recipe
+from schemas.section import identify
+from warehouse.lake.lake import Lake
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The data of a step: the build that it learns from, and that build's export."""
+
+    config_id: str
+    export_path: str
+
+    @classmethod
+    def of(cls, build: BuildSummary) -> "Source":
+        """Return the data of a build that has been exported."""
+        assert build.export_path is not None
+        return cls(build.config_id, str(Path(build.export_path).resolve()))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRun:
+    """What the steps of one run share."""
+
+    recipe: Recipe
+    policy: Policy
+    policy_id: str
+    build: Source
+    quiet: bool
+    together: Together
+    open_engine: OpenEngine
+    slots: SlotPool
+
+    @property
+    def folder(self) -> Path:
+        """Where the models of this policy lie."""
+        return Path(self.recipe.run.models).resolve() / self.recipe.name
+
+    def say(self, line: str) -> None:
+        """Tell the user."""
+        choose_say(quiet=self.quiet)(line)
+
+
+def do_step(
+    run: PolicyRun, step: Step, start: Stand, place: int, find_source: Callable[[], Source], best: Stand | None = None
+) -> Stand:
+    """Train, merge and judge, or find that it is done. With ``best``, the watch compares with it and may stop a round."""
+    with Lake.open(run.recipe.warehouse) as lake:
+        found = find_stand(lake, run.policy_id, step.name, run.folder)
+    if found is not None:
+        run.say(f"  {step.name}: done · {found}")
+        return found
+    source = find_source()
+    run.say(f"  {step.name}: from {start.step} on {source.export_path}")
+    results = _train(run, step, start, source)
+    models = {name: str(result.model) for name, result in results.items()}
+    model, checkpoint_id = _merge(run, step, start, models)
+    evaluation = _evaluate(run, step.name, model)
+    scores, base_scores = make_scores(evaluation)
+    detail = None
+    if best is not None:
+        kl = max((result.eval_metrics or result.metrics).get("kl") or 0.0 for result in results.values())
+        begun, most = start.scores or base_scores.overall, best.scores or base_scores.overall
+        detail = find_hacking(run.policy.watch, begun, most, scores.overall, kl)
+    stand = Stand(step.name, model, checkpoint_id, scores.overall, is_kept=detail is None, detail=detail)
+    with Lake.open(run.recipe.warehouse) as lake:
+        if place == 1:
+            base = replace(start, scores=base_scores.overall)
+            record_stand(lake, run.policy_id, base, base_scores, Origin(0, run.build.config_id))
+        export_id = read_export_id(source.export_path)
+        origin = Origin(
+            place, run.build.config_id, source.config_id, export_id, start.checkpoint_id, identify(step), results
+        )
+        record_stand(lake, run.policy_id, stand, scores, origin)
+    run.say(f"  {step.name}: {stand}")
+    return stand
+
+
+def _train(run: PolicyRun, step: Step, start: Stand, source: Source) -> dict[str, TrainResult]:
+    """Train a model per cluster, side by side where the machine has the GPUs; return the results by cluster."""
+    clusters = run.policy.clusters_of(step) or {ALL: ()}
+    results: dict[str, TrainResult] = {}
+
+    def train(cluster: str, languages: tuple[str, ...]) -> int:
+        settings = step.train.settings(
+            model=start.model, data=source.export_path, languages=languages, strategies=step.pairs
+        )
+        name = step.name if len(clusters) == 1 else f"{step.name}-{cluster}"
+        output = run.folder / f"{name}-{identify_run(settings).id[:8]}"
+        results[cluster] = train_and_record(
+            settings, output, warehouse=run.recipe.warehouse, quiet=run.quiet, slots=run.slots
+        )
+        return results[cluster].num_steps
+
+    run.together({f"train {step.name} {name}": partial(train, name, codes) for name, codes in clusters.items()})
+    return {cluster: results[cluster] for cluster in clusters}
+
+
+def _merge(run: PolicyRun, step: Step, start: Stand, models: dict[str, str]) -> tuple[str, str]:
+    """Merge the models of the clusters into one; return its folder and its checkpoint id."""
+    if len(models) == 1:
+        (model,) = models.values()
+        return model, fingerprint_model(Model(model=model))
+    settings = run.policy.merge_of(step).settings(models, start.model)
+    from flows.models.merge import merge_once  # with torch, which few runs need
+
+    return merge_once(settings, run.folder, step.name, run.recipe.warehouse, quiet=run.quiet)
+
+
+def _evaluate(run: PolicyRun, step: str, model: str) -> EvaluationResult:
+    """Let the policy and the base answer the build's held-out prompts, and judge them."""
+    recipe = run.recipe
+    settings = make_evaluation(
+        recipe, run.build.config_id, f"{recipe.name}.{step}", (step, model), (BASE, run.policy.base)
+    )
+    return evaluate(settings, recipe.warehouse, quiet=run.quiet, open_engine=run.open_engine)

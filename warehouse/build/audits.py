@@ -1,0 +1,60 @@
+"""Audits: SELECTs of offending rows. None means that the build is sound."""
+
+from dataclasses import dataclass
+
+from schemas.errors import AuditError
+from warehouse.build.views import count_each_stage, use_build
+from warehouse.lake.lake import Lake
+from warehouse.statements import SQL_FOLDER, TableName, read_sql, to_literal
+
+NUM_SHOWN = 3
+"""How many offending rows of an audit an error names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What one audit found: the number of offending rows, and the first of them."""
+
+    name: str
+    num_rows: int
+    examples: tuple[str, ...]
+
+
+def audit_build(lake: Lake, config_id: str) -> list[Audit]:
+    """Run every audit of ``sql/audits`` over a build."""
+    use_build(lake, config_id)
+    stages = ", ".join(map(str, count_each_stage(lake).iter_rows()))
+    counted = TableName(f"(VALUES {stages}) AS stages(stage, num_in, num_out, num_rejected, num_pending)")
+    selects = {
+        path.stem: read_sql(f"audits/{path.stem}", config_id=config_id, stages=counted)
+        for path in sorted((SQL_FOLDER / "audits").glob("*.sql"))
+    }
+    return [_run(lake, name, select) for name, select in selects.items()]
+
+
+def run_audits(lake: Lake, config_id: str) -> list[Audit]:
+    """Run every audit over a build that has ended.
+
+    Raises:
+        AuditError: there are offending rows; says how many of which kind, and names the first.
+    """
+    audits = audit_build(lake, config_id)
+    hits = [f"{hit.name}: {hit.num_rows} ({'; '.join(hit.examples)})" for hit in audits if hit.num_rows]
+    if hits:
+        raise AuditError(f"build {config_id} fails {len(hits)} of {len(audits)} audits: {', '.join(hits)}")
+    return audits
+
+
+def count_pairs_against_reward(lake: Lake, config_id: str) -> int:
+    """Return how many pairs of a build stand against the reward order, where their strategy allows it."""
+    sql = f"SELECT count(*) AS n FROM pairs WHERE config_id = {to_literal(config_id)} AND margin < 0"
+    return int(lake.query(sql).item())
+
+
+def _run(lake: Lake, name: str, select: str) -> Audit:
+    found = lake.query(
+        f"WITH found AS MATERIALIZED ({select}) "
+        f"SELECT *, (SELECT count(*) FROM found) AS num_rows FROM found ORDER BY ALL LIMIT {NUM_SHOWN}"
+    )
+    examples = tuple(f"{row}: {detail}" for row, detail, _ in found.iter_rows())
+    return Audit(name, int(found["num_rows"][0]) if found.height else 0, examples)

@@ -1,0 +1,58 @@
+"""Games: pairs of two models' answers, of which a judge says who won; over the evaluation that the views speak of."""
+
+from collections.abc import Sequence
+
+from warehouse.lake.lake import Lake
+from warehouse.statements import read_sql
+
+
+def use_games(
+    lake: Lake,
+    *,
+    models: tuple[str, str],
+    num_samples: int,
+    judge: str,
+    languages: Sequence[str],
+    swap: str,
+    seed: int,
+) -> None:
+    """Make the view ``games`` speak of two models, named by settings id, and of one judge, named by fingerprint.
+
+    The first ``num_samples`` answers of both models to a prompt are paired, in their order. ``swap`` is "both" (each
+    pair in both orders), "random" (in one that chance decides) or "none" (a first). Call it after ``use_build``, whose
+    kept prompts it reads.
+    """
+    first, second = models
+    select = read_sql(
+        "evaluation/games",
+        first=first,
+        second=second,
+        num_samples=num_samples,
+        judge=judge,
+        languages=languages,
+        swap=swap,
+        seed=seed,
+    )
+    lake.install_views({"games": select})
+
+
+def pending_games(judge: str) -> str:
+    """Return the games that a judge has not decided.
+
+    Columns: game_id, completion_a, completion_b, is_mirrored, prompt_id, root_id, language, messages, text_a, text_b,
+    order.
+    """
+    return read_sql("pending/games", judge=judge)
+
+
+def pending_scored_games(judge: str, reward: str) -> str:
+    """Return the games that a judge has not decided, with the scores of a reward model, named by settings id.
+
+    Columns: those of ``pending_games`` less messages and texts, and score_a and score_b.
+    """
+    return read_sql("pending/scored_games", judge=judge, reward=reward)
+
+
+def games_with_verdicts(judge: str) -> str:
+    """Return a SELECT of every game with its verdict; columns as in ``sql/reports/games.sql``."""
+    return read_sql("reports/games", judge=judge)

@@ -1,0 +1,174 @@
+"""SQL of the user's own: routers and pair strategies, one SELECT in a file that the recipe names; refusal patterns."""
+
+import contextlib
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from schemas.curation import PairStrategy, Routing
+from schemas.disk import read_text
+from schemas.errors import RecipeError, WarehouseError
+from schemas.named import Named, find_named
+from schemas.recipe import Recipe
+from warehouse.lake.lake import Lake
+from warehouse.lake.staging import stage
+from warehouse.statements import TableName, read_sql
+
+_ROUTED = ("prompt_id", "completion_id")
+_PAIRED = ("prompt_id", "chosen_id", "rejected_id")
+"""What a router and a pair strategy must return."""
+
+_DUCKDB_SAYS = re.compile(r"(?P<said>\w+ Error: .*?)(?: LINE (?P<line>\d+): .*)?$", re.DOTALL)
+"""DuckDB's message without the statement that was made of the user's."""
+
+
+def check_sql(recipe: Recipe) -> None:
+    """Check what can be checked without a row, before anything is spent on making rows.
+
+    Raises:
+        RecipeError: an SQL file is not exactly one SELECT, or a refusal pattern is no regular expression of RE2.
+    """
+    for named in list_sql(recipe):
+        with _placed(recipe, named):
+            read_select(named.name)
+    for pattern in recipe.gates.refusal_patterns:
+        check_pattern(pattern)
+
+
+def try_sql(lake: Lake, recipe: Recipe) -> None:
+    """Check a recipe's SQL files against the views of the build in use, which need no rows for that.
+
+    Raises:
+        RecipeError: a file names what is not there, or does not return the columns that it must.
+    """
+    for named in list_sql(recipe):
+        with _placed(recipe, named):
+            try_file(lake, named)
+
+
+def list_sql(recipe: Recipe) -> list[Named]:
+    """Return the SQL files that a recipe names: its router, and pair strategies of the build and of its policy's rounds."""
+    return [named for named in find_named(recipe) if isinstance(named.section, Routing | PairStrategy)]
+
+
+def try_file(lake: Lake, named: Named) -> None:
+    """Check one of the files that ``list_sql`` returns against the views of the build in use.
+
+    Raises:
+        RecipeError: it is not one SELECT, names what is not there, or does not return the columns that it must.
+    """
+    with _open_view(lake, named.name, _ROUTED if isinstance(named.section, Routing) else _PAIRED):
+        pass
+
+
+@contextlib.contextmanager
+def _placed(recipe: Recipe, named: Named) -> Iterator[None]:
+    """Say where the recipe names the file that is refused."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"{recipe.place(named)}: {error}") from None
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise a RecipeError if a refusal pattern is no regular expression of RE2."""
+    with duckdb.connect() as connection:
+        try:
+            connection.execute("SELECT regexp_matches('', ?)", [pattern])
+        except duckdb.Error as error:
+            shown = " ".join(str(error).split())
+            raise RecipeError(f"gates.refusal_patterns: {pattern!r} is no regular expression of RE2: {shown}") from None
+
+
+@contextlib.contextmanager
+def stage_selections(lake: Lake, path: str) -> Iterator[TableName]:
+    """Run a user's router; yield the table of its ``prompt_id`` and ``completion_id``.
+
+    Raises:
+        RecipeError: the file is not one SELECT of these columns, or a row of it is no candidate of its prompt.
+    """
+    with _stage_file(lake, path, _ROUTED) as rows:
+        _refuse(lake, path, "routes/user_faults", rows)
+        yield rows
+
+
+@contextlib.contextmanager
+def stage_proposals(lake: Lake, path: str) -> Iterator[TableName]:
+    """Run a user's pair strategy; yield the table of its proposals, as the shipped strategies give them.
+
+    Raises:
+        RecipeError: the file is not one SELECT of ``prompt_id``, ``chosen_id`` and ``rejected_id``, or a row of it is
+            no pair of candidates of its prompt, or chooses a translated completion.
+    """
+    with _stage_file(lake, path, _PAIRED) as rows:
+        _refuse(lake, path, "pairs/user_faults", rows)
+        with stage(lake, read_sql("pairs/user", proposals=rows)) as proposals:
+            yield proposals
+
+
+def read_select(path: str) -> str:
+    """Return the text of a file that holds exactly one SELECT.
+
+    Raises:
+        RecipeError: it cannot be read, or holds anything else.
+    """
+    try:
+        text = read_text(Path(path))
+        with duckdb.connect() as connection:
+            kinds = [statement.type for statement in connection.extract_statements(text)]
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"the SQL file {path} cannot be read: {said}") from None
+    except duckdb.Error as error:
+        raise RecipeError(f"the SQL file {path} is not SQL: {' '.join(str(error).split())}") from None
+    if kinds != [duckdb.StatementType.SELECT]:
+        found = ", ".join(kind.name for kind in kinds) or "nothing"
+        raise RecipeError(f"the SQL file {path} must hold exactly one SELECT, but holds {found}")
+    return text
+
+
+@contextlib.contextmanager
+def _stage_file(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[TableName]:
+    ids = ", ".join(f"{column}::VARCHAR AS {column}" for column in columns)
+    with _open_view(lake, path, columns) as view, contextlib.ExitStack() as stack:
+        try:
+            rows = stack.enter_context(stage(lake, f"SELECT DISTINCT {ids} FROM {view}"))
+        except WarehouseError as error:
+            raise _cannot_run(path, error) from None
+        yield rows
+
+
+@contextlib.contextmanager
+def _open_view(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[str]:
+    """Make a view of a user's file, which must return some columns; yield its name."""
+    text, view = read_select(path), f"memory.main.user_{uuid.uuid4().hex}"
+    try:
+        lake.query(f"CREATE VIEW {view} AS {text}")
+        given = lake.query(f"DESCRIBE {view}")["column_name"].to_list()
+    except WarehouseError as error:
+        raise _cannot_run(path, error) from None
+    try:
+        if not set(columns) <= set(given):
+            raise RecipeError(
+                f"the SELECT of {path} must return the columns {', '.join(columns)}; it returns {', '.join(given)}"
+            )
+        yield view
+    finally:
+        lake.query(f"DROP VIEW {view}")
+
+
+def _cannot_run(path: str, error: WarehouseError) -> RecipeError:
+    found = _DUCKDB_SAYS.search(str(error))
+    said = str(error) if found is None else f"line {found['line']}: {found['said']}" if found["line"] else found["said"]
+    return RecipeError(f"the SELECT of {path} cannot be run: {said}")
+
+
+def _refuse(lake: Lake, path: str, check: str, rows: TableName) -> None:
+    """Raise on the first row that a check finds."""
+    found = lake.query(f"FROM ({read_sql(check, rows=rows)}) LIMIT 1")
+    if not found.is_empty():
+        prompt_id, fault = found.row(0)
+        raise RecipeError(f"the SELECT of {path} returns a row for prompt {prompt_id} whose {fault}")

@@ -1,0 +1,1 @@
+"""Exports: versions of training shards with a card and a manifest."""

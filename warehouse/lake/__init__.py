@@ -1,0 +1,1 @@
+"""The lake: the one door to the tables, its catalog, its locks and its care."""

@@ -1,0 +1,496 @@
+"""The lake: the one door to the warehouse's tables.
+
+A DuckLake: Parquet files, and a catalog in SQLite or Postgres that says which of them are which table at which
+snapshot. Every write is one short transaction under the warehouse's write lock, so that no key ever comes in twice,
+whoever else writes; a process killed at any instant leaves whole transactions only.
+"""
+
+import contextlib
+import itertools
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from schemas.errors import WarehouseError
+from schemas.ids import CONTENT_ID_SQL
+from schemas.settings import WarehouseSettings
+from schemas.splits import SPLIT_SQL
+from warehouse.lake import migrations
+from warehouse.lake.append import conform, count_changed, in_utc, insert_new
+from warehouse.lake.catalog import (
+    Catalog,
+    attach,
+    check_folders,
+    connect,
+    copy_file,
+    find_catalog,
+    is_read_only,
+    make_file,
+    make_folders,
+)
+from warehouse.lake.compaction import compact_tables
+from warehouse.lake.errors import explain, is_passing
+from warehouse.lake.locks import WRITE, Locks, open_locks
+from warehouse.lake.owner import DataFolder
+from warehouse.lake.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
+from warehouse.lake.spool import Spool
+from warehouse.statements import literal
+
+_Result = TypeVar("_Result")
+
+_PATIENCE = 60.0
+"""Seconds for which a write is tried again while other programs keep the catalog busy."""
+
+_QUIET = 3.0
+"""Seconds for which a compaction waits for readers to end, while new ones wait for it."""
+
+_THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
+"""What a query is done with goes back to the system early."""
+
+_SETUP = (CONTENT_ID_SQL, SPLIT_SQL, SLICE_SQL, "SET search_path = 'lake.main,memory.main'")
+"""What every cursor starts with. Names are looked up among the tables first, then in what was made beside them on this
+connection; macros come before that, or each function in them would be looked for in the catalog."""
+
+
+class Lake:
+    """An open warehouse. Thread-safe: each call uses its own cursor. The catalog is attached as ``lake``."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, catalog: Catalog, locks: Locks, *, read_only: bool
+    ) -> None:
+        self._connection = connection
+        self._catalog = catalog
+        self._locks = locks
+        self._read_only = read_only
+        self._has_written = self._is_closed = False
+        self._spare: list[duckdb.DuckDBPyConnection] = []
+        self._copied: tempfile.TemporaryDirectory[str] | None = None
+        self._planning = threading.Lock()
+        self._num_as_written = 0
+        self._memory_limit = str(connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0])
+
+    @classmethod
+    def open(cls, settings: WarehouseSettings, *, read_only: bool = False, as_of: int | None = None) -> Self:
+        """Open a warehouse and bring older tables up to date; when writing, make it where there is none.
+
+        Args:
+            settings: where it lies.
+            read_only: only read, but for bringing it up to date; fails where there is none.
+            as_of: the snapshot to read at; implies ``read_only``.
+
+        Raises:
+            WarehouseError: it cannot be opened, is not a warehouse, or is of a newer version.
+        """
+        catalog = find_catalog(settings)
+        check_folders(catalog)
+        read_only = read_only or as_of is not None
+        if read_only and catalog.sqlite and not catalog.sqlite.exists():
+            raise WarehouseError(f"there is no warehouse at {catalog.shown}; a build makes one")
+        spill = Path(tempfile.gettempdir()) / f"factory-spill-{random.getrandbits(48):x}"
+        limit = {"memory_limit": settings.memory} if settings.memory else {}
+        # What is read from a disk is cached by the system; a copy of it would grow with the warehouse.
+        cache = {"enable_external_file_cache": catalog.data_folder is None}
+        folder = {"temp_directory": str(spill)}
+        with _explained(catalog):
+            connection = connect(catalog, {"python_enable_replacements": False, **folder, **_THRIFT, **limit, **cache})
+        lake = cls(connection, catalog, open_locks(catalog), read_only=read_only)
+        try:
+            with _explained(catalog):
+                lake._prepare_read_only_disk()
+                if read_only:
+                    lake._attach(as_of)
+                    if as_of is None:
+                        lake._bring_up_to_date(settings)
+                    lake._check_version(is_past=as_of is not None)
+                else:
+                    with lake._locks.hold(WRITE, wait=True):
+                        lake._attach_for_writing()
+                        lake._transact(migrations.migrate)
+        except BaseException:
+            lake.close()
+            raise
+        return lake
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the warehouse. A stream that is being read goes on to its end."""
+        if self._has_written:  # if another writer is at it, that one notes the snapshot
+            with contextlib.suppress(duckdb.Error, OSError, WarehouseError), self._locks.hold(WRITE, wait=False):
+                DataFolder(self._catalog, self._connection).note_snapshot()
+        self._connection.close()
+        self._is_closed = True
+        self._close_spare()
+        self._locks.close()
+        if self._copied:
+            self._copied.cleanup()
+
+    def append(self, table: str, frame: pl.DataFrame) -> int:
+        """Add the rows whose keys the table does not have yet; return how many were written.
+
+        Raises:
+            WarehouseError: the rows do not fit the table's schema, or cannot be written.
+        """
+        rows = conform(table, frame)
+        if rows.is_empty():
+            return 0
+
+        def change(cursor: duckdb.DuckDBPyConnection) -> int:
+            cursor.register("incoming", rows)
+            return insert_new(cursor, table)
+
+        return self.transact(change)
+
+    def insert_select(self, table: str, select: str, *, slices: int = 1) -> int:
+        """Add the rows of a query whose keys the table does not have yet; return how many were written.
+
+        The query gives the table's columns, in any order. It runs before the write lock is taken; of rows with the
+        same key one is taken. With ``slices`` the query runs on each slice of the build that its views speak of.
+        """
+
+        def change(cursor: duckdb.DuckDBPyConnection) -> int:
+            return insert_new(cursor, table)
+
+        return self.transact(change, before=lambda cursor: self._fill(cursor, "temp.incoming", select, slices))
+
+    def hold(self, name: str, select: str, *, slices: int = 1) -> None:
+        """Make a table beside the lake, in ``memory.main``, of the rows of a query that runs on ``slices``."""
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            self._fill(cursor, name, select, slices)
+
+    def delete(self, table: str, where: str, parameters: Sequence[object] = ()) -> int:
+        """Delete the rows for which ``where`` holds; return how many there were. Older snapshots keep them."""
+
+        def change(cursor: duckdb.DuckDBPyConnection) -> int:
+            return count_changed(cursor.execute(f'DELETE FROM "{table}" WHERE {where}', list(parameters)))
+
+        return self.transact(change)
+
+    def transact(
+        self,
+        change: Callable[[duckdb.DuckDBPyConnection], _Result],
+        *,
+        before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+    ) -> _Result:
+        """Run ``change`` as one transaction, alone among the warehouse's writers; after a conflict it runs again.
+
+        ``before`` is what the same cursor does without the lock.
+        """
+        if self._read_only:
+            raise WarehouseError(f"warehouse {self._catalog.shown} is open for reading only")
+        with _explained(self._catalog):
+            self._locks.check()
+            self._has_written = True
+            return self._transact(change, before=before, lock=True)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
+        """Return the rows of a query. Times are in UTC."""
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            return in_utc(cursor.execute(sql, list(parameters)).pl())
+
+    def stream(
+        self,
+        sql: str,
+        parameters: Sequence[object] = (),
+        *,
+        batch_rows: int = 10_000,
+        joined_as_written: bool = False,
+        slices: int = 1,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory.
+
+        Args:
+            sql: a SELECT.
+            parameters: the values of its question marks.
+            batch_rows: how many rows a frame has at most.
+            joined_as_written: hold the right side of each join in memory, and not the left one, where the text should be.
+            slices: into how many the build that its views speak of is cut; the query runs on one after another.
+        """
+        planned = self._joined_as_written if joined_as_written else contextlib.nullcontext
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            for _ in self._each_slice(cursor, slices):
+                with planned():
+                    batches = cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
+                for batch in batches:
+                    yield in_utc(pl.DataFrame(batch))
+
+    def spool(self, sql: str, *, batch_rows: int = 1000, slices: int = 1) -> Spool:
+        """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them.
+
+        It is joined as written and run on ``slices``, as in ``stream``.
+
+        Raises:
+            WarehouseError: the rows do not fit there.
+        """
+
+        def read(cursor: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatchReader]:
+            for _ in self._each_slice(cursor, slices):
+                with self._joined_as_written():
+                    batches = cursor.execute(sql).to_arrow_reader(batch_rows)
+                yield batches
+
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            try:
+                return Spool(read(cursor))
+            except OSError as error:
+                raise WarehouseError(
+                    f"the rows of a query cannot be held in {tempfile.gettempdir()}: {error.strerror or error}; "
+                    "name another folder in TMPDIR"
+                ) from error
+
+    def install_views(self, selects: Mapping[str, str]) -> None:
+        """Make views, in order, that every cursor of this lake sees, and nobody else; also when it is read-only.
+
+        In one transaction: each look at the catalog's tables would cost milliseconds otherwise.
+        """
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            cursor.execute("BEGIN")
+            for name, select in selects.items():
+                cursor.execute(f'CREATE OR REPLACE VIEW memory.main."{name}" AS {select}')
+            cursor.execute("COMMIT")
+
+    def snapshot(self) -> int:
+        """Return the id of the snapshot that a query reads now."""
+        return int(self.query("SELECT id FROM ducklake_current_snapshot('lake')").item())
+
+    def compact(self, *, keep: timedelta = timedelta(hours=1)) -> None:
+        """Merge small files, and leave deleted rows out of the new ones; every snapshot stays readable.
+
+        Beside a SQLite catalog this waits for a moment without readers; when there is none for a while, small files
+        stay as they are until the next compaction.
+
+        Files that no snapshot needs any more are removed from the day (UTC) after ``keep`` is over, which is how long
+        a reader may still be at them; none where another copy of the catalog may need them.
+
+        Raises:
+            WarehouseError: the data folder has become another catalog's.
+        """
+
+        with self._locks.rewriting(patience=_QUIET) as is_alone:
+            if is_alone:
+                self.transact(compact_tables)
+        # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
+        day = (datetime.now(UTC) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
+        limit = literal((day - timedelta(microseconds=1)).isoformat())
+
+        def clean_up(cursor: duckdb.DuckDBPyConnection) -> None:
+            if DataFolder(self._catalog, cursor).may_clean_up():
+                cursor.execute(
+                    f"CALL ducklake_cleanup_old_files('lake', older_than => {limit}::TIMESTAMPTZ)"
+                ).fetchall()
+
+        self.transact(clean_up)
+
+    def memory_limit(self) -> int:
+        """Return how many bytes DuckDB may take."""
+        number, unit = self._memory_limit.split()
+        return int(float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))
+
+    def find_strays(self) -> list[str]:
+        """Return the Parquet files below the data folder that the catalog does not know.
+
+        A killed writer leaves such files, and so does whoever drops files there. They are never read, and never
+        removed, because a second catalog may know them.
+        """
+        sql = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
+        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+            return sorted(path for (path,) in cursor.execute(sql).fetchall())
+
+    @contextlib.contextmanager
+    def lease(self, name: str) -> Iterator[None]:
+        """Hold a name, alone among all processes that use this warehouse, for the length of a ``with`` block.
+
+        Raises:
+            HeldError: somebody else holds it; says which process on which machine.
+        """
+        with self._locks.hold(name, wait=False):
+            yield
+
+    @contextlib.contextmanager
+    def _cursor(self, *, is_kept: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Have a cursor for the length of a ``with`` block; after that it serves the next one, if nothing is left on it.
+
+        To set up a new one takes as long as a small query.
+        """
+        cursor = self._take_cursor()
+        try:
+            yield cursor
+        except BaseException:
+            is_kept = False
+            raise
+        finally:
+            if is_kept:
+                self._spare.append(cursor)
+            else:
+                cursor.close()
+            if self._is_closed:
+                self._close_spare()
+            self._give_back()
+
+    def _take_cursor(self) -> duckdb.DuckDBPyConnection:
+        with contextlib.suppress(IndexError):
+            return self._spare.pop()
+        cursor = self._connection.cursor()
+        try:
+            for statement in _SETUP:
+                cursor.execute(statement)
+        except BaseException:
+            cursor.close()
+            raise
+        return cursor
+
+    def _close_spare(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._spare.pop().close()
+
+    def _fill(self, cursor: duckdb.DuckDBPyConnection, table: str, select: str, num_slices: int) -> None:
+        kind = "TEMP TABLE" if table.startswith("temp.") else "TABLE"
+        for number, _ in enumerate(self._each_slice(cursor, num_slices)):
+            cursor.execute(f"INSERT INTO {table} {select}" if number else f"CREATE {kind} {table} AS {select}")
+
+    def _each_slice(self, cursor: duckdb.DuckDBPyConnection, num_slices: int) -> Iterator[None]:
+        """Let a cursor look at one slice after another, all at one snapshot; a single one is everything."""
+        if num_slices == 1:
+            yield
+            return
+        cursor.execute("BEGIN")
+        for statement in look_at_slices(num_slices):
+            cursor.execute(statement)
+            yield
+            self._give_back()
+        cursor.execute(LOOK_AT_ALL)
+        cursor.execute("COMMIT")
+
+    def _give_back(self) -> None:
+        """Let the system have what is free, so that the peaks of queries do not add up.
+
+        Whenever its limit is set, DuckDB empties its allocator's caches, at a tenth of a millisecond; there is no other
+        statement for it.
+        """
+        with contextlib.suppress(duckdb.Error):
+            self._set(f"memory_limit = {literal(self._memory_limit)}")
+
+    @contextlib.contextmanager
+    def _joined_as_written(self) -> Iterator[None]:
+        """Let statements that are planned meanwhile hash the right side of each join.
+
+        DuckDB would take the side with fewer rows, which for equal numbers may be the one with the text. It has this
+        setting for all cursors only, and plans anew whatever was prepared, so the last thread that needs it takes it
+        back; what others plan meanwhile is as right, if perhaps slower.
+        """
+        with self._planning:
+            self._num_as_written += 1
+            self._set("disabled_optimizers = 'build_side_probe_side'")
+        try:
+            yield
+        finally:
+            with self._planning:
+                self._num_as_written -= 1
+                if not self._num_as_written:
+                    self._set("disabled_optimizers = ''")
+
+    def _set(self, setting: str) -> None:
+        with self._connection.cursor() as cursor:  # a statement on a cursor ends the stream that is read from it
+            cursor.execute(f"SET {setting}")
+
+    def _transact(
+        self,
+        change: Callable[[duckdb.DuckDBPyConnection], _Result],
+        *,
+        before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+        lock: bool = False,
+    ) -> _Result:
+        def attempt() -> _Result:
+            with self._cursor(is_kept=False) as cursor:  # rows are registered with it, and held in its temporary tables
+                if before:
+                    with self._locks.reading():
+                        before(cursor)
+                with self._locks.hold(WRITE, wait=True) if lock else contextlib.nullcontext():
+                    cursor.execute("BEGIN")
+                    result = change(cursor)
+                    cursor.execute("COMMIT")
+                return result
+
+        return self._retried(attempt)
+
+    def _retried(self, attempt: Callable[[], _Result]) -> _Result:
+        deadline = time.monotonic() + _PATIENCE
+        for number in itertools.count():
+            try:
+                return attempt()
+            except duckdb.Error as error:
+                if not is_passing(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.01, min(2.0, 0.05 * 2**number)))
+        raise AssertionError("unreachable")
+
+    def _check_version(self, *, is_past: bool) -> None:
+        with self._cursor() as cursor:
+            migrations.check(migrations.read_version(cursor), is_past=is_past)
+
+    def _bring_up_to_date(self, settings: WarehouseSettings) -> None:
+        with self._cursor() as cursor:
+            version = migrations.read_version(cursor)
+        known = migrations.schema_version()
+        if version is None or version >= known:
+            return
+        says = f"the warehouse {self._catalog.shown} has schema version {version}, and this factory reads {known}"
+        print(f"{says}: bringing it up to date", file=sys.stderr, flush=True)
+        try:
+            type(self).open(settings).close()
+        except WarehouseError as error:
+            raise WarehouseError(
+                f"{says}: run this command once as a user who may write there; it cannot be brought up "
+                f"to date now: {error}"
+            ) from None
+
+    def _prepare_read_only_disk(self) -> None:
+        """Read the catalog from a copy where SQLite could make no files beside it."""
+        if not (self._catalog.sqlite and self._catalog.sqlite.exists() and is_read_only(self._catalog)):
+            return
+        if not self._read_only:
+            raise WarehouseError(
+                f"warehouse {self._catalog.shown}: its file system is mounted for reading only, so that nothing can be "
+                "written: mount it for writing, or copy the warehouse (cp -rL) and name the copy in [warehouse]"
+            )
+        self._copied = tempfile.TemporaryDirectory(prefix="factory-catalog-")
+        self._catalog = copy_file(self._catalog, Path(self._copied.name))
+
+    def _attach(self, as_of: int | None = None) -> None:
+        self._retried(lambda: attach(self._connection, self._catalog, read_only=self._read_only, as_of=as_of))
+        self._retried(DataFolder(self._catalog, self._connection).check)
+
+    def _attach_for_writing(self) -> None:
+        folder = DataFolder(self._catalog, self._connection)
+        if self._catalog.sqlite and not self._catalog.sqlite.exists():
+            folder.refuse_for_new()
+            make_file(self._catalog.sqlite)
+        self._attach()
+        make_folders(self._catalog)
+        self._retried(folder.claim)
+
+
+@contextlib.contextmanager
+def _explained(catalog: Catalog) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise explain(error, catalog) from None
