@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -18,6 +19,10 @@ os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 # their number from what a SLURM cluster grants.
 for number_of_threads in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "SLURM_CPUS_ON_NODE"):
     os.environ.setdefault(number_of_threads, "1")
+
+# A shell that starts the suite in its background has it ignore Ctrl-C, and what tests start and interrupt would too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test depends on how fast the machine is.
 settings.register_profile("factory", deadline=None)
