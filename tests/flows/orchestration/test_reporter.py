@@ -132,7 +132,7 @@ def test_a_failure_and_a_stop_are_shown_as_what_they_are(environment, recipe, te
             assert process.poll() is None
         teacher.is_open = True
         assert finish(process)[0] == 130
-        (recipe.parent / "prompts.jsonl").unlink()
+        (recipe.parent / "exports").write_text("a file where the folder of the exports is to be")
         code, said = finish(start(recipe, environment))
         assert (code, said.count("error: ")) == (1, 1)
         assert sorted(run["state"]["type"] for run in find(server, "flow_runs")) == ["CANCELLED", "FAILED"]
