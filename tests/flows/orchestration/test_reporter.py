@@ -406,6 +406,7 @@ def test_a_policy_is_trained_though_nobody_watches(quick, monkeypatch):
 
     monkeypatch.setattr(build_module, "execute_build", work)
     monkeypatch.setattr(build_module, "train_policy", work)
+    monkeypatch.setattr(build_module, "check_run", lambda recipe, until: until or "sft")
     done = []
     said = report(DEAD, lambda watcher: done.append(build_module.build(recipe, watcher)))
     assert done[0].policy is trained

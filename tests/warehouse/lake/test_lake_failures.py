@@ -240,7 +240,7 @@ for read_only in (True, False):
         pytest.skip("this user may not mount")
     read, written = said.splitlines()
     if old:
-        assert "run this command (or factory build) once as a user who may write there" in read
+        assert "run this command once as a user who may write there" in read
     else:
         assert read == "p"
     assert written in read or not old
