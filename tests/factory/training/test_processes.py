@@ -150,29 +150,45 @@ def test_what_three_processes_read_is_the_model(family, tmp_path):
     fork(read, 3)
 
 
-def test_a_process_never_has_more_of_a_model_than_its_part(tmp_path):
+def test_a_process_never_has_more_of_a_model_than_its_part(tmp_path, llama):
+    """In processes of their own: a forked one may take its memory from what earlier tests have freed."""
     folder = tmp_path / "wide"
     config = LlamaConfig(**SHAPE | {"vocab_size": 60_000, "hidden_size": 256}, tie_word_embeddings=False)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    code = """
+import os, sys
+from tests.factory.training.test_processes import take_part
+take_part(*sys.argv[1:])
+os._exit(0)  # as in a forked process, without what libraries do at exit
+"""
+    command = [sys.executable, "-c", code, str(llama), str(folder), str(tmp_path)]
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(ROOT)}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    children = [subprocess.Popen(command, cwd=ROOT, env=os.environ | world | rank) for rank in ranks]
+    assert [child.wait() for child in children] == [0, 0]
+
+
+def take_part(small: str, wide: str, output: str) -> None:
+    """Load a model's part, and measure what that takes once all is imported that it needs."""
     size = 4 * 2 * 60_000 * 256
-
-    def read() -> None:
-        with join_world(TrainRun(device="cpu")) as world:
-            with PrivateMemory() as memory:
-                policy = load_policy(str(folder), dtype=torch.float32, device=CPU, mesh=world.mesh)
-                policy.shard(world.mesh)
-            assert 0.4 * size < memory.growth < 0.7 * size
-            weights = gather_weights(policy, settings(folder, tmp_path), world)
-            assert {weight.dtype for weight in weights.values()} == ({torch.bfloat16} if world.is_main else set())
-
-    fork(read)
+    with join_world(TrainRun(device="cpu")) as world:
+        load_policy(small, dtype=torch.float32, device=CPU, mesh=world.mesh).shard(world.mesh)
+        with PrivateMemory() as memory:
+            policy = load_policy(wide, dtype=torch.float32, device=CPU, mesh=world.mesh)
+            policy.shard(world.mesh)
+        assert 0.4 * size < memory.growth < 0.7 * size, memory.growth / size
+        weights = gather_weights(policy, settings(Path(wide), Path(output)), world)
+        assert {weight.dtype for weight in weights.values()} == ({torch.bfloat16} if world.is_main else set())
 
 
 class PrivateMemory:
     """The most private memory, in bytes, that this process takes while it lasts beyond what it had."""
 
     def __enter__(self) -> Self:
-        release_memory()  # or what it takes may come from what others have freed
+        release_memory()  # or what it takes may come from what was freed before
         self._before, self.growth, self._is_over = self._now(), 0, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
