@@ -7,8 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from schemas.section import CONTENT, PLACE, Mark, marks_of
-
-Location = tuple[str | int, ...]
+from schemas.toml_file import Location
 
 
 @dataclass(frozen=True, slots=True)
