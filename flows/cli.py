@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typer._click.core import Context
 
     from flows.recipe_run import RecipeSummary
-    from schemas.recipe import Recipe
-    from schemas.settings import WarehouseSettings
+    from schemas.recipe.recipe import Recipe
+    from schemas.recipe.settings import WarehouseSettings
 
 MAX_LIMIT = 1_000_000_000
 """More prompts than any source has; a limit above it is a slip."""
@@ -343,8 +343,8 @@ def evaluate_build_prompts(
 ) -> None:
     """Translate a benchmark's prompts into a data set like m-ArenaHard; a rerun asks only what is missing."""
     from flows.evaluation.arena import build_arena
-    from schemas.arena import ArenaRecipe
-    from schemas.toml_file import load_table
+    from schemas.recipe.arena import ArenaRecipe
+    from schemas.toml.toml_file import load_table
 
     arena = build_arena(load_table(file, "arena", ArenaRecipe), output, limit=limit, quiet=quiet)
     if not quiet:
@@ -377,13 +377,13 @@ def _is_stop(error: FactoryError) -> bool:
 
 
 def _load(path: Path) -> "Recipe":
-    from schemas.recipe import load_recipe
+    from schemas.recipe.recipe import load_recipe
 
     return load_recipe(path)
 
 
 def _warehouse(recipe: Path | None, folder: Path) -> "WarehouseSettings":
-    from schemas.settings import WarehouseSettings
+    from schemas.recipe.settings import WarehouseSettings
 
     if recipe is not None:
         return _load(recipe).warehouse

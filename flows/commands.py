@@ -8,8 +8,8 @@ from typing import cast, get_args
 from flows.identity import resolve_build, resolve_made_build
 from schemas.errors import FactoryError
 from schemas.reasons import TRANSIENT_REASONS, Reason
-from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
 from warehouse.export.export import export_build
 from warehouse.export.hub import push_export
 from warehouse.lake.lake import Lake

@@ -16,11 +16,11 @@ from flows.orchestration.watching import watch
 from flows.policy.policy import PolicySummary
 from flows.recipe_run import build
 from flows.report.page import write_report
-from flows.tables import make_table
+from flows.terminal import make_table
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.names import STAGES
-from schemas.recipe import Recipe, load_recipe
+from schemas.recipe.recipe import Recipe, load_recipe
 from warehouse.build.views import use_build
 from warehouse.lake.lake import Lake
 

@@ -1,9 +1,9 @@
 """The evaluation that a recipe asks for: two models on its build's held-out prompts, before its judge."""
 
 from schemas.errors import RecipeError
-from schemas.evaluation import Contestant, EvaluationSettings, Judge
-from schemas.policy import HeldOut
-from schemas.recipe import Recipe
+from schemas.recipe.evaluation import Contestant, EvaluationSettings, Judge
+from schemas.recipe.policy import HeldOut
+from schemas.recipe.recipe import Recipe
 
 
 def choose_judge(recipe: Recipe) -> Judge:

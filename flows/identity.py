@@ -11,14 +11,15 @@ from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
 from factory.inputs.files import find_files
+from factory.stages.outputs import Provenance
 from schemas.errors import FactoryError, InputError
 from schemas.ids import Json, content_id, file_digest
-from schemas.models import Model, RewardModel, Teacher, Translation
-from schemas.recipe import Recipe
-from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, REQUEST, Mark, fields_marked, identify, no_place
+from schemas.recipe.models import Model, RewardModel, Teacher, Translation
+from schemas.recipe.recipe import Recipe
 from schemas.tables import BuildModels
+from schemas.toml.section import CONTENT, EXECUTION, FINGERPRINTED, REQUEST, Mark, fields_marked, identify, no_place
 from warehouse.build.user_sql import check_sql
-from warehouse.lake.catalog import find_catalog
+from warehouse.catalog.catalog import find_catalog
 from warehouse.lake.lake import Lake
 
 Role = Literal["teacher", "translator", "reward", "policy", "judge"]
@@ -36,6 +37,11 @@ class Lane:
     languages: tuple[str, ...]
     num_samples: int
     licence: str | None
+
+    @property
+    def provenance(self) -> Provenance:
+        """What the rows that this lane makes carry."""
+        return Provenance(self.settings_id, self.name, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

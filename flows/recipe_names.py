@@ -9,13 +9,13 @@ from factory.engines.fingerprint import fingerprint_model
 from factory.stages.recorded import open_recorded
 from factory.stages.sources import read_source
 from schemas.errors import EngineError, FactoryError, InputError
-from schemas.models import Model, Recorded
-from schemas.named import Named, find_named
-from schemas.paths import is_path
-from schemas.prompts import PromptSource
-from schemas.recipe import Recipe
-from schemas.section import Mark
-from schemas.settings import WarehouseSettings
+from schemas.recipe.models import Model, Recorded
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
+from schemas.toml.named import Named, find_named
+from schemas.toml.paths import is_path
+from schemas.toml.section import Mark
 from warehouse.lake.lake import Lake
 
 OTHER_COMMANDS = ("train", "merge")

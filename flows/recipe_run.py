@@ -13,7 +13,7 @@ from flows.build.run import BuildSummary, check_run, execute_build
 from flows.lanes.together import Watcher, run_side_by_side
 from flows.policy.policy import PolicySummary, train_policy
 from schemas.names import STAGES
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

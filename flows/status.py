@@ -3,8 +3,8 @@
 from rich.console import Console
 
 from flows.recipe_run import RecipeSummary
-from flows.tables import make_table
-from schemas.settings import WarehouseSettings
+from flows.terminal import make_table
+from schemas.recipe.settings import WarehouseSettings
 from warehouse.build.views import latest_build, use_build
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql

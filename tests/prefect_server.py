@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import polars as pl
 
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests import waiting
 from tests.factory.engines.scripted_server import Call, ScriptedServer, completion
 from tests.services import free_port

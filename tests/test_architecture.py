@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("schemas", "warehouse", "factory", "flows")
 
 OWNERS = {
-    "vllm": {"factory/engines/vllm.py"},
-    "fasttext": {"factory/engines/langid.py"},
+    "vllm": {"factory/engines/local/vllm.py"},
+    "fasttext": {"factory/texts/langid.py"},
     "jieba": {"factory/evaluation/segmenters.py"},
     "fugashi": {"factory/evaluation/segmenters.py"},
     "prefect": {
@@ -24,11 +24,11 @@ OWNERS = {
         "flows/orchestration/temporary_server.py",
     },
     "datasets": {"factory/inputs/hf_datasets.py"},
-    "torch": {"factory/engines/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
+    "torch": {"factory/engines/local/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
     "transformers": {
-        "factory/engines/translator.py",
-        "factory/engines/trial_child.py",
-        "factory/engines/vllm.py",
+        "factory/engines/local/translator.py",
+        "factory/engines/local/trial_child.py",
+        "factory/engines/local/vllm.py",
         "factory/microworld/",
         "factory/training/",
     },

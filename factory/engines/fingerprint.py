@@ -13,8 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from schemas.disk import whole_file
 from schemas.errors import EngineError
 from schemas.ids import Json, content_id, file_digest, folder_digest
-from schemas.models import Model
-from schemas.paths import is_path
+from schemas.recipe.models import Model
+from schemas.toml.paths import is_path
 
 SETTLED_SECONDS = 2.0
 """A folder that changed more recently is not remembered: it may change again within one tick of the clock."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from schemas.errors import EngineError
-from schemas.models import Model
-from schemas.paths import is_path
+from schemas.recipe.models import Model
+from schemas.toml.paths import is_path
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 

@@ -8,8 +8,8 @@ from factory.engines.fingerprint import resolve_commit
 from factory.engines.model_folders import check_model
 from factory.engines.supervision.supervisor import ChildEngine
 from schemas.errors import EngineError
-from schemas.models import Model
-from schemas.paths import is_path
+from schemas.recipe.models import Model
+from schemas.toml.paths import is_path
 
 MAX_IN_FLIGHT = 2048
 """Twice the batch of vLLM on a large GPU (1024 sequences), so that a reply always finds the next request waiting."""
@@ -36,10 +36,10 @@ def open_engine(
             return OpenAIEngine(model, task, stop=stop)
         case "vllm":
             check_model(model, is_scoring=task == "score")
-            core = "factory.engines.vllm:open_core"
+            core = "factory.engines.local.vllm:open_core"
             settings = model.model_dump(mode="json") | {"task": task}
         case "transformers":
-            core = "factory.engines.translator:open_core"
+            core = "factory.engines.local.translator:open_core"
             settings = model.model_dump(mode="json")
         case "recorded":
             raise EngineError("a recorded teacher has no engine; its completions are read from a file")

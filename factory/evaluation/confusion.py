@@ -19,7 +19,7 @@ import polars as pl
 
 from factory.evaluation.segmenters import split_words
 from factory.inputs.row import Row
-from factory.stages.rows import Detect
+from factory.stages.outputs import Detect
 from factory.texts.scripts import measure_script
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE

@@ -10,10 +10,10 @@ import polars as pl
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.evaluation.verdicts import LABELS, MIRRORED, parse_verdict
 from factory.inputs.row import Row
-from factory.stages.rows import Landed, Lane, find_reply_fault, find_thinking, make_frame, make_rejection
-from schemas.evaluation import Scale
+from factory.stages.outputs import Provenance, StageOutput, find_reply_fault, find_thinking, make_frame, make_rejection
 from schemas.languages import LANGUAGES
-from schemas.models import Structured
+from schemas.recipe.evaluation import Scale
+from schemas.recipe.models import Structured
 
 STAGE = "judge"
 
@@ -55,7 +55,9 @@ class JudgeStage:
     are the tags of its thinking.
     """
 
-    def __init__(self, lane: Lane, *, scale: Scale, output: Output, reasoning: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, lane: Provenance, *, scale: Scale, output: Output, reasoning: tuple[str, str] | None = None
+    ) -> None:
         self._lane = lane
         self._reasoning = reasoning
         self._scale = scale
@@ -76,7 +78,7 @@ class JudgeStage:
         self._answered.append((self._in_flight.pop(reply.request_id), reply))
         return 1
 
-    def take(self) -> Landed:
+    def take(self) -> StageOutput:
         """Return the verdicts and rejections of the replies since the last call."""
         answered = [self._answered.popleft() for _ in range(len(self._answered))]
         verdicts, rejections = [], []
@@ -86,7 +88,7 @@ class JudgeStage:
                 verdicts.append(self._make_verdict(game, reply))
             else:
                 rejections.append(self._make_rejection(game, reply, fault))
-        return Landed(make_frame("verdicts", verdicts), make_frame("rejections", rejections))
+        return StageOutput(make_frame("verdicts", verdicts), make_frame("rejections", rejections))
 
     def _make_verdict(self, game: Row, reply: Reply) -> Row:
         assert reply.text is not None

@@ -8,7 +8,7 @@ from factory.engines.base import Failure
 from factory.evaluation.judging import STAGE
 from factory.evaluation.verdicts import compare_scores
 from factory.microworld.truth import quality
-from factory.stages.rows import Landed, make_frame, make_rejection
+from factory.stages.outputs import StageOutput, make_frame, make_rejection
 from schemas.reasons import Reason
 
 
@@ -25,7 +25,7 @@ def score_by_truth(games: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def decide_games(games: pl.DataFrame, *, judge_fingerprint: str, tie_margin: float) -> Landed:
+def decide_games(games: pl.DataFrame, *, judge_fingerprint: str, tie_margin: float) -> StageOutput:
     """Return the verdicts on games with score_a and score_b; a game without scores is a rejection."""
     verdicts, rejections = [], []
     unknown = Failure(Reason.NO_SUCH_PROMPT, "the prompt is no question of the microworld")
@@ -38,7 +38,7 @@ def decide_games(games: pl.DataFrame, *, judge_fingerprint: str, tie_margin: flo
         else:
             verdict = compare_scores(game["score_a"], game["score_b"], tie_margin)
             verdicts.append(game | {"judge_fingerprint": judge_fingerprint, "verdict": verdict, "text": None})
-    return Landed(make_frame("verdicts", verdicts), make_frame("rejections", rejections))
+    return StageOutput(make_frame("verdicts", verdicts), make_frame("rejections", rejections))
 
 
 def _grade(row: dict[str, str], side: str) -> float | None:

@@ -6,7 +6,7 @@ A stored verdict is about the completions a and b of its row, whichever was show
 import json
 import re
 
-from schemas.evaluation import Scale
+from schemas.recipe.evaluation import Scale
 
 UNREADABLE = "unreadable"
 """The verdict of a judge whose reply states none, or more than one: it is counted, never guessed."""

@@ -21,8 +21,8 @@ from factory.inputs.json_values import parse_json
 from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
 from factory.inputs.text_faults import find_byte_fault
 from schemas.errors import InputError
-from schemas.paths import is_path, split_glob
 from schemas.reasons import Reason
+from schemas.toml.paths import is_path, split_glob
 
 if TYPE_CHECKING:
     from factory.inputs.row import Row

@@ -6,9 +6,9 @@ from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model
 from schemas.ids import Json
-from schemas.merging import MergeModel, MergeSettings
-from schemas.models import Model
-from schemas.section import FINGERPRINTED, MODEL, fields_marked, identify
+from schemas.recipe.merging import MergeModel, MergeSettings
+from schemas.recipe.models import Model
+from schemas.toml.section import FINGERPRINTED, MODEL, fields_marked, identify
 
 
 def identify_merge(settings: MergeSettings) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from factory.merging import methods
 from factory.merging.buffers import Scratch
 from factory.merging.masks import draw_mask
 from factory.merging.selection import Pass, select_largest
-from schemas.merging import MergeSettings
+from schemas.recipe.merging import MergeSettings
 
 
 @dataclass(frozen=True, slots=True)

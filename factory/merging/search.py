@@ -20,7 +20,7 @@ from factory.merging.identity import identify_merge
 from factory.merging.merge import merge
 from schemas.errors import InputError
 from schemas.ids import content_id
-from schemas.merging import MergeModel, MergeSettings
+from schemas.recipe.merging import MergeModel, MergeSettings
 
 Fitness: TypeAlias = Callable[[Path], float]
 """Returns how good the model in a folder is; higher is better."""

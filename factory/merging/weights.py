@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from schemas.merging import MergeModel, Weight
+from schemas.recipe.merging import MergeModel, Weight
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 _FIRST = re.compile(r"embed|wte|wpe|(?:^|\.)shared\.")

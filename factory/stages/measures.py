@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from factory.inputs.row import Row
-from factory.stages.rows import Detect
+from factory.stages.outputs import Detect
 from factory.texts.scripts import measure_script
 
 NGRAM_CHARS = 24

@@ -13,8 +13,8 @@ from factory.stages.scratch_database import open_scratch
 from factory.stages.sources import make_key, show_id
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES
-from schemas.models import Recorded
 from schemas.reasons import Reason
+from schemas.recipe.models import Recorded
 
 _Named: TypeAlias = tuple[str, str, str | None, bool, str, str | None]
 """A key, the prompt that has it, its language if known, whether it is a row's own prompt, its place, why it was dropped."""

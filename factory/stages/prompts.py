@@ -8,12 +8,12 @@ from factory.engines.base import Failure, Message
 from factory.inputs.row import Row
 from factory.stages.duplicates import NearDuplicates
 from factory.stages.measures import measure_languages
-from factory.stages.rows import Detect, Landed, make_frame, make_rejection
+from factory.stages.outputs import Detect, StageOutput, make_frame, make_rejection
 from factory.stages.scratch_database import open_scratch
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES
-from schemas.prompts import PromptGates, PromptSource
 from schemas.reasons import Reason
+from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.splits import choose_split
 
 PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.WRONG_SCRIPT, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
@@ -76,7 +76,7 @@ def build_prompts(
     config_id: str,
     seen: SeenPrompts,
     detect: Detect | None,
-) -> Landed:
+) -> StageOutput:
     """Turn a frame of ``sources.RAW_ROWS`` into rows of ``prompts`` and of ``rejections``, in their order.
 
     Every raw row is in one of the two. The id of a rejected row is ``content_id("source_row", [source, row])``.
@@ -164,7 +164,7 @@ def _set_reasons(rows: Iterable[Row], faults: Iterable[Failure | None]) -> None:
             row |= {"reason": fault.reason.value, "detail": fault.detail}
 
 
-def _partition(rows: Sequence[Row], source: PromptSource, config_id: str) -> Landed:
+def _partition(rows: Sequence[Row], source: PromptSource, config_id: str) -> StageOutput:
     prompts, rejections = [], []
     for row in rows:
         if row["reason"] is None:
@@ -180,4 +180,4 @@ def _partition(rows: Sequence[Row], source: PromptSource, config_id: str) -> Lan
                 language=row["language"] if row["language"] in LANGUAGES else None,
             )
         )
-    return Landed(make_frame("prompts", prompts), make_frame("rejections", rejections))
+    return StageOutput(make_frame("prompts", prompts), make_frame("rejections", rejections))

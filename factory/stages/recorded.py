@@ -16,21 +16,21 @@ from factory.inputs.language_names import find_language
 from factory.inputs.row import Row, RowError
 from factory.inputs.text_faults import find_fault_within, find_text_fault
 from factory.stages.measures import measure, measure_languages
+from factory.stages.outputs import Detect, Provenance, StageOutput, make_frame, make_rejection
 from factory.stages.prompt_index import PromptIndex
-from factory.stages.rows import Detect, Landed, Lane, make_frame, make_rejection
 from factory.stages.sources import read_id, refuse_hopeless
 from schemas.errors import InputError
 from schemas.ids import content_id
-from schemas.models import Recorded
 from schemas.reasons import Reason
-from schemas.section import list_columns
+from schemas.recipe.models import Recorded
+from schemas.toml.section import list_columns
 
 STAGE, REJOIN_STAGE = "read", "join"
 """The stages of rejections: of rows that cannot be joined, and of stored answers that no row joins any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class LandedAnswers(Landed):
+class LandedAnswers(StageOutput):
     """Recorded rows that are ready for the warehouse.
 
     ``unjoined`` says by text why a stored answer that is in no row of ``rows`` is joined no more: rejections whose row id
@@ -48,7 +48,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def count(self, landed: Landed) -> None:
+    def count(self, landed: StageOutput) -> None:
         """Add rows that ``read_recorded`` has yielded."""
         self.num_joined += landed.rows.height
         for reason, detail in landed.rejections.select("reason", "detail").iter_rows():
@@ -77,7 +77,7 @@ class Tally:
 
 def read_recorded(
     index: PromptIndex,
-    lane: Lane,
+    lane: Provenance,
     *,
     detect: Detect | None,
     config_id: str,
@@ -207,7 +207,7 @@ def _split_text(text: str, tags: tuple[str, str] | None) -> Row:
     return {"text": answer, "reasoning": reasoning} | ({} if is_whole else {"finish_reason": "length"})
 
 
-def _make_completion(row: Row, lane: Lane, sample_index: int) -> Row:
+def _make_completion(row: Row, lane: Provenance, sample_index: int) -> Row:
     return {
         "completion_id": content_id("completion", [lane.settings_id, row["prompt_id"], sample_index]),
         "settings_id": lane.settings_id,
@@ -222,7 +222,7 @@ def _make_completion(row: Row, lane: Lane, sample_index: int) -> Row:
     }
 
 
-def _make_rejection(row: Row, lane: Lane, config_id: str) -> Row:
+def _make_rejection(row: Row, lane: Provenance, config_id: str) -> Row:
     return make_rejection(
         content_id("recorded_row", [lane.settings_id, row["row"]]),
         STAGE,
@@ -238,7 +238,7 @@ def make_answer_id(text: str) -> str:
     return content_id("answer", [text])
 
 
-def _explain_by_text(dropped: Sequence[Row], lane: Lane, config_id: str) -> list[Row]:
+def _explain_by_text(dropped: Sequence[Row], lane: Provenance, config_id: str) -> list[Row]:
     """Return what a stored answer with the text of a row that was dropped is rejected for; of equal texts the first."""
     first = {
         row["text"]: row for row in reversed(dropped) if row["text"] is not None and not find_text_fault(row["text"])

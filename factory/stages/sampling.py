@@ -8,7 +8,7 @@ import polars as pl
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.inputs.row import Row
 from factory.stages.measures import measure, measure_languages
-from factory.stages.rows import Detect, Landed, Lane, find_reply_fault, make_frame, make_rejection
+from factory.stages.outputs import Detect, Provenance, StageOutput, find_reply_fault, make_frame, make_rejection
 
 STAGE = "sample"
 
@@ -22,7 +22,7 @@ class Sampler:
 
     def __init__(
         self,
-        lane: Lane,
+        lane: Provenance,
         *,
         detect: Detect | None,
         origin: str = "in_language",
@@ -52,7 +52,7 @@ class Sampler:
         self._answered.append((self._in_flight.pop(reply.request_id), reply))
         return 1
 
-    def take(self) -> Landed:
+    def take(self) -> StageOutput:
         """Return the completions and rejections of the replies since the last call."""
         answered = [self._answered.popleft() for _ in range(len(self._answered))]
         completions, rejections = [], []
@@ -64,7 +64,7 @@ class Sampler:
                 rejections.append(self._make_rejection(row, reply, fault))
         languages = measure_languages([(row["text"], row["language"]) for row in completions], self._detect)
         measured = [completion | found for completion, found in zip(completions, languages, strict=True)]
-        return Landed(make_frame("completions", measured), make_frame("rejections", rejections))
+        return StageOutput(make_frame("completions", measured), make_frame("rejections", rejections))
 
     def _make_completion(self, row: Row, reply: Reply) -> Row:
         assert reply.text is not None

@@ -8,7 +8,7 @@ import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.inputs.row import Row
-from factory.stages.rows import Landed, Lane, make_frame, make_rejection
+from factory.stages.outputs import Provenance, StageOutput, make_frame, make_rejection
 from factory.stages.sampling import add_system_prompt
 from schemas.reasons import Reason
 
@@ -22,7 +22,7 @@ class Scorer:
     id is the completion id; the reward fingerprint is the lane's settings id.
     """
 
-    def __init__(self, lane: Lane, *, system_prompt: str | None = None) -> None:
+    def __init__(self, lane: Provenance, *, system_prompt: str | None = None) -> None:
         self._lane = lane
         self._system_prompt = system_prompt
         self._in_flight: dict[str, str | None] = {}
@@ -41,7 +41,7 @@ class Scorer:
         self._answered.append((self._in_flight.pop(reply.request_id), reply))
         return 1
 
-    def take(self) -> Landed:
+    def take(self) -> StageOutput:
         """Return the rewards and rejections of the replies since the last call."""
         answered = [self._answered.popleft() for _ in range(len(self._answered))]
         rewards, rejections = [], []
@@ -51,7 +51,7 @@ class Scorer:
                 rewards.append(self._make_reward(reply))
             else:
                 rejections.append(self._make_rejection(language, reply, fault))
-        return Landed(make_frame("rewards", rewards), make_frame("rejections", rejections))
+        return StageOutput(make_frame("rewards", rewards), make_frame("rejections", rejections))
 
     def _make_reward(self, reply: Reply) -> Row:
         return {

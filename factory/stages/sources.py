@@ -24,13 +24,13 @@ from factory.inputs.hf_datasets import find_overlap, open_dataset
 from factory.inputs.language_names import find_language
 from factory.inputs.row import Row, RowError
 from factory.inputs.text_faults import NO_UTF8, find_text_fault
-from factory.stages.rows import clean_detail
+from factory.stages.outputs import clean_detail
 from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
-from schemas.prompts import PromptSource
 from schemas.reasons import Reason
-from schemas.section import identify, list_columns
+from schemas.recipe.prompts import PromptSource
 from schemas.tables import MESSAGES
+from schemas.toml.section import identify, list_columns
 
 RAW_ROWS: dict[str, pl.DataType] = {
     "row": pl.String(),

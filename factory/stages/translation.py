@@ -15,15 +15,23 @@ import polars as pl
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.inputs.row import Row
 from factory.stages.measures import measure, measure_languages
-from factory.stages.rows import Detect, Landed, Lane, find_reply_fault, find_thinking, make_frame, make_rejection
+from factory.stages.outputs import (
+    Detect,
+    Provenance,
+    StageOutput,
+    find_reply_fault,
+    find_thinking,
+    make_frame,
+    make_rejection,
+)
 from factory.stages.sampling import make_seed
 from factory.texts.fidelity import find_loss, find_missing_translation, find_wrong_script, has_letters
 from factory.texts.markup import split_protected
 from factory.texts.segments import Part, fill_skeleton, make_skeleton
 from factory.texts.wrappers import strip_wrappers
 from schemas.languages import LANGUAGES
-from schemas.models import Translation
 from schemas.reasons import TRANSIENT_REASONS, Reason
+from schemas.recipe.models import Translation
 from schemas.tables import KEYS
 
 INSTRUCTION = (
@@ -73,7 +81,12 @@ class Translator:
     """
 
     def __init__(
-        self, lane: Lane, translation: Translation, table: Literal["prompts", "completions"], *, detect: Detect | None
+        self,
+        lane: Provenance,
+        translation: Translation,
+        table: Literal["prompts", "completions"],
+        *,
+        detect: Detect | None,
     ) -> None:
         self._lane = lane
         self._translation = translation
@@ -104,7 +117,7 @@ class Translator:
         self._finished.append(self._in_flight.pop(row_id))
         return 1
 
-    def take(self) -> Landed:
+    def take(self) -> StageOutput:
         """Return the translated rows and the rejections of the rows finished since the last call."""
         finished = [self._finished.popleft() for _ in range(len(self._finished))]
         rows, texts, rejections = [], [], []
@@ -117,7 +130,7 @@ class Translator:
                 rows.append(self._make_row(opened.plan.row, translated, replies))
                 texts.append(("\n".join(translated), opened.plan.row["language"]))
         measured = [row | found for row, found in zip(rows, measure_languages(texts, self._detect), strict=True)]
-        return Landed(make_frame(self._table, measured), make_frame("rejections", rejections))
+        return StageOutput(make_frame(self._table, measured), make_frame("rejections", rejections))
 
     def _make_row(self, row: Row, texts: Sequence[str], replies: Sequence[Reply]) -> Row:
         made = row | {"settings_id": self._lane.settings_id, "translator": self._lane.model}

@@ -25,7 +25,7 @@ def main() -> int:
     if arguments.parent is not None:
         _end_with(arguments.parent)
     try:
-        from schemas.training import load_train_settings
+        from schemas.recipe.training import load_train_settings
 
         settings = load_train_settings(arguments.settings)
         if settings.run.processes > 1 and "RANK" not in os.environ:

@@ -13,9 +13,9 @@ from factory.training.data.reading import is_files, read_export_id
 from schemas.disk import write_text
 from schemas.errors import TrainingError
 from schemas.ids import Json, content_id, file_digest
-from schemas.models import Model
-from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, identify
-from schemas.training import TrainSettings
+from schemas.recipe.models import Model
+from schemas.recipe.training import TrainSettings
+from schemas.toml.section import CONTENT, EXECUTION, FINGERPRINTED, identify
 
 RUN_FILE = "run.json"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from schemas.errors import TrainingError
-from schemas.training import TrainRun
+from schemas.recipe.training import TrainRun
 
 Value = TypeVar("Value")
 

@@ -14,7 +14,7 @@ from factory.loading import loading
 from factory.training.identity import identify_run, pin_data
 from factory.training.result import TrainResult, read_result
 from schemas.errors import TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 
 def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> TrainResult:

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import polars as pl
 from rich.console import Console
 
-from factory.engines.langid import LanguageDetector
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
+from factory.texts.langid import LanguageDetector
 from flows.build.source_rows import is_recorded
 from flows.doctor.recipe_trials import find_refusals
 from flows.identity import Build, Lane, check_limit, resolve_build
 from flows.recipe_names import open_empty, refuse_missing
-from flows.tables import make_table
-from schemas.models import Writer
+from flows.terminal import make_table
 from schemas.reasons import TRANSIENT_REASONS
-from schemas.recipe import Recipe
+from schemas.recipe.models import Writer
+from schemas.recipe.recipe import Recipe
 from warehouse.build.user_sql import try_sql
 from warehouse.build.views import use_build
-from warehouse.lake.catalog import check_folders, find_catalog
+from warehouse.catalog.catalog import check_folders, find_catalog
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql
 

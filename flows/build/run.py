@@ -20,7 +20,7 @@ from flows.lanes.slots import SlotPool, find_slots
 from flows.recipe_names import refuse_missing
 from schemas.errors import FactoryError
 from schemas.names import STAGES
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 from schemas.tables import Builds
 from warehouse.lake.lake import Lake
 

@@ -7,8 +7,8 @@ import polars as pl
 from factory.stages.prompts import list_rows
 from flows.identity import Lane
 from schemas.errors import InputError
-from schemas.models import Teacher
-from schemas.prompts import PromptSource
+from schemas.recipe.models import Teacher
+from schemas.recipe.prompts import PromptSource
 from warehouse.build.source_rows import all_rows
 from warehouse.lake.lake import Lake
 from warehouse.lake.staging import Derived, Frames

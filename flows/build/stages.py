@@ -8,9 +8,8 @@ from typing import Literal
 
 import polars as pl
 
-from factory.engines.langid import LanguageDetector
 from factory.inputs.files import Stamp, stamp_files
-from factory.stages import rows
+from factory.stages.outputs import gather
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.recorded import REJOIN_STAGE, STAGE, Tally
@@ -19,14 +18,15 @@ from factory.stages.sampling import Sampler
 from factory.stages.scoring import Scorer
 from factory.stages.sources import identify_sources, read_source
 from factory.stages.translation import Translator
+from factory.texts.langid import LanguageDetector
 from flows.build.source_rows import count_beyond, derive_source_rows, is_recorded, list_while_read
 from flows.identity import Lane, check_limit, teacher_lane
 from flows.lanes.lane import LaneJob, Run
 from flows.lanes.progress import Board
 from schemas.errors import InputError
-from schemas.models import Recorded, Teacher, Translation
-from schemas.prompts import PromptSource
-from schemas.section import identify
+from schemas.recipe.models import Recorded, Teacher, Translation
+from schemas.recipe.prompts import PromptSource
+from schemas.toml.section import identify
 from warehouse.build import curate, pending, source_rows
 from warehouse.build.audits import run_audits
 from warehouse.build.user_sql import try_sql
@@ -134,7 +134,7 @@ def _read_source(run: Run, source: PromptSource, seen: SeenPrompts, sinks: Sinks
         )
         for raw in list_while_read(frames, source, config_id, sinks.listed)
     )
-    for part in rows.gather(landed):
+    for part in gather(landed):
         run.check_stop()
         run.lake.append("prompts", part.rows)
         own = part.rows.select(pl.lit(config_id).alias("config_id"), "prompt_id")
@@ -185,7 +185,7 @@ def _translation_job(
         lane=lane,
         pending=wanted,
         table=table,
-        work=Translator(signature(lane), translation, table, detect=detector().detect),
+        work=Translator(lane.provenance, translation, table, detect=detector().detect),
     )
 
 
@@ -206,7 +206,7 @@ def sampling_job(lane: Lane, round_number: int = 0) -> LaneJob:
         pending=wanted,
         table="completions",
         work=Sampler(
-            signature(lane),
+            lane.provenance,
             detect=detector().detect,
             origin="on_policy" if lane.role == "policy" else "in_language",
             round=round_number,
@@ -229,7 +229,7 @@ def scoring_job(lane: Lane) -> LaneJob:
         lane=lane,
         pending=pending.pending_rewards(lane.settings_id),
         table="rewards",
-        work=Scorer(signature(lane), system_prompt=lane.model.system_prompt),
+        work=Scorer(lane.provenance, system_prompt=lane.model.system_prompt),
     )
 
 
@@ -262,7 +262,7 @@ def land_recorded(lake: Lake, board: Board, lane: Lane, config_id: str, *, rows_
         tally = Tally()
         for landed in read_recorded_rows(
             _index_prompts(lake, lane.model.recorded, rows_of or config_id),
-            signature(lane),
+            lane.provenance,
             detect=detector().detect,
             config_id=config_id,
             languages=lane.languages,
@@ -386,8 +386,3 @@ def export(run: Run) -> str:
 def count_stages(run: Run) -> pl.DataFrame:
     """Return one row per stage: how many rows came in, went out, and were rejected."""
     return count_each_stage(run.lake)
-
-
-def signature(lane: Lane) -> rows.Lane:
-    """Return what the rows that a lane makes carry of it."""
-    return rows.Lane(lane.settings_id, lane.name, lane.fingerprint)

@@ -12,8 +12,8 @@ from flows.doctor.finding import Finding, Findings, note, ok, problem
 from flows.doctor.recipe_trials import try_models
 from flows.home import Substitute
 from schemas.errors import FactoryError
-from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
 
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 

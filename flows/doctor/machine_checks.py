@@ -17,8 +17,8 @@ from flows.doctor.finding import Finding, Findings, note, ok, problem, size
 from flows.home import Substitute
 from flows.lanes.gpus import Gpu, list_gpus
 from schemas.errors import EngineError, FactoryError
-from schemas.settings import WarehouseSettings
-from warehouse.lake.catalog import connect, find_catalog
+from schemas.recipe.settings import WarehouseSettings
+from warehouse.catalog.catalog import connect, find_catalog
 
 IMPORT_SECONDS = 180.0
 """How long the heavy packages may take to import before something is wrong with them."""
@@ -131,7 +131,7 @@ def check_gpus() -> Generator[Finding, None, tuple[Gpu, ...] | None]:
 def check_language_model() -> Findings:
     """Check that language identification works."""
     try:
-        from factory.engines.langid import LanguageDetector  # its package may be the very thing that is missing
+        from factory.texts.langid import LanguageDetector  # its package may be the very thing that is missing
 
         ((language, score),) = LanguageDetector().detect(["Quel temps fait-il aujourd'hui à Marseille ?"])
     except (ImportError, FactoryError) as error:

@@ -17,13 +17,13 @@ from flows.held_out import make_contestant
 from flows.lanes.gpus import Gpu
 from flows.lanes.slots import find_slots
 from flows.recipe_names import OTHER_COMMANDS, check_name, open_empty
-from schemas.curation import PairStrategy, Routing
 from schemas.errors import FactoryError
-from schemas.models import Model, RewardModel, Teacher, Translation
-from schemas.named import Named, find_named
 from schemas.names import BASE
-from schemas.paths import is_path
-from schemas.recipe import Recipe
+from schemas.recipe.curation import PairStrategy, Routing
+from schemas.recipe.models import Model, RewardModel, Teacher, Translation
+from schemas.recipe.recipe import Recipe
+from schemas.toml.named import Named, find_named
+from schemas.toml.paths import is_path
 from warehouse.build.user_sql import list_sql, try_file
 from warehouse.build.views import use_build
 from warehouse.lake.lake import Lake

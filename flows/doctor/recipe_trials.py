@@ -10,7 +10,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from factory.engines.base import Message
-from factory.engines.trial import Trial, find_setting_fault, find_template_faults
+from factory.engines.local.trial import Trial, find_setting_fault, find_template_faults
 from factory.evaluation.judging import make_messages
 from factory.stages.sampling import add_system_prompt
 from factory.stages.sources import read_source
@@ -18,11 +18,11 @@ from factory.stages.translation import plan_translation
 from flows.doctor.finding import Findings, note, ok, problem
 from flows.held_out import make_contestant
 from schemas.errors import FactoryError
-from schemas.evaluation import Judge
-from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.names import BASE
-from schemas.paths import is_path
-from schemas.recipe import Recipe
+from schemas.recipe.evaluation import Judge
+from schemas.recipe.models import Model, RewardModel, Teacher, Translation
+from schemas.recipe.recipe import Recipe
+from schemas.toml.paths import is_path
 
 NUM_TRIED_ROWS = 100
 """A source is read this far for a prompt to try; it is refused if not one of these rows can be used."""

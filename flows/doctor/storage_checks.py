@@ -7,10 +7,10 @@ from pathlib import Path
 
 from flows.doctor.finding import GIB, Findings, note, ok, problem, size
 from schemas.errors import FactoryError
-from schemas.settings import WarehouseSettings
-from warehouse.lake.catalog import Catalog, find_catalog
+from schemas.recipe.settings import WarehouseSettings
+from warehouse.catalog.catalog import Catalog, find_catalog
+from warehouse.catalog.data_folder import KEEP
 from warehouse.lake.lake import Lake
-from warehouse.lake.owner import KEEP
 
 LITTLE_SPACE = 10 * GIB
 NO_SPACE = GIB // 2

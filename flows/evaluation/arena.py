@@ -14,9 +14,9 @@ from factory.inputs.files import find_value
 from factory.stages.sources import open_rows, read_source
 from flows.build.run import execute_build
 from flows.lanes.lane import OpenEngine
-from schemas.arena import LAYOUTS, ArenaRecipe
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES
+from schemas.recipe.arena import LAYOUTS, ArenaRecipe
 from warehouse.build.views import use_build
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql

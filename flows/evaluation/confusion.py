@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from factory.engines.langid import LanguageDetector
 from factory.evaluation.confusion import MIN_WORDS, average_confusion, check_responses, rate_confusion, read_words
 from factory.evaluation.responses import read_responses
-from flows.tables import make_table
+from factory.texts.langid import LanguageDetector
+from flows.terminal import make_table
 from schemas.errors import InputError
 
 

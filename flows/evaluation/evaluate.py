@@ -26,19 +26,19 @@ from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import identify_sources, read_source
 from flows.build.run import stop_on_signal
 from flows.build.source_rows import check_listed, count_beyond, derive_source_rows, is_recorded, list_while_read
-from flows.build.stages import detector, land_recorded, sampling_job, scoring_job, signature
+from flows.build.stages import detector, land_recorded, sampling_job, scoring_job
 from flows.identity import Lane, identify_asked, make_model_rows, reward_lane, teacher_lane
 from flows.lanes.lane import LaneJob, OpenEngine, check_stop, hold_run, run_lane
 from flows.lanes.progress import Board
 from flows.lanes.slots import SlotPool, find_slots
 from schemas.errors import InputError, RecipeError
-from schemas.evaluation import EvaluationSettings, Judge
 from schemas.ids import Json, content_id
-from schemas.models import Teacher
-from schemas.paths import is_path
-from schemas.prompts import PromptGates, PromptSource
-from schemas.section import CONTENT, EXECUTION, PLACE, identify
-from schemas.settings import RunSettings, WarehouseSettings
+from schemas.recipe.evaluation import EvaluationSettings, Judge
+from schemas.recipe.models import Teacher
+from schemas.recipe.prompts import PromptGates, PromptSource
+from schemas.recipe.settings import RunSettings, WarehouseSettings
+from schemas.toml.paths import is_path
+from schemas.toml.section import CONTENT, EXECUTION, PLACE, identify
 from warehouse.build.games import games_with_verdicts, pending_games, pending_scored_games, use_games
 from warehouse.build.views import latest_build, use_build
 from warehouse.lake.lake import Lake
@@ -301,7 +301,7 @@ def _judge(run: EvaluationRun) -> int:
         _decide(run, run.lake.stream(scored, batch_rows=10_000))
         return num_sent
     reasoning = None if judge.llm is None else judge.llm.reasoning
-    work = JudgeStage(signature(lane), scale=judge.scale, output=judge.output, reasoning=reasoning)
+    work = JudgeStage(lane.provenance, scale=judge.scale, output=judge.output, reasoning=reasoning)
     return run_lane(run, LaneJob(STAGE, "generate", lane, pending, "verdicts", work))
 
 

@@ -11,13 +11,13 @@ from rich.console import Console
 from flows.evaluation.evaluate import EvaluationResult, evaluate
 from flows.held_out import make_evaluation
 from flows.identity import resolve_made_build
-from flows.tables import make_table, show_interval
+from flows.terminal import make_table, show_interval
 from schemas.errors import FactoryError
-from schemas.evaluation import Contestant, EvaluationSettings
-from schemas.paths import complete_name
-from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
-from schemas.toml_file import load_table
+from schemas.recipe.evaluation import Contestant, EvaluationSettings
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
+from schemas.toml.paths import complete_name
+from schemas.toml.toml_file import load_table
 
 RATES = {"win_rate": "win", "loss_rate": "loss", "tie_rate": "tie", "length_controlled": "length-controlled"}
 COUNTS = ("games", "wins", "losses", "ties", "unreadable", "unjudged")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Self
 
 from factory.engines.base import Reply
-from factory.stages.rows import Landed, Stage
+from factory.stages.outputs import Stage, StageOutput
 from warehouse.lake.lake import Lake
 
 MAX_WAITING_COMMITS = 2
@@ -27,7 +27,7 @@ class Committer:
         *,
         rows: int,
         seconds: float,
-        on_commit: Callable[[Landed], None],
+        on_commit: Callable[[StageOutput], None],
     ) -> None:
         self._lake = lake
         self._table = table

@@ -18,7 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from schemas.errors import EngineError, HeldError
-from warehouse.lake.locks import name_holder
+from warehouse.catalog.locks import name_holder
 
 _SHARED = Path("/dev/shm")
 """Where the leases lie: a TMPDIR may be a user's or a job's own."""

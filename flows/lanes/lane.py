@@ -13,15 +13,15 @@ import polars as pl
 from factory.engines.base import Engine
 from factory.engines.open import Task, open_engine
 from factory.engines.replicas import EnginePool
-from factory.stages.rows import Landed, Stage
+from factory.stages.outputs import Stage, StageOutput
 from flows.identity import Build, Lane
 from flows.lanes.committer import Committer
 from flows.lanes.progress import Board, LaneReport
 from flows.lanes.slots import Slot, SlotPool
 from schemas.errors import EngineError, FactoryError, HeldError
-from schemas.models import Model
 from schemas.reasons import TRANSIENT_REASONS
-from schemas.settings import RunSettings
+from schemas.recipe.models import Model
+from schemas.recipe.settings import RunSettings
 from schemas.tables import Usage
 from warehouse.build.views import count_slices
 from warehouse.lake.lake import Lake
@@ -198,7 +198,7 @@ def _answer(run: LaneRun, job: LaneJob, pending: Spool) -> None:
 def _work(run: LaneRun, job: LaneJob, engine: Engine, pending: Spool, report: LaneReport) -> None:
     settings = run.settings
 
-    def count(landed: Landed) -> None:
+    def count(landed: StageOutput) -> None:
         report.count_rows(finished=landed.rows.height, rejected=landed.rejections.height)
 
     with Committer(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from flows.lanes.gpus import find_gpus, lease
-from flows.saying import Say, say_line
+from flows.terminal import Say, say_line
 from schemas.errors import EngineError, HeldError
 
 Slot = tuple[int, ...]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from flows.lanes.lane import BuildStoppedError, Pieces, check_stop
 from flows.lanes.progress import PROGRESS, TellProgress
-from flows.saying import choose_say
+from flows.terminal import choose_say
 from schemas.passing import is_passing
 
 MAX_LANES = 64

@@ -24,13 +24,12 @@ from factory.merging.search import (
 )
 from flows.lanes.slots import Slot, SlotPool
 from flows.models.model_record import record_checkpoint
-from flows.saying import choose_say, say_line
-from flows.tables import make_table
+from flows.terminal import choose_say, make_table, say_line
 from schemas.ids import content_id
-from schemas.merging import MergeSettings
-from schemas.section import identify
-from schemas.settings import WarehouseSettings
-from schemas.toml_file import load_table
+from schemas.recipe.merging import MergeSettings
+from schemas.recipe.settings import WarehouseSettings
+from schemas.toml.section import identify
+from schemas.toml.toml_file import load_table
 
 LOG_SECONDS = 10.0
 """How often progress is reported where no terminal redraws a bar."""

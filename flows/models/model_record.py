@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory.engines.fingerprint import fingerprint_model
-from factory.stages.rows import make_frame
-from schemas.models import Model
-from schemas.settings import WarehouseSettings
+from factory.stages.outputs import make_frame
+from schemas.recipe.models import Model
+from schemas.recipe.settings import WarehouseSettings
 from warehouse.lake.lake import Lake
 
 

@@ -13,10 +13,10 @@ from factory.training.identity import RunIdentity, claim_output, identify_run, p
 from factory.training.result import TrainResult, read_result
 from flows.lanes.slots import SlotPool, find_slots
 from flows.models.model_record import record_checkpoint
-from flows.saying import choose_say
+from flows.terminal import choose_say
 from schemas.errors import TrainingError
-from schemas.settings import WarehouseSettings
-from schemas.training import TrainSettings, load_train_settings
+from schemas.recipe.settings import WarehouseSettings
+from schemas.recipe.training import TrainSettings, load_train_settings
 
 
 def run_training(

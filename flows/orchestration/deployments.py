@@ -28,7 +28,7 @@ from flows.prefect_settings import find_url, show_url
 from flows.recipe_run import RecipeSummary
 from flows.recipe_run import build as do_build
 from schemas.errors import FactoryError
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 
 START_A_SERVER = (
     "start one with `prefect server start --host 127.0.0.1` and set PREFECT_API_URL=http://127.0.0.1:4200/api"

@@ -7,7 +7,7 @@ from flows.lanes.together import UNWATCHED, Unwatched, Watcher
 from flows.orchestration.temporary_server import temporary_server
 from flows.prefect_settings import calm_prefect
 from schemas.errors import FactoryError
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 
 
 @contextlib.contextmanager

@@ -20,17 +20,16 @@ from flows.lanes.lane import OpenEngine, Together, run_in_order
 from flows.lanes.slots import SlotPool, find_slots
 from flows.policy.reward_hacking import won
 from flows.policy.step import PolicyRun, Source, do_step
-from flows.policy.step_records import Stand, find_stand
-from flows.saying import choose_say
-from flows.tables import show_interval
-from schemas.curation import Export, Routing
+from flows.policy.step_records import StepOutcome, find_outcome
+from flows.terminal import choose_say, show_interval
 from schemas.errors import NothingToExportError
 from schemas.ids import content_id
-from schemas.models import Model, Teacher
 from schemas.names import BASE
-from schemas.policy import OnPolicy, Step
-from schemas.recipe import Recipe
-from schemas.section import identify
+from schemas.recipe.curation import Export, Routing
+from schemas.recipe.models import Model, Teacher
+from schemas.recipe.policy import OnPolicy, Step
+from schemas.recipe.recipe import Recipe
+from schemas.toml.section import identify
 from warehouse.lake.lake import Lake
 
 
@@ -39,28 +38,28 @@ class PolicySummary:
     """What came of a policy: every step in order, the base first, and the one that is kept in the end."""
 
     policy_id: str
-    steps: tuple[Stand, ...]
-    kept: Stand
+    steps: tuple[StepOutcome, ...]
+    kept: StepOutcome
 
     def table(self) -> pl.DataFrame:
         """Return a row per step: its games against the base, its mean reward and length, and what became of it.
 
         The win rate is the mean of the languages; which step is kept is decided by the games with ties as half a win.
         """
-        return pl.DataFrame([_describe(stand, is_policy=stand == self.kept) for stand in self.steps])
+        return pl.DataFrame([_describe(outcome, is_policy=outcome == self.kept) for outcome in self.steps])
 
 
-def _describe(stand: Stand, *, is_policy: bool) -> dict[str, Any]:
-    scores = stand.scores
+def _describe(outcome: StepOutcome, *, is_policy: bool) -> dict[str, Any]:
+    scores = outcome.scores
     has_played = scores.get("win_rate") is not None
     return {
-        "step": stand.step,
+        "step": outcome.step,
         "win rate": show_interval(*(scores[f"win_rate{end}"] for end in ("", "_low", "_high"))) if has_played else "",
         "ties as half": f"{won(scores):.1%}" if has_played else "",
         "won/lost/tied": "{num_wins}/{num_losses}/{num_ties}".format(**scores) if has_played else "",
         "reward": scores.get("reward"),
         "tokens": None if scores.get("num_tokens") is None else round(scores["num_tokens"], 1),
-        "state": "policy" if is_policy else "" if stand.is_kept else "stopped",
+        "state": "policy" if is_policy else "" if outcome.is_kept else "stopped",
     }
 
 
@@ -86,22 +85,22 @@ def train_policy(
     policy_id = identify_policy(recipe, source)
     run = PolicyRun(recipe, policy, policy_id, source, quiet, together, open_engine, slots)
     run.say(f"policy {recipe.name} ({policy_id[:8]}) · {', '.join(step.name for step in policy.steps)}")
-    kept = Stand(BASE, policy.base, base, {})
-    stands = [kept]
+    kept = StepOutcome(BASE, policy.base, base, {})
+    outcomes = [kept]
     for step in policy.steps:
         if step.on_policy:
-            done = _do_rounds(run, step, kept, len(stands), build.limit)
+            done = _do_rounds(run, step, kept, len(outcomes), build.limit)
             kept = _find_best(kept, done)
         else:
-            kept = do_step(run, step, kept, len(stands), lambda: run.build)
+            kept = do_step(run, step, kept, len(outcomes), lambda: run.build)
             done = [kept]
-        stands += done
+        outcomes += done
         if step.name == until:
             break
     with Lake.open(recipe.warehouse) as lake:
-        stands[0] = find_stand(lake, policy_id, BASE, run.folder) or stands[0]
+        outcomes[0] = find_outcome(lake, policy_id, BASE, run.folder) or outcomes[0]
     run.say(f"  kept: {kept.step} · {kept.model}")
-    return PolicySummary(policy_id, tuple(stands), kept)
+    return PolicySummary(policy_id, tuple(outcomes), kept)
 
 
 def identify_policy(recipe: Recipe, build: Source) -> str:
@@ -117,15 +116,15 @@ def identify_policy(recipe: Recipe, build: Source) -> str:
     return content_id("policy", [build.config_id, read_export_id(build.export_path), judge, settings])
 
 
-def _find_best(start: Stand, rounds: list[Stand]) -> Stand:
+def _find_best(start: StepOutcome, rounds: list[StepOutcome]) -> StepOutcome:
     """Return who wins most against the base: the policy before the rounds, or one kept after them; of equals the first."""
-    return max((start, *(stand for stand in rounds if stand.is_kept)), key=lambda stand: won(stand.scores))
+    return max((start, *(outcome for outcome in rounds if outcome.is_kept)), key=lambda outcome: won(outcome.scores))
 
 
-def _do_rounds(run: PolicyRun, step: Step, start: Stand, place: int, limit: int | None) -> list[Stand]:
+def _do_rounds(run: PolicyRun, step: Step, start: StepOutcome, place: int, limit: int | None) -> list[StepOutcome]:
     """Do the rounds of an on-policy step until the watch stops one, or there is nothing to learn from."""
     assert step.on_policy is not None
-    done: list[Stand] = []
+    done: list[StepOutcome] = []
     latest = start
     for number in range(step.on_policy.rounds):
         betas = step.on_policy.betas
@@ -152,7 +151,7 @@ def _build_round(run: PolicyRun, recipe: Recipe, limit: int | None) -> Source:
     )
 
 
-def make_round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: Stand) -> Recipe:
+def make_round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: StepOutcome) -> Recipe:
     """Return the build of one round: the same prompts, the policy in place of the teachers, pairs of its own answers."""
     recipe = run.recipe
     prompts = on_policy.prompts or recipe.prompts

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from schemas.policy import Watch
+from schemas.recipe.policy import Watch
 
 Scores = Mapping[str, Any]
 """How a policy does over all languages: the columns of ``step_scores``."""

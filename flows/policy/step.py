@@ -20,13 +20,13 @@ from flows.lanes.lane import OpenEngine, Together
 from flows.lanes.slots import SlotPool
 from flows.models.train import train_and_record
 from flows.policy.reward_hacking import find_hacking
-from flows.policy.step_records import Origin, Stand, find_stand, make_scores, record_stand
-from flows.saying import choose_say
-from schemas.models import Model
+from flows.policy.step_records import Origin, StepOutcome, find_outcome, make_scores, record_outcome
+from flows.terminal import choose_say
 from schemas.names import ALL, BASE
-from schemas.policy import Policy, Step
-from schemas.recipe import Recipe
-from schemas.section import identify
+from schemas.recipe.models import Model
+from schemas.recipe.policy import Policy, Step
+from schemas.recipe.recipe import Recipe
+from schemas.toml.section import identify
 from warehouse.lake.lake import Lake
 
 
@@ -68,11 +68,16 @@ class PolicyRun:
 
 
 def do_step(
-    run: PolicyRun, step: Step, start: Stand, place: int, find_source: Callable[[], Source], best: Stand | None = None
-) -> Stand:
+    run: PolicyRun,
+    step: Step,
+    start: StepOutcome,
+    place: int,
+    find_source: Callable[[], Source],
+    best: StepOutcome | None = None,
+) -> StepOutcome:
     """Train, merge and judge, or find that it is done. With ``best``, the watch compares with it and may stop a round."""
     with Lake.open(run.recipe.warehouse) as lake:
-        found = find_stand(lake, run.policy_id, step.name, run.folder)
+        found = find_outcome(lake, run.policy_id, step.name, run.folder)
     if found is not None:
         run.say(f"  {step.name}: done · {found}")
         return found
@@ -88,21 +93,21 @@ def do_step(
         kl = max((result.eval_metrics or result.metrics).get("kl") or 0.0 for result in results.values())
         begun, most = start.scores or base_scores.overall, best.scores or base_scores.overall
         detail = find_hacking(run.policy.watch, begun, most, scores.overall, kl)
-    stand = Stand(step.name, model, checkpoint_id, scores.overall, is_kept=detail is None, detail=detail)
+    outcome = StepOutcome(step.name, model, checkpoint_id, scores.overall, is_kept=detail is None, detail=detail)
     with Lake.open(run.recipe.warehouse) as lake:
         if place == 1:
             base = replace(start, scores=base_scores.overall)
-            record_stand(lake, run.policy_id, base, base_scores, Origin(0, run.build.config_id))
+            record_outcome(lake, run.policy_id, base, base_scores, Origin(0, run.build.config_id))
         export_id = read_export_id(source.export_path)
         origin = Origin(
             place, run.build.config_id, source.config_id, export_id, start.checkpoint_id, identify(step), results
         )
-        record_stand(lake, run.policy_id, stand, scores, origin)
-    run.say(f"  {step.name}: {stand}")
-    return stand
+        record_outcome(lake, run.policy_id, outcome, scores, origin)
+    run.say(f"  {step.name}: {outcome}")
+    return outcome
 
 
-def _train(run: PolicyRun, step: Step, start: Stand, source: Source) -> dict[str, TrainResult]:
+def _train(run: PolicyRun, step: Step, start: StepOutcome, source: Source) -> dict[str, TrainResult]:
     """Train a model per cluster, side by side where the machine has the GPUs; return the results by cluster."""
     clusters = run.policy.clusters_of(step) or {ALL: ()}
     results: dict[str, TrainResult] = {}
@@ -122,7 +127,7 @@ def _train(run: PolicyRun, step: Step, start: Stand, source: Source) -> dict[str
     return {cluster: results[cluster] for cluster in clusters}
 
 
-def _merge(run: PolicyRun, step: Step, start: Stand, models: dict[str, str]) -> tuple[str, str]:
+def _merge(run: PolicyRun, step: Step, start: StepOutcome, models: dict[str, str]) -> tuple[str, str]:
     """Merge the models of the clusters into one; return its folder and its checkpoint id."""
     if len(models) == 1:
         (model,) = models.values()

@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 
 from factory.evaluation.winrates import ALL
-from factory.stages.rows import make_frame
+from factory.stages.outputs import make_frame
 from factory.training.result import TrainResult
 from flows.evaluation.evaluate import EvaluationResult
 from flows.policy.reward_hacking import won
-from schemas.paths import is_path
+from schemas.toml.paths import is_path
 from warehouse.lake.lake import Lake
 
 _COUNTS = ("num_wins", "num_losses", "num_ties")
@@ -22,7 +22,7 @@ _RATES = ("win_rate", "win_rate_low", "win_rate_high", "length_controlled")
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class StepOutcome:
     """A policy after a step. ``scores`` are those over all languages (columns of ``step_scores``)."""
 
     step: str
@@ -95,32 +95,32 @@ def _describe(result: EvaluationResult, model: str) -> pl.DataFrame:
     return pl.concat([answers, means.select(answers.columns)])
 
 
-def record_stand(lake: Lake, policy_id: str, stand: Stand, scores: Scores, origin: Origin) -> None:
+def record_outcome(lake: Lake, policy_id: str, outcome: StepOutcome, scores: Scores, origin: Origin) -> None:
     """Append a step and its scores; the scores first, so that a step which is there has them."""
     metrics = {name: {"train": result.metrics, "eval": result.eval_metrics} for name, result in origin.results.items()}
     row = {
         "policy_id": policy_id,
-        "step": stand.step,
+        "step": outcome.step,
         "place": origin.place,
         "build_id": origin.build_id,
         "config_id": origin.config_id,
         "export_id": origin.export_id,
         "parent_id": origin.parent_id,
-        "checkpoint_id": stand.checkpoint_id,
-        "path": stand.model,
+        "checkpoint_id": outcome.checkpoint_id,
+        "path": outcome.model,
         "settings_id": scores.settings_id,
-        "is_kept": stand.is_kept,
-        "detail": stand.detail,
+        "is_kept": outcome.is_kept,
+        "detail": outcome.detail,
         "config": json.dumps(origin.config, ensure_ascii=False),
         "metrics": json.dumps(metrics, ensure_ascii=False),
         "recorded_at": datetime.now(UTC),
     }
-    named = scores.rows.select(pl.lit(policy_id).alias("policy_id"), pl.lit(stand.step).alias("step"), pl.all())
+    named = scores.rows.select(pl.lit(policy_id).alias("policy_id"), pl.lit(outcome.step).alias("step"), pl.all())
     lake.append("step_scores", make_frame("step_scores", named.to_dicts()))
     lake.append("steps", make_frame("steps", [row]))
 
 
-def find_stand(lake: Lake, policy_id: str, step: str, folder: Path) -> Stand | None:
+def find_outcome(lake: Lake, policy_id: str, step: str, folder: Path) -> StepOutcome | None:
     """Return a step that is done and whose model is still there; a base may be on the hub.
 
     ``folder`` is where the policy's models lie now; they may have been moved or copied since the step was recorded.
@@ -136,7 +136,7 @@ def find_stand(lake: Lake, policy_id: str, step: str, folder: Path) -> Stand | N
         "SELECT * EXCLUDE (policy_id, step) FROM step_scores WHERE policy_id = ? AND step = ? AND language = ?",
         [policy_id, step, ALL],
     )
-    return Stand(step, model, row["checkpoint_id"], scores.row(0, named=True), row["is_kept"], row["detail"])
+    return StepOutcome(step, model, row["checkpoint_id"], scores.row(0, named=True), row["is_kept"], row["detail"])
 
 
 def _locate(path: str, folder: Path) -> str:

@@ -18,7 +18,7 @@ from flows.report.figures import Facts, TrainingRun, read_facts
 from schemas.disk import write_text
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from warehouse.build.views import latest_build
 from warehouse.lake.lake import Lake
 

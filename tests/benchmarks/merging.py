@@ -46,7 +46,7 @@ OURS = """
 import json, sys, time
 from pathlib import Path
 from factory.merging.merge import merge
-from schemas.merging import MergeSettings
+from schemas.recipe.merging import MergeSettings
 settings = MergeSettings.model_validate_json(sys.argv[1])
 started = time.perf_counter()
 merge(settings, Path(sys.argv[2]))

@@ -22,8 +22,8 @@ from pathlib import Path
 import polars as pl
 
 from schemas.languages import CORE_LANGUAGES
-from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import BuildModels, Builds
 from warehouse.build.curate import make_pairs
 from warehouse.lake.lake import Lake

@@ -16,10 +16,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from factory.engines.base import Engine
-from factory.engines.langid import LanguageDetector
 from factory.engines.open import open_engine
 from factory.stages.sampling import Sampler
-from schemas.models import ModelRun, Sampling, Teacher
+from factory.texts.langid import LanguageDetector
+from schemas.recipe.models import ModelRun, Sampling, Teacher
 from tests.benchmarks.side_by_side import (
     LANE,
     Bare,

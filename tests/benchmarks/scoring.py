@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from factory.engines.base import Engine
 from factory.engines.open import open_engine
 from factory.stages.scoring import Scorer
-from schemas.models import ModelRun, RewardModel
+from schemas.recipe.models import ModelRun, RewardModel
 from tests.benchmarks.side_by_side import (
     LANE,
     Bare,

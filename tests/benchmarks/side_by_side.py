@@ -16,9 +16,9 @@ import psutil
 
 from factory.engines.base import Engine
 from factory.engines.supervision.supervisor import ChildEngine
-from factory.stages.rows import Lane, Stage, make_frame
+from factory.stages.outputs import Provenance, Stage, make_frame
 from flows.lanes.committer import Committer
-from schemas.settings import RunSettings, WarehouseSettings
+from schemas.recipe.settings import RunSettings, WarehouseSettings
 from warehouse.lake.lake import Lake
 
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
@@ -79,7 +79,7 @@ def serve_bare(run: Callable[[list[str]], int]) -> None:
         print("units", run(json.loads(line)), flush=True)
 
 
-LANE = Lane("settings", "benchmark", "fingerprint")
+LANE = Provenance("settings", "benchmark", "fingerprint")
 """What the rows that our side commits are made by."""
 
 

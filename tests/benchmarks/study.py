@@ -34,11 +34,11 @@ from factory.training.trainer import train
 from flows.build.run import BuildSummary, execute_build
 from flows.models.merge import merge_once
 from flows.policy.policy import PolicySummary, train_policy
-from flows.policy.step_records import Stand
+from flows.policy.step_records import StepOutcome
 from schemas.languages import CORE_LANGUAGES
-from schemas.merging import MergeSettings
-from schemas.policy import Policy, StepMerge
-from schemas.recipe import Recipe, load_recipe
+from schemas.recipe.merging import MergeSettings
+from schemas.recipe.policy import Policy, StepMerge
+from schemas.recipe.recipe import Recipe, load_recipe
 from warehouse.build.views import use_build
 from warehouse.lake.lake import Lake
 
@@ -169,16 +169,16 @@ def _unseen(languages: tuple[str, ...]) -> Iterator[Question]:
 
 def _climb(seed: Seed, policy: PolicySummary) -> None:
     """Measure every step of the policy, and for those before the rounds the clusters' own models before the merge."""
-    for place, stand in enumerate(policy.steps):
-        seed.keep("staircase", f"{place} {stand.step}", partial(_measure_stand, stand, seed.number))
-    for stand in policy.steps[1:3]:
-        seed.keep("staircase", f"{stand.step} unmerged", partial(_measure_clusters, seed, stand.checkpoint_id))
+    for place, outcome in enumerate(policy.steps):
+        seed.keep("staircase", f"{place} {outcome.step}", partial(_measure_stand, outcome, seed.number))
+    for outcome in policy.steps[1:3]:
+        seed.keep("staircase", f"{outcome.step} unmerged", partial(_measure_clusters, seed, outcome.checkpoint_id))
 
 
-def _measure_stand(stand: Stand, seed: int) -> dict[str, float]:
-    found = _summarize(measure_quality(stand.model, seed)) | {"is_kept": float(stand.is_kept)}
+def _measure_stand(outcome: StepOutcome, seed: int) -> dict[str, float]:
+    found = _summarize(measure_quality(outcome.model, seed)) | {"is_kept": float(outcome.is_kept)}
     figures = ("win_rate", "num_tokens", "reward")
-    return found | {name: stand.scores[name] for name in figures if stand.scores.get(name) is not None}
+    return found | {name: outcome.scores[name] for name in figures if outcome.scores.get(name) is not None}
 
 
 def _measure_clusters(seed: Seed, merged: str) -> dict[str, float]:

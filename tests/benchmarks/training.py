@@ -94,7 +94,7 @@ def train_ours(model: str, rows: str, output: str, dtype: str, rate: float, toke
     import factory.training.run.loop  # noqa: F401
     from factory.training.curves import read_metrics
     from factory.training.trainer import train
-    from schemas.training import TrainRun, TrainSettings
+    from schemas.recipe.training import TrainRun, TrainSettings
 
     run = TrainRun(
         device="cpu",
@@ -165,7 +165,7 @@ def private_bytes(process: int) -> int:
 def in_training_order(rows: Path, ordered: Path) -> None:
     """Write rows in the order in which the trainer takes them, for a trainer that reads them one after another."""
     from factory.training.data.batches import plan_steps
-    from schemas.training import TrainSettings
+    from schemas.recipe.training import TrainSettings
 
     lines = rows.read_text(encoding="utf-8").splitlines()
     settings = TrainSettings(model="m", data="d", objective="dpo", batch_rows=BATCH_ROWS)

@@ -25,7 +25,7 @@ from factory.microworld.chat_models import complete
 from factory.microworld.questions import MODELS
 from factory.microworld.truth import quality
 from factory.training.trainer import train
-from schemas.training import TrainRun, TrainSettings
+from schemas.recipe.training import TrainRun, TrainSettings
 
 SFT = {"learning_rate": 5e-4, "epochs": 2}
 DPO = {"learning_rate": 2e-4, "epochs": 2, "beta": 0.1}

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from factory.engines.base import Engine, Failure, Reply, Request
 from factory.engines.open import Task
-from schemas.models import Model
+from schemas.recipe.models import Model
 from tests.flows.standin import StandIn
 
 Fault = Callable[[Request], Failure | None]

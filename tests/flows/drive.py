@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from flows.build.run import execute_build
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import flows.models.merge
 from flows.build.run import execute_build
 from flows.policy.policy import train_policy
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 from schemas.tables import TABLES
 from tests.warehouse.small_build import CONFIG_ID, fill_lake, make_recipe
 from warehouse.lake.lake import Lake

@@ -11,7 +11,7 @@ from factory.engines.base import Reply, Request
 from factory.engines.open import Task
 from factory.engines.supervision.supervisor import ChildEngine
 from schemas.ids import content_id
-from schemas.models import Model
+from schemas.recipe.models import Model
 
 CORE = "tests.flows.standin:open_core"
 

@@ -21,7 +21,7 @@ from flows.build.run import execute_build
 from flows.cli import main
 from schemas.errors import EngineError, FactoryError, InputError, RecipeError, WarehouseError
 from schemas.reasons import Reason
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.factory.engines.scripted_server import DROP, ScriptedServer, completion, echo
 from tests.flows.direct import DirectEngines
 from tests.prefect_server import make_environment

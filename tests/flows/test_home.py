@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.factory.engines.scripted_server import Call, ScriptedServer
 from tests.waiting import GUARD_SECONDS
 

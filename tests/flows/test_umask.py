@@ -23,7 +23,7 @@ from flows.build.run import execute_build
 from flows.held_out import make_evaluation
 from flows.report.page import write_report
 from flows.policy.policy import train_policy
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 import flows.evaluation.winrate as report
 

@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.errors import RecipeError
-from schemas.evaluation import EvaluationSettings
 from schemas.names import STAGES, check_folder_name, fold_name
-from schemas.policy import OnPolicy
-from schemas.recipe import Recipe, load_recipe
+from schemas.recipe.evaluation import EvaluationSettings
+from schemas.recipe.policy import OnPolicy
+from schemas.recipe.recipe import Recipe, load_recipe
 
 RECIPE = """name = "small"
 languages = ["en", "he"]

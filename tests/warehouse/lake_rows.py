@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def make_selections(ids: Sequence[str]) -> pl.DataFrame:
 def start(settings: WarehouseSettings, body: str, *, run_as: Sequence[str] = ()) -> "subprocess.Popen[str]":
     """Start Python in another process with ``settings``, ``Lake`` and the functions above at hand."""
     code = (
-        "from warehouse.lake.lake import Lake\nfrom schemas.settings import WarehouseSettings\n"
+        "from warehouse.lake.lake import Lake\nfrom schemas.recipe.settings import WarehouseSettings\n"
         "from tests.warehouse.lake_rows import make_completions, make_selections\n"
         f"settings = WarehouseSettings(catalog={settings.catalog!r}, data={settings.data!r})\n{body}"
     )

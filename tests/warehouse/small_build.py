@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from schemas.ids import content_id
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 from schemas.tables import TABLES
 from warehouse.lake.lake import Lake
 

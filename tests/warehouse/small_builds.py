@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from schemas.ids import content_id
-from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
 from schemas.splits import choose_split
 from schemas.tables import TABLES
 from warehouse.lake.lake import Lake

@@ -3,9 +3,9 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from schemas.curation import PairStrategy, Routing
 from schemas.reasoning import QUOTED_CODE, REASONING_MARKS
-from schemas.recipe import Recipe
+from schemas.recipe.curation import PairStrategy, Routing
+from schemas.recipe.recipe import Recipe
 from warehouse.build.user_sql import check_pattern, stage_proposals, stage_selections
 from warehouse.build.views import count_slices, use_build
 from warehouse.lake.lake import Lake

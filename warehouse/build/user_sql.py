@@ -8,11 +8,11 @@ from pathlib import Path
 
 import duckdb
 
-from schemas.curation import PairStrategy, Routing
 from schemas.disk import read_text
 from schemas.errors import RecipeError, WarehouseError
-from schemas.named import Named, find_named
-from schemas.recipe import Recipe
+from schemas.recipe.curation import PairStrategy, Routing
+from schemas.recipe.recipe import Recipe
+from schemas.toml.named import Named, find_named
 from warehouse.lake.lake import Lake
 from warehouse.lake.staging import stage
 from warehouse.statements import TableName, read_sql

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from schemas.languages import LANGUAGES
-from schemas.prompts import PromptSource
-from schemas.recipe import Recipe
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.recipe import Recipe
 from warehouse.export.manifest import SPLITS, Manifest
 from warehouse.export.shards import LAYOUTS
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import polars as pl
 
-from schemas.curation import Export
 from schemas.disk import sync
 from schemas.errors import AuditError, NothingToExportError, WarehouseError
 from schemas.ids import Json, content_id, file_digest
-from schemas.recipe import Recipe
-from schemas.section import identify
+from schemas.recipe.curation import Export
+from schemas.recipe.recipe import Recipe
+from schemas.toml.section import identify
 from warehouse.export.card import write_card
 from warehouse.export.manifest import MANIFEST_NAME, SPLITS, Counts, DataFile, Manifest, Tally, read_manifest
 from warehouse.export.ordered_rows import BuildRows

@@ -2,7 +2,7 @@
 
 import duckdb
 
-from warehouse.lake.catalog import METADATA
+from warehouse.catalog.catalog import METADATA
 from warehouse.statements import literal
 
 _SMALL_FILE = 64 * 2**20

@@ -6,7 +6,7 @@ import shutil
 import duckdb
 
 from schemas.errors import WarehouseError
-from warehouse.lake.catalog import Catalog
+from warehouse.catalog.catalog import Catalog
 
 _PASSING = re.compile(r"database is locked|[Cc]onflict|could not serialize|deadlock detected")
 

@@ -24,11 +24,9 @@ import pyarrow as pa
 
 from schemas.errors import WarehouseError
 from schemas.ids import CONTENT_ID_SQL
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from schemas.splits import SPLIT_SQL
-from warehouse.lake import migrations
-from warehouse.lake.append import conform, count_changed, in_utc, insert_new
-from warehouse.lake.catalog import (
+from warehouse.catalog.catalog import (
     Catalog,
     attach,
     check_folders,
@@ -39,10 +37,12 @@ from warehouse.lake.catalog import (
     make_file,
     make_folders,
 )
+from warehouse.catalog.data_folder import DataFolder
+from warehouse.catalog.locks import WRITE, Locks, open_locks
+from warehouse.lake import migrations
+from warehouse.lake.append import conform, count_changed, in_utc, insert_new
 from warehouse.lake.compaction import compact_tables
 from warehouse.lake.errors import explain, is_passing
-from warehouse.lake.locks import WRITE, Locks, open_locks
-from warehouse.lake.owner import DataFolder
 from warehouse.lake.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
 from warehouse.lake.spool import Spool
 from warehouse.statements import literal

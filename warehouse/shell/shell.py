@@ -10,10 +10,10 @@ from typing import TextIO
 
 from schemas.disk import whole_file
 from schemas.errors import WarehouseError
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import TABLES
 from warehouse.build.views import VIEWS, latest_build, use_build
-from warehouse.lake.catalog import find_catalog
+from warehouse.catalog.catalog import find_catalog
 from warehouse.lake.lake import Lake
 from warehouse.shell.check import check_query, explain_query, is_explain
 from warehouse.shell.output import Columns, Form, print_csv, print_json, print_table, write_parquet

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.engines.reply_text import mend_text, split_reasoning
 from schemas.errors import EngineError
-from schemas.models import Model, Structured, Teacher, Writer
 from schemas.reasons import Reason
+from schemas.recipe.models import Model, Structured, Teacher, Writer
 
 ScoringTask = Literal["classify", "reward", "score"]
 """How a reward model is asked, as in the vLLM engine; ``engine_args.task`` names it.

@@ -14,9 +14,9 @@ import httpx
 from factory.engines.base import Reply, Request
 from factory.engines.openai.api import scoring_tasks
 from factory.engines.openai.servers import Patience
-from factory.engines.openai.transport import Connection, Lane
+from factory.engines.openai.transport import Connection, RequestLoop
 from schemas.errors import EngineError
-from schemas.models import Model
+from schemas.recipe.models import Model
 
 POLL_SECONDS = 0.2
 
@@ -69,7 +69,7 @@ class OpenAIEngine:
         Raises:
             EngineError: a server refuses the key or does not know the model, or none can be reached.
         """
-        lane = Lane(self._connection)
+        lane = RequestLoop(self._connection)
         puller = _Puller(requests, lane, self._connection.max_in_flight)
         num_answered = 0
         try:
@@ -95,7 +95,7 @@ class OpenAIEngine:
 class _Puller:
     """Takes requests from an iterable in a thread of its own, so that slow planning holds up no reply."""
 
-    def __init__(self, requests: Iterable[Request], lane: Lane, max_in_flight: int) -> None:
+    def __init__(self, requests: Iterable[Request], lane: RequestLoop, max_in_flight: int) -> None:
         self._requests = iter(requests)
         self._lane = lane
         self._room = threading.Semaphore(max_in_flight)

@@ -34,9 +34,9 @@ from factory.engines.openai.api import (
 )
 from factory.engines.openai.servers import Outcome, Patience, Server, ServerPool
 from schemas.errors import EngineError
-from schemas.models import Model, Writer
 from schemas.passing import PASSING_STATUSES, PASSING_TRANSPORT
 from schemas.reasons import Reason
+from schemas.recipe.models import Model, Writer
 
 CONNECT_SECONDS = 10.0
 MAX_IN_FLIGHT = 512
@@ -96,7 +96,7 @@ class Connection:
         ]
 
 
-class Lane:
+class RequestLoop:
     """The event loop behind one stream. ``answers`` gets one item per submitted request.
 
     An item is a reply, None for a request that was not sent because of ``stop``, or the error that ends the stream.

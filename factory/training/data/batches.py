@@ -5,7 +5,7 @@ from heapq import heapreplace
 
 import numpy as np
 
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 
 def plan_steps(lengths: Sequence[int], settings: TrainSettings) -> list[list[int]]:

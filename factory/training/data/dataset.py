@@ -18,7 +18,7 @@ from factory.training.data.reading import Rejected, has_eval_split, read_export_
 from factory.training.data.templating import Templater
 from schemas.disk import write_text
 from schemas.errors import TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 
 @dataclass(slots=True)

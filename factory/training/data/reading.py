@@ -33,7 +33,7 @@ from factory.inputs.row import RowError
 from factory.inputs.text_faults import find_fault_within
 from schemas.errors import InputError
 from schemas.reasons import Reason
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 Messages: TypeAlias = conversations.Messages
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from factory.engines.rendering import Renderer, Rendering, RenderingError
+from factory.engines.local.rendering import Renderer, Rendering, RenderingError
 from factory.inputs.row import RowError
 from factory.training.data.examples import Example, Mask, Tokens
 from factory.training.data.reading import Rejected, TextRow
 from factory.training.data.turns import Turn, TurnRenderer
 from schemas.errors import TrainingError
 from schemas.reasons import Reason
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 _BATCH_ROWS = 500
 

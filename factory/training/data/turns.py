@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from factory.engines.rendering import Renderer, Rendering, RenderingError
+from factory.engines.local.rendering import Renderer, Rendering, RenderingError
 from factory.inputs.row import RowError
 from factory.training.data.reading import Messages
 from schemas.reasons import Reason

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 PREFERENCE_FIELDS = (
     "loss",

@@ -20,7 +20,7 @@ from factory.training.model.attention import PACKED
 from factory.training.model.logprobs import Head, token_logps
 from factory.training.model.sharding import load_rows, shard
 from schemas.errors import TrainingError
-from schemas.training import Lora
+from schemas.recipe.training import Lora
 
 CHECKED_TOKENS = 16
 """Targets of each branch that are compared with the model's own logits."""

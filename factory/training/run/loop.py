@@ -20,7 +20,7 @@ from factory.training.run.progress_line import Watch
 from factory.training.run.saving import gather_weights, write_model
 from factory.training.stopping import StopSignals
 from schemas.errors import TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 SMOOTHED_STEPS = 10
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from factory.training.model.losses import PREFERENCE_FIELDS, SFT_FIELDS, Rows, p
 from factory.training.model.model import Policy
 from factory.training.processes import World
 from factory.training.run.metrics import Tally
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 WORST_ROWS = 5
 """How many rows are named when a step goes wrong."""

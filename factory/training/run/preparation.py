@@ -19,7 +19,7 @@ from factory.training.run.optimization import make_optimizer, seed_torch
 from factory.training.run.reference import ReferencePass, find_cache, read_reference
 from schemas.disk import read_text
 from schemas.errors import TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -23,7 +23,7 @@ from factory.training.stopping import StopSignals
 from schemas.disk import whole_file
 from schemas.errors import TrainingError
 from schemas.ids import content_id
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 FOLDER = ".reference-logps"
 

@@ -15,7 +15,7 @@ from factory.training.model.model import Policy, add_adapters
 from factory.training.processes import World
 from schemas.disk import share
 from schemas.errors import TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 
 def gather_weights(policy: Policy, settings: TrainSettings, world: World) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from factory.stages.sources import RAW_ROWS, read_source
 from factory.training.data.reading import Rejected, TextRow, read_rows
 from schemas.errors import InputError
-from schemas.prompts import PromptSource
-from schemas.training import TrainSettings
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.training import TrainSettings
 
 ASK, ANSWER, WORSE = "なぜ空は青い？", "لأن الضوء الأزرق يتشتت", "e\u0301h"
 USER, ASSISTANT = {"role": "user", "content": ASK}, {"role": "assistant", "content": ANSWER}

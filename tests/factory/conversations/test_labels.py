@@ -10,8 +10,8 @@ import pytest
 from factory.stages.sources import read_source
 from factory.training.data.reading import read_rows
 from schemas.errors import InputError
-from schemas.prompts import PromptSource
-from schemas.training import TrainSettings
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.training import TrainSettings
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from factory.engines import fingerprint
 from factory.engines.fingerprint import fingerprint_model, template_digest
 from schemas.errors import EngineError
-from schemas.models import Model, ModelRun
+from schemas.recipe.models import Model, ModelRun
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_a_hub_id_counts_by_the_commit_in_the_cache(tmp_path: Path) -> None:
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / revision).write_text(commit, encoding="utf-8")
     code = (
-        "from factory.engines.fingerprint import fingerprint_model as f; from schemas.models import Model as M\n"
+        "from factory.engines.fingerprint import fingerprint_model as f; from schemas.recipe.models import Model as M\n"
         "for r in (None, 'main', 'a' * 40, 'v2'): print(f(M(model='nobody/model', revision=r)))"
     )
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}

@@ -8,7 +8,7 @@ import pytest
 
 from factory.engines.open import open_engine
 from schemas.errors import EngineError
-from schemas.models import Model
+from schemas.recipe.models import Model
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from factory.engines.openai.engine import OpenAIEngine
 from factory.engines.openai.servers import Outcome, Patience, ServerPool
 from factory.engines.openai.transport import read_retry_after
 from schemas.errors import EngineError
-from schemas.evaluation import Contestant, JudgeModel
-from schemas.models import Model, RewardModel, Teacher, Translation
 from schemas.reasons import Reason
+from schemas.recipe.evaluation import Contestant, JudgeModel
+from schemas.recipe.models import Model, RewardModel, Teacher, Translation
 from tests.factory.engines.scripted_server import DROP, Call, ScriptedServer, completion, echo
 from tests.waiting import GUARD_SECONDS, wait_until
 

@@ -7,8 +7,8 @@ import pytest
 from factory.engines.base import Message, Request
 from factory.engines.openai.engine import OpenAIEngine
 from schemas.errors import EngineError
-from schemas.models import Model, RewardModel, Sampling, Structured, Teacher
 from schemas.reasons import Reason
+from schemas.recipe.models import Model, RewardModel, Sampling, Structured, Teacher
 from tests.vllm_server import KEY, vllm_serve
 
 TEXTS = ["hi", "שלום", "你好吗", "write a poem", "e\u0301t\u00e9"]

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from factory.engines.langid import LanguageDetector
 from factory.evaluation.confusion import (
     average_confusion,
     bundled_words,
@@ -21,6 +20,7 @@ from factory.evaluation.confusion import (
 )
 from factory.evaluation.responses import read_responses
 from factory.evaluation.segmenters import split_words
+from factory.texts.langid import LanguageDetector
 from schemas.errors import InputError
 
 ARABIC = "الطقس جميل اليوم وسنذهب إلى الحديقة بعد الظهر"

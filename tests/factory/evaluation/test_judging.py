@@ -8,7 +8,7 @@ import pytest
 from factory.engines.base import Failure, Reply
 from factory.evaluation.judging import JudgeStage, make_messages, make_structure
 from factory.evaluation.verdicts import MIRRORED, compare_scores, parse_verdict
-from factory.stages.rows import Lane
+from factory.stages.outputs import Provenance
 from schemas.reasons import Reason
 from schemas.tables import TABLES
 
@@ -106,7 +106,7 @@ def test_whatever_the_engine_is_held_to_can_be_read(scale):
 
 
 def test_replies_become_verdicts_about_a_and_b():
-    stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="aya", output="choice")
+    stage = JudgeStage(Provenance("j" * 32, "judge", "f" * 32), scale="aya", output="choice")
     games = [GAME, GAME | {"game_id": "g2", "order": "ba"}, GAME | {"game_id": "g3"}, GAME | {"game_id": "g4"}]
     requests = list(stage.requests([pl.DataFrame(games[:2]), pl.DataFrame(games[2:])]))
     assert [request.request_id for request in requests] == ["g1", "g2", "g3", "g4"]
@@ -136,7 +136,7 @@ def test_replies_become_verdicts_about_a_and_b():
 )
 @pytest.mark.parametrize("output", ["text", "json", "choice"])
 def test_no_verdict_is_read_from_thinking(reply, finish_reason, output):
-    stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="aya", output=output)
+    stage = JudgeStage(Provenance("j" * 32, "judge", "f" * 32), scale="aya", output=output)
     list(stage.requests([pl.DataFrame([GAME])]))
     stage.add(Reply("g1", text=reply, finish_reason=finish_reason))
     landed = stage.take()
@@ -156,7 +156,7 @@ def test_no_verdict_is_read_from_thinking(reply, finish_reason, output):
     ],
 )
 def test_a_judge_that_thinks_is_read_by_its_own_tags(reply, detail):
-    lane = Lane("j" * 32, "judge", "f" * 32)
+    lane = Provenance("j" * 32, "judge", "f" * 32)
     stage = JudgeStage(lane, scale="aya", output="text", reasoning=("<analysis>", "</analysis>"))
     list(stage.requests([pl.DataFrame([GAME])]))
     stage.add(Reply("g1", **{"finish_reason": "stop"} | reply))
@@ -166,7 +166,7 @@ def test_a_judge_that_thinks_is_read_by_its_own_tags(reply, detail):
 
 
 def test_a_judge_that_was_cut_off_has_not_come_to_its_verdict():
-    stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="aya", output="text")
+    stage = JudgeStage(Provenance("j" * 32, "judge", "f" * 32), scale="aya", output="text")
     list(stage.requests([pl.DataFrame([GAME, GAME | {"game_id": "g2"}])]))
     stage.add(Reply("g1", text="At first sight it is [[A]], but", finish_reason="length"))
     stage.add(Reply("g2", text='{"reason": "B says <think>", "verdict": "A"}', finish_reason="stop"))
@@ -174,7 +174,7 @@ def test_a_judge_that_was_cut_off_has_not_come_to_its_verdict():
 
 
 def test_an_unreadable_reply_is_a_row_with_its_text():
-    stage = JudgeStage(Lane("j" * 32, "judge", "f" * 32), scale="arena", output="text")
+    stage = JudgeStage(Provenance("j" * 32, "judge", "f" * 32), scale="arena", output="text")
     list(stage.requests([pl.DataFrame([GAME | {"order": "ba"}])]))
     stage.add(Reply("g1", text="Both are fine."))
     (row,) = stage.take().rows.to_dicts()

@@ -17,8 +17,8 @@ from factory.inputs.hf_datasets import find_labels, name_labels, open_dataset
 from factory.stages.sources import read_source
 from factory.training.data.reading import TextRow, read_rows
 from schemas.errors import InputError
-from schemas.prompts import PromptSource
-from schemas.training import TrainSettings
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.training import TrainSettings
 
 LANGUAGES = ["English", "العربية", "中文"]
 

@@ -15,9 +15,9 @@ from factory.stages.recorded import open_recorded
 from factory.stages.sources import RAW_ROWS, read_source
 from factory.training.data.reading import Rejected, TextRow, read_rows
 from schemas.errors import InputError
-from schemas.models import Recorded
-from schemas.prompts import PromptSource
-from schemas.training import TrainSettings
+from schemas.recipe.models import Recorded
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.training import TrainSettings
 
 ROWS = [
     {"id": n, "prompt": text, "completion": "e\u0301"} for n, text in enumerate(["متى؟", "為什麼？", "क्यों", "why]["])

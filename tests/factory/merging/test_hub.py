@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from factory.merging.merge import merge
-from schemas.merging import MergeSettings
+from schemas.recipe.merging import MergeSettings
 from tests.factory.merging.conftest import draw_weights, read_weights, same, write_checkpoint
 from tests.http_server import serve
 from tests.waiting import GUARD_SECONDS
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from factory.merging.merge import merge
 from schemas.errors import InputError
-from schemas.merging import MergeSettings
+from schemas.recipe.merging import MergeSettings
 for settings, output in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
         merge(MergeSettings.model_validate_json(settings), Path(output))

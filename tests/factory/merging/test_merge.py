@@ -19,7 +19,7 @@ from factory.merging.masks import draw_mask
 from factory.merging.merge import merge
 from factory.merging.passes import Block, Parameter, plan_steps
 from schemas.errors import InputError
-from schemas.merging import MergeSettings
+from schemas.recipe.merging import MergeSettings
 from tests.factory.merging.conftest import draw_weights, read_weights, same, write_checkpoint
 
 METHODS = ["linear", "slerp", "ties", "dare_linear", "dare_ties"]

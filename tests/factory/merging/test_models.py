@@ -24,7 +24,7 @@ from transformers import (
 from factory.merging import merge as merge_module
 from factory.merging.merge import merge
 from schemas.errors import InputError
-from schemas.merging import MergeSettings
+from schemas.recipe.merging import MergeSettings
 from tests.factory.engines.conftest import make_tokenizer
 
 SIZES = {

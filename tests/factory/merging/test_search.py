@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from factory.merging.search import EVALUATIONS, Evaluator, command_fitness, leave_one_out, search_weights, with_weights
 from schemas.errors import InputError
-from schemas.merging import MergeSettings
+from schemas.recipe.merging import MergeSettings
 from tests.factory.merging.conftest import read_weights
 
 NAME = "model.layers.1.mlp.up_proj.weight"

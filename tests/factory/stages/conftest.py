@@ -5,15 +5,15 @@ import polars as pl
 import pytest
 
 from factory.engines.base import Reply, Request
-from factory.stages.rows import Landed, Lane, Stage
+from factory.stages.outputs import Provenance, Stage, StageOutput
 from schemas.tables import TABLES
 
 Detected = list[tuple[str | None, float]]
 
 
 @pytest.fixture
-def lane() -> Lane:
-    return Lane(settings_id="5" * 32, model="teacher-7b", model_fingerprint="f" * 32)
+def lane() -> Provenance:
+    return Provenance(settings_id="5" * 32, model="teacher-7b", model_fingerprint="f" * 32)
 
 
 @pytest.fixture
@@ -34,16 +34,18 @@ def detect() -> Callable[[Sequence[str]], Detected]:
 
 
 @pytest.fixture
-def run_stage() -> Callable[..., Landed]:
+def run_stage() -> Callable[..., StageOutput]:
     """Send all requests of a stage, answer them in reverse, take what landed in small steps, check the schemas."""
 
-    def run(stage: Stage, rows: Iterable[dict[str, Any]], answer: Callable[[Request], Reply], table: str) -> Landed:
+    def run(
+        stage: Stage, rows: Iterable[dict[str, Any]], answer: Callable[[Request], Reply], table: str
+    ) -> StageOutput:
         requests = list(stage.requests([pl.DataFrame([row]) for row in rows]))
         assert len({request.request_id for request in requests}) == len(requests)
         landed = [stage.take()]
         landed += [stage.take() for request in reversed(requests) if stage.add(answer(request))]
         landed += [stage.take()]
-        joined = Landed(pl.concat([one.rows for one in landed]), pl.concat([one.rejections for one in landed]))
+        joined = StageOutput(pl.concat([one.rows for one in landed]), pl.concat([one.rejections for one in landed]))
         TABLES[table].validate(joined.rows)
         TABLES["rejections"].validate(joined.rejections)
         assert stage.take().rows.is_empty()

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory.stages.outputs import Detect, StageOutput
 from factory.stages.prompts import SeenPrompts, build_prompts
-from factory.stages.rows import Detect, Landed
 from factory.stages.sources import RAW_ROWS, make_prompt_id
 from schemas.ids import content_id
-from schemas.prompts import PromptGates, PromptSource
+from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.tables import Prompts, Rejections
 
 SOURCE = PromptSource.model_validate(
@@ -31,7 +31,7 @@ def build(
     gates: PromptGates = GATES,
     seen: SeenPrompts | None = None,
     detect: Detect | None = None,
-) -> Landed:
+) -> StageOutput:
     frame = pl.DataFrame([{"reason": None, "detail": None} | row for row in rows], schema=RAW_ROWS)
     seen = seen or SeenPrompts(gates)
     landed = build_prompts(frame, source=SOURCE, gates=gates, config_id="c" * 32, seen=seen, detect=detect)

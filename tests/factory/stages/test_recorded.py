@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from factory.stages.outputs import Detect, Provenance, StageOutput
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts, list_rows, make_text_id
 from factory.stages.recorded import Tally, read_recorded
-from factory.stages.rows import Detect, Landed, Lane
 from factory.stages.sources import read_source
 from schemas.errors import InputError
 from schemas.ids import content_id
-from schemas.models import Recorded
-from schemas.prompts import PromptGates, PromptSource
+from schemas.recipe.models import Recorded
+from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.tables import MESSAGES, Completions, Rejections, SourceRows
 
 PROMPTS = pl.DataFrame(
@@ -50,20 +50,20 @@ def rows_of(prompts: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String))
 
 
-def join(path: Path, lane: Lane, rows: pl.DataFrame, prompts: pl.DataFrame, **recorded: Any) -> Landed:
+def join(path: Path, lane: Provenance, rows: pl.DataFrame, prompts: pl.DataFrame, **recorded: Any) -> StageOutput:
     """Join a file by rows and prompts."""
     detect = recorded.pop("detect", None)
     how = Recorded.model_validate({"path": str(path)} | recorded)
     landed = list(
         read_recorded(PromptIndex(how, [rows], [prompts]), lane, detect=detect, config_id="c" * 32, batch_rows=2)
     )
-    joined = Landed(pl.concat([one.rows for one in landed]), pl.concat([one.rejections for one in landed]))
+    joined = StageOutput(pl.concat([one.rows for one in landed]), pl.concat([one.rejections for one in landed]))
     Completions.validate(joined.rows)
     Rejections.validate(joined.rejections)
     return joined
 
 
-def read(path: Path, rows: list[Any], lane: Lane, detect: Detect | None = None, **recorded: Any) -> Landed:
+def read(path: Path, rows: list[Any], lane: Provenance, detect: Detect | None = None, **recorded: Any) -> StageOutput:
     path = write_rows(path / "answers.jsonl", rows)
     columns = {"text": "text", "key": "key"} | recorded.pop("columns", {})
     prompts = recorded.pop("prompts", PROMPTS)
@@ -77,7 +77,7 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def test_answers_join_by_row_id_and_are_numbered_by_prompt(tmp_path: Path, lane: Lane, detect: Detect) -> None:
+def test_answers_join_by_row_id_and_are_numbered_by_prompt(tmp_path: Path, lane: Provenance, detect: Detect) -> None:
     rows = [{"key": 1, "text": "Because."}, {"key": "2", "text": "Thus."}, {"key": 1, "text": "Since."}]
     landed = read(tmp_path, rows, lane, detect, source="mine")
     assert landed.rows["prompt_id"].to_list() == ["p1", "p2", "p1"]
@@ -88,7 +88,7 @@ def test_answers_join_by_row_id_and_are_numbered_by_prompt(tmp_path: Path, lane:
     assert landed.rows["model"][0] == lane.model
 
 
-def test_a_language_picks_the_translation(tmp_path: Path, lane: Lane) -> None:
+def test_a_language_picks_the_translation(tmp_path: Path, lane: Provenance) -> None:
     rows = [
         {"key": 1, "text": "لأن", "l": "Arabic"},
         {"key": 1, "text": "Because", "l": "eng_Latn"},
@@ -99,7 +99,7 @@ def test_a_language_picks_the_translation(tmp_path: Path, lane: Lane) -> None:
     assert landed.rejections["reason"].to_list() == ["unknown_language"]
 
 
-def test_answers_join_by_the_text_of_the_prompt(tmp_path: Path, lane: Lane) -> None:
+def test_answers_join_by_the_text_of_the_prompt(tmp_path: Path, lane: Provenance) -> None:
     rows = [
         {"q": [{"t": " Why?\n"}], "text": "x"},
         {"q": [{"t": "How?"}], "text": "y"},
@@ -110,7 +110,7 @@ def test_answers_join_by_the_text_of_the_prompt(tmp_path: Path, lane: Lane) -> N
     assert landed.rejections["reason"].to_list() == ["no_such_prompt"]
 
 
-def test_the_thinking_of_recorded_answers_is_kept_apart(tmp_path: Path, lane: Lane) -> None:
+def test_the_thinking_of_recorded_answers_is_kept_apart(tmp_path: Path, lane: Provenance) -> None:
     texts = ["<think>为什么</think>\n四", "just so", "<think>never clo"]
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps({"key": 1, "text": text}) + "\n" for text in texts), encoding="utf-8")
@@ -143,7 +143,7 @@ def test_the_thinking_of_recorded_answers_is_kept_apart(tmp_path: Path, lane: La
         ({"key": "a\0", "text": "x"}, "invalid_text", "null character"),
     ],
 )
-def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Lane, row: Any, reason: str, said: str) -> None:
+def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Provenance, row: Any, reason: str, said: str) -> None:
     rejection = read(tmp_path, [{"key": 1, "text": "good"}, row], lane).rejections.to_dicts()[0]
     assert (rejection["reason"], rejection["config_id"], rejection["stage"]) == (reason, "c" * 32, "read")
     assert said in rejection["detail"]
@@ -151,14 +151,14 @@ def test_what_joins_to_nothing_is_rejected(tmp_path: Path, lane: Lane, row: Any,
 
 
 @pytest.mark.parametrize("by", ["source_row", "prompt_text"])
-def test_a_key_that_is_no_utf8_is_rejected(tmp_path: Path, lane: Lane, by: str) -> None:
+def test_a_key_that_is_no_utf8_is_rejected(tmp_path: Path, lane: Provenance, by: str) -> None:
     path = tmp_path / "answers.csv"
     path.write_bytes(b"key,text\n1,good\ncaf\xe9,x\n")
     landed = join(path, lane, rows_of(PROMPTS), PROMPTS, join=by, columns={"text": "text", "key": "key"})
     assert "invalid_text" in landed.rejections["reason"].to_list()
 
 
-def test_a_key_column_that_a_header_has_twice_is_refused(tmp_path: Path, lane: Lane) -> None:
+def test_a_key_column_that_a_header_has_twice_is_refused(tmp_path: Path, lane: Provenance) -> None:
     path = tmp_path / "answers.csv"
     path.write_text("key,text,key\n1,good,2\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"answers\.csv has the column 'key' 2 times"):
@@ -168,7 +168,7 @@ def test_a_key_column_that_a_header_has_twice_is_refused(tmp_path: Path, lane: L
 class World:
     """Sources that are read as a build reads them, and recorded answers that are joined to what came of them."""
 
-    def __init__(self, folder: Path, lane: Lane, **gates: Any) -> None:
+    def __init__(self, folder: Path, lane: Provenance, **gates: Any) -> None:
         self.folder, self.lane = folder, lane
         self.gates = PromptGates.model_validate({"language": False, "near_duplicate_similarity": 0} | gates)
         self.seen = SeenPrompts(self.gates)
@@ -199,7 +199,7 @@ class World:
             self.prompts.append(landed.rows)
             self.dropped |= dict(landed.rejections.select("row_id", "detail").iter_rows())
 
-    def join(self, answers: list[Any], **recorded: Any) -> Landed:
+    def join(self, answers: list[Any], **recorded: Any) -> StageOutput:
         rows = pl.concat(self.rows)
         SourceRows.validate(rows)
         ids = (content_id("source_row", [*row]) for row in rows.select("source", "row").iter_rows())
@@ -210,14 +210,14 @@ class World:
             path, self.lane, rows.with_columns(why), prompts, **{"columns": {"text": "a", "key": "id"}} | recorded
         )
 
-    def questions(self, landed: Landed) -> dict[str, str]:
+    def questions(self, landed: StageOutput) -> dict[str, str]:
         """Return the question that each answer that was joined was joined to."""
         asked = {row["prompt_id"]: row["messages"][-1]["content"] for row in pl.concat(self.prompts).to_dicts()}
         return {row["text"]: asked[row["prompt_id"]] for row in landed.rows.to_dicts()}
 
 
 @pytest.fixture
-def world(tmp_path: Path, lane: Lane) -> World:
+def world(tmp_path: Path, lane: Provenance) -> World:
     return World(tmp_path, lane, max_chars=20)
 
 
@@ -269,7 +269,7 @@ def test_an_id_that_rows_of_several_languages_have_names_one_with_the_language(w
     assert world.join(answers).rejections["reason"].to_list() == ["ambiguous_key"] * 4
 
 
-def test_a_dropped_row_is_as_good_as_another_for_an_answer_to_a_translation(tmp_path: Path, lane: Lane) -> None:
+def test_a_dropped_row_is_as_good_as_another_for_an_answer_to_a_translation(tmp_path: Path, lane: Provenance) -> None:
     """Had the row been kept it would have been translated too, and nobody knows whose translation was answered."""
     dropped = {"source": "b", "row": "at 1", "key": '["1"]', "why": "too_long: 9 characters, allowed are 5"}
     answers = write_rows(
@@ -288,7 +288,7 @@ def test_a_dropped_row_is_as_good_as_another_for_an_answer_to_a_translation(tmp_
         assert landed.rejections["reason"].to_list() == ["ambiguous_key", "ambiguous_key"]
 
 
-def test_an_answer_to_a_translation_goes_by_its_text_and_language(tmp_path: Path, lane: Lane) -> None:
+def test_an_answer_to_a_translation_goes_by_its_text_and_language(tmp_path: Path, lane: Provenance) -> None:
     rows = [
         {"key": "لماذا؟ ", "text": "لأن", "l": "ar"},
         {"key": "Why?", "text": "x", "l": "ar"},
@@ -356,7 +356,7 @@ def test_numbers_that_a_float_cannot_tell_apart_are_no_ids(world: World) -> None
     assert world.join([{"id": float(2**53), "a": "x"}]).rows.is_empty()
 
 
-def test_a_text_that_was_dropped_is_not_taken_for_another(tmp_path: Path, lane: Lane) -> None:
+def test_a_text_that_was_dropped_is_not_taken_for_another(tmp_path: Path, lane: Provenance) -> None:
     world = World(tmp_path, lane, near_duplicate_similarity=0.6)
     text = "Please tell me what you know about the river that flows through Cairo"
     world.add("a", [{"q": text}, {"q": f"{text}!"}, {"q": "Why?"}], columns={})
@@ -442,7 +442,7 @@ def test_an_answer_joins_the_row_that_it_was_made_for_or_none(
     tmp_path_factory: pytest.TempPathFactory, by: str, with_language: bool, sources: list[Any], named: bool
 ) -> None:
     """Every readable row is answered under its own id, place or text; the answer says what was asked."""
-    world = World(tmp_path_factory.mktemp("any"), Lane("s", "m", "f"), max_chars=12)
+    world = World(tmp_path_factory.mktemp("any"), Provenance("s", "m", "f"), max_chars=12)
     answers = []
     for at, source in enumerate(sources):
         rows = [make_row(at, number, row) for number, row in enumerate(source["rows"])]
@@ -480,7 +480,7 @@ def make_row(at: int, number: int, row: Any) -> Any:
     return {name: value for name, value in made.items() if (name, row["fault"]) != ("q", "absent")}
 
 
-def assert_no_clear_answer_is_lost(world: World, landed: Landed, answers: list[Any], source: str | None) -> None:
+def assert_no_clear_answer_is_lost(world: World, landed: StageOutput, answers: list[Any], source: str | None) -> None:
     """Whatever names one row alone, by what people see of ids and places, and this is a prompt, is joined."""
     rows = pl.concat(world.rows).filter(pl.lit(source is None) | (pl.col("source") == (source or "")))
     shown = [json.loads(key) if key else None for key in rows["key"]]
@@ -496,7 +496,7 @@ def assert_no_clear_answer_is_lost(world: World, landed: Landed, answers: list[A
     assert not lost
 
 
-def test_a_tally_says_how_few_answers_could_be_joined(tmp_path: Path, lane: Lane) -> None:
+def test_a_tally_says_how_few_answers_could_be_joined(tmp_path: Path, lane: Provenance) -> None:
     tally = Tally()
     rows = [
         {"key": 1, "text": "good"},
@@ -513,7 +513,7 @@ def test_a_tally_says_how_few_answers_could_be_joined(tmp_path: Path, lane: Lane
     )
 
 
-def test_a_text_of_several_columns_is_that_of_a_prompt_with_an_input(tmp_path: Path, lane: Lane) -> None:
+def test_a_text_of_several_columns_is_that_of_a_prompt_with_an_input(tmp_path: Path, lane: Provenance) -> None:
     prompts = PROMPTS.with_columns(
         messages=pl.Series([[{"role": "user", "content": text}] for text in ("Sum up.\n\náb", "Sum up.", "c", "d")])
     )
@@ -544,7 +544,9 @@ def turns(*texts: str, **last: Any) -> list[dict[str, Any]]:
         turns("Why?", "لأن", weight=1),
     ],
 )
-def test_an_answer_may_be_parts_a_message_or_the_end_of_a_conversation(tmp_path: Path, lane: Lane, answer: Any) -> None:
+def test_an_answer_may_be_parts_a_message_or_the_end_of_a_conversation(
+    tmp_path: Path, lane: Provenance, answer: Any
+) -> None:
     landed = read(tmp_path, [{"key": 1, "text": answer}], lane, source="mine")
     assert landed.rows["text"].to_list() == ["لأن"]
     assert landed.rows["reasoning"].to_list() == [None]
@@ -559,14 +561,14 @@ def test_an_answer_may_be_parts_a_message_or_the_end_of_a_conversation(tmp_path:
         "\n\nHuman: Why?\n\nAssistant: Because",
     ],
 )
-def test_a_conversation_names_its_prompt_itself(tmp_path: Path, lane: Lane, conversation: Any) -> None:
+def test_a_conversation_names_its_prompt_itself(tmp_path: Path, lane: Provenance, conversation: Any) -> None:
     rows = [{"c": conversation}, {"c": turns("a", "b", "c", "d")}]
     landed = read(tmp_path, rows, lane, join="prompt_text", columns={"text": None, "key": None, "messages": "c"})
     assert landed.rows.select("prompt_id", "text").rows() == [("p1", "Because")]
     assert "the row names no prompt" in landed.rejections["detail"][0]
 
 
-def test_reasoning_is_kept_apart(tmp_path: Path, lane: Lane) -> None:
+def test_reasoning_is_kept_apart(tmp_path: Path, lane: Provenance) -> None:
     rows = [{"key": 1, "text": turns("Why?", "Because", reasoning_content="Let me see.")}]
     landed = read(tmp_path, rows, lane, source="mine")
     assert landed.rows.select("text", "reasoning").rows() == [("Because", "Let me see.")]
@@ -584,13 +586,13 @@ def test_reasoning_is_kept_apart(tmp_path: Path, lane: Lane) -> None:
         (turns("Why?", "x", content=None), "turn 1 of 'text' is the assistant's and has no content"),
     ],
 )
-def test_an_answer_that_is_more_than_text_is_rejected(tmp_path: Path, lane: Lane, answer: Any, said: str) -> None:
+def test_an_answer_that_is_more_than_text_is_rejected(tmp_path: Path, lane: Provenance, answer: Any, said: str) -> None:
     landed = read(tmp_path, [{"key": 1, "text": "good"}, {"key": 1, "text": answer}], lane, source="mine")
     assert landed.rejections["reason"].to_list() == ["invalid_row"]
     assert said in landed.rejections["detail"][0]
 
 
-def test_an_absent_column_is_a_null_one(tmp_path: Path, lane: Lane) -> None:
+def test_an_absent_column_is_a_null_one(tmp_path: Path, lane: Provenance) -> None:
     rows = [
         {"key": 1, "text": "x", "l": "en"},
         {"key": 1, "text": "x", "l": None},
@@ -603,7 +605,7 @@ def test_an_absent_column_is_a_null_one(tmp_path: Path, lane: Lane) -> None:
     assert landed.rejections["detail"].str.contains("names no language").to_list() == [True, True, False]
 
 
-def test_a_compressed_file_in_utf_16_is_read(tmp_path: Path, lane: Lane) -> None:
+def test_a_compressed_file_in_utf_16_is_read(tmp_path: Path, lane: Provenance) -> None:
     path = tmp_path / "answers.CSV.gz"
     path.write_bytes(gzip.compress("key,text\n1,لأن\n".encode("utf-16")))
     columns = {"text": "text", "key": "key"}
@@ -624,12 +626,12 @@ def test_a_table_that_names_no_answer_or_key_is_refused(columns: dict[str, str],
         Recorded.model_validate({"path": "a.jsonl", "join": "prompt_text", "columns": columns})
 
 
-def test_a_wrong_mapping_is_refused(tmp_path: Path, lane: Lane) -> None:
+def test_a_wrong_mapping_is_refused(tmp_path: Path, lane: Provenance) -> None:
     with pytest.raises(InputError, match="no field 'answer'"):
         read(tmp_path, [{"key": 1, "text": "x"}], lane, columns={"text": "answer"})
 
 
-def test_ids_are_the_same_each_time_and_stay_when_the_file_grows(tmp_path: Path, lane: Lane) -> None:
+def test_ids_are_the_same_each_time_and_stay_when_the_file_grows(tmp_path: Path, lane: Provenance) -> None:
     rows = [{"key": 1, "text": str(number)} for number in range(5)]
     before, after = read(tmp_path, rows, lane), read(tmp_path, [*rows, {"key": 1, "text": "new"}], lane)
     assert after.rows.head(5).equals(before.rows)
@@ -642,7 +644,7 @@ ANY = st.text(st.characters(exclude_categories=()), max_size=15)
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.fixed_dictionaries({"key": st.one_of(st.integers(0, 3), ANY, st.none()), "text": ANY}), max_size=8))
 def test_every_row_is_joined_or_rejected(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
-    lane = Lane("s", "m", "f")
+    lane = Provenance("s", "m", "f")
     landed = read(tmp_path_factory.mktemp("any"), [{"key": 1, "text": "good"}, *rows], lane)
     assert landed.rejections["row_id"].is_unique().all()
     assert landed.rows["completion_id"].is_unique().all()
@@ -754,7 +756,7 @@ def test_the_question_that_an_answer_brings_along_is_that_of_its_prompt(world: W
     assert wrong[1:] == [] or "turn 1 of 3" in wrong[1]
 
 
-def test_the_question_of_a_translation_is_that_of_the_translation(tmp_path: Path, lane: Lane) -> None:
+def test_the_question_of_a_translation_is_that_of_the_translation(tmp_path: Path, lane: Provenance) -> None:
     rows = [
         {"key": 1, "l": "ar", "m": asking("لماذا؟ ", "لأن")},
         {"key": 1, "l": "ar", "m": asking("كيف؟", "هكذا")},
@@ -767,7 +769,7 @@ def test_the_question_of_a_translation_is_that_of_the_translation(tmp_path: Path
 
 
 @pytest.mark.parametrize("column", ["messages", "text"])
-def test_an_answer_that_is_not_to_be_learnt_from_is_rejected(tmp_path: Path, lane: Lane, column: str) -> None:
+def test_an_answer_that_is_not_to_be_learnt_from_is_rejected(tmp_path: Path, lane: Provenance, column: str) -> None:
     answers = [[{"role": "assistant", "content": f"of {weight}", "weight": weight}] for weight in (0, 1, 0.0)]
     rows = [{"key": 1, "a": answer} for answer in answers]
     path = write_rows(tmp_path / "answers.jsonl", rows)

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.stages.rows import Detect, Lane
+from factory.stages.outputs import Detect, Provenance
 from factory.stages.sampling import Sampler, add_system_prompt, make_seed
 from schemas.ids import content_id
 from schemas.reasons import Reason
@@ -25,7 +25,7 @@ def say(request: Request, text: str | None = "الندى ماء") -> Reply:
     return Reply(request.request_id, text=text, finish_reason="stop", num_prompt_tokens=5, num_completion_tokens=3)
 
 
-def test_replies_become_completions_with_their_measures(lane: Lane, detect: Detect, run_stage: Any) -> None:
+def test_replies_become_completions_with_their_measures(lane: Provenance, detect: Detect, run_stage: Any) -> None:
     sampler = Sampler(lane, detect=detect, origin="on_policy", round=2)
     rows = run_stage(sampler, [pending(0), pending(1)], say, "completions").rows.sort("sample_index").to_dicts()
     assert [row["completion_id"] for row in rows] == [pending(0)["completion_id"], pending(1)["completion_id"]]
@@ -57,7 +57,7 @@ def test_replies_become_completions_with_their_measures(lane: Lane, detect: Dete
         (Reply("", text="a", reasoning="\udfff"), "invalid_reply"),
     ],
 )
-def test_what_is_no_answer_is_a_rejection(lane: Lane, run_stage: Any, reply: Reply, reason: str) -> None:
+def test_what_is_no_answer_is_a_rejection(lane: Provenance, run_stage: Any, reply: Reply, reason: str) -> None:
     def answer(request: Request) -> Reply:
         return Reply(request.request_id, text=reply.text, reasoning=reply.reasoning, failure=reply.failure)
 
@@ -69,7 +69,7 @@ def test_what_is_no_answer_is_a_rejection(lane: Lane, run_stage: Any, reply: Rep
     assert (row["reason"], row["language"], row["model"]) == (reason, "ar", lane.model)
 
 
-def test_an_empty_answer_is_a_fact_for_the_gates_to_judge(lane: Lane, run_stage: Any) -> None:
+def test_an_empty_answer_is_a_fact_for_the_gates_to_judge(lane: Provenance, run_stage: Any) -> None:
     landed = run_stage(Sampler(lane, detect=None), [pending()], lambda request: say(request, ""), "completions")
     assert landed.rows["text"].to_list() == [""]
 
@@ -91,7 +91,7 @@ def test_seeds_differ_by_sample_and_stay() -> None:
     assert all(0 <= seed < 2**31 for seed in seeds if seed is not None)
 
 
-def test_requests_are_planned_lazily_and_only_rows_in_flight_are_held(lane: Lane) -> None:
+def test_requests_are_planned_lazily_and_only_rows_in_flight_are_held(lane: Provenance) -> None:
     sampler = Sampler(lane, detect=None)
     asked: list[int] = []
 
@@ -109,7 +109,7 @@ def test_requests_are_planned_lazily_and_only_rows_in_flight_are_held(lane: Lane
     assert len(sampler._in_flight) == 10
 
 
-def test_rows_survive_planning_and_taking_in_two_threads(lane: Lane) -> None:
+def test_rows_survive_planning_and_taking_in_two_threads(lane: Provenance) -> None:
     sampler, planned = Sampler(lane, detect=None), list[Request]()
     rows = [pl.DataFrame([pending(number) for number in range(at, at + 50)]) for at in range(0, 2000, 50)]
     thread = threading.Thread(target=lambda: planned.extend(sampler.requests(rows)))

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from factory.engines.base import Failure, Reply, Request
-from factory.stages.rows import Lane
+from factory.stages.outputs import Provenance
 from factory.stages.scoring import Scorer
 from schemas.reasons import Reason
 
@@ -13,7 +13,7 @@ def pending(completion_id: str = "c", text: str = "答え") -> dict[str, Any]:
     return {"completion_id": completion_id, "language": "ja", "messages": messages, "text": text}
 
 
-def test_the_completion_is_the_last_turn_and_the_raw_score_the_reward(lane: Lane, run_stage: Any) -> None:
+def test_the_completion_is_the_last_turn_and_the_raw_score_the_reward(lane: Provenance, run_stage: Any) -> None:
     asked: list[Request] = []
 
     def answer(request: Request) -> Reply:
@@ -37,7 +37,7 @@ def test_the_completion_is_the_last_turn_and_the_raw_score_the_reward(lane: Lane
         (Reply("c", failure=Failure(Reason.PROMPT_TOO_LONG, "9000 tokens")), "prompt_too_long"),
     ],
 )
-def test_what_is_no_score_is_a_rejection(lane: Lane, run_stage: Any, reply: Reply, reason: str) -> None:
+def test_what_is_no_score_is_a_rejection(lane: Provenance, run_stage: Any, reply: Reply, reason: str) -> None:
     landed = run_stage(Scorer(lane), [pending()], lambda request: reply, "rewards")
     row = landed.rejections.to_dicts()[0]
     assert landed.rows.is_empty()

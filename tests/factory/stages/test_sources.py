@@ -16,7 +16,7 @@ from factory.inputs.language_names import find_language
 from factory.stages.sources import RAW_ROWS, read_source
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES
-from schemas.prompts import PromptSource
+from schemas.recipe.prompts import PromptSource
 
 
 def make_source(path: Path | str, **columns: str) -> PromptSource:

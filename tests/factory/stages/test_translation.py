@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.engines.base import Failure, Message, Reply, Request
-from factory.stages.rows import Detect, Lane
+from factory.stages.outputs import Detect, Provenance
 from factory.stages.translation import Translator, assemble, plan_translation
-from schemas.models import Translation
 from schemas.reasons import Reason
+from schemas.recipe.models import Translation
 
 NLLB = Translation(model="nllb")
 LLM = Translation(engine="vllm", model="llm", system_prompt="You translate.")
@@ -67,7 +67,9 @@ def answer(request: Request) -> Reply:
     )
 
 
-def test_every_turn_of_a_prompt_is_translated_and_keeps_its_origin(lane: Lane, detect: Detect, run_stage: Any) -> None:
+def test_every_turn_of_a_prompt_is_translated_and_keeps_its_origin(
+    lane: Provenance, detect: Detect, run_stage: Any
+) -> None:
     translator = Translator(lane, NLLB, "prompts", detect=detect)
     row = run_stage(translator, [pending_prompt()], answer, "prompts").rows.to_dicts()[0]
     assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant", "user"]
@@ -82,7 +84,7 @@ def test_every_turn_of_a_prompt_is_translated_and_keeps_its_origin(lane: Lane, d
     assert row["detected_language"] == "ar"
 
 
-def test_a_translated_completion_names_its_writer_and_its_translator(lane: Lane, run_stage: Any) -> None:
+def test_a_translated_completion_names_its_writer_and_its_translator(lane: Provenance, run_stage: Any) -> None:
     translator = Translator(lane, NLLB, "completions", detect=None)
     row = run_stage(translator, [pending_completion()], answer, "completions").rows.to_dicts()[0]
     assert (row["completion_id"], row["parent_id"], row["prompt_id"]) == ("tc0", "c0", "t0")
@@ -92,7 +94,7 @@ def test_a_translated_completion_names_its_writer_and_its_translator(lane: Lane,
     assert row["num_chars"] == len(row["text"])
 
 
-def test_a_sentence_translator_gets_sentences_and_both_languages(lane: Lane) -> None:
+def test_a_sentence_translator_gets_sentences_and_both_languages(lane: Provenance) -> None:
     plan = plan_translation(pending_prompt(), "t0", NLLB)
     assert [request.request_id for request in plan.requests] == [f"t0/{number}" for number in range(6)]
     assert [request.messages[0]["content"] for request in plan.requests[3:]] == [
@@ -103,7 +105,7 @@ def test_a_sentence_translator_gets_sentences_and_both_languages(lane: Lane) -> 
     assert {(request.source_language, request.target_language) for request in plan.requests} == {("en", "ar")}
 
 
-def test_an_llm_gets_whole_messages_and_is_told_what_to_do(lane: Lane) -> None:
+def test_an_llm_gets_whole_messages_and_is_told_what_to_do(lane: Provenance) -> None:
     text = "Keep {target} as it is."
     plan = plan_translation(pending_prompt(text=text), "t0", LLM)
     assert [len(request.messages) for request in plan.requests] == [2] * 4
@@ -125,7 +127,7 @@ def test_an_llm_reply_is_unwrapped_and_keeps_the_outer_space() -> None:
 
 
 @pytest.mark.parametrize("translation", [NLLB, LLM])
-def test_rows_without_words_need_no_request(translation: Translation, lane: Lane, run_stage: Any) -> None:
+def test_rows_without_words_need_no_request(translation: Translation, lane: Provenance, run_stage: Any) -> None:
     translator = Translator(lane, translation, "completions", detect=None)
     landed = run_stage(translator, [pending_completion(text="```\nx = 1\n```\n42")], answer, "completions")
     assert landed.rows["text"].to_list() == ["```\nx = 1\n```\n42"]
@@ -141,7 +143,7 @@ def test_rows_without_words_need_no_request(translation: Translation, lane: Lane
     ],
 )
 def test_a_bad_translation_is_rejected(
-    change: Callable[[str], str], reason: str, said: str, lane: Lane, run_stage: Any
+    change: Callable[[str], str], reason: str, said: str, lane: Provenance, run_stage: Any
 ) -> None:
     def reply(request: Request) -> Reply:
         return Reply(request.request_id, text=change(answer(request).text or ""))
@@ -154,7 +156,7 @@ def test_a_bad_translation_is_rejected(
     assert said in row["detail"]
 
 
-def test_one_copied_sentence_makes_a_row_untranslated(lane: Lane, run_stage: Any) -> None:
+def test_one_copied_sentence_makes_a_row_untranslated(lane: Provenance, run_stage: Any) -> None:
     def copy_last(request: Request) -> Reply:
         text = request.messages[-1]["content"]
         return Reply(request.request_id, text=text if text.startswith("nobody") else to_arabic(text))
@@ -177,7 +179,7 @@ def test_one_copied_sentence_makes_a_row_untranslated(lane: Lane, run_stage: Any
     ],
 )
 def test_a_failed_segment_fails_its_row_alone_and_a_final_reason_wins(
-    failures: dict[int, Reason], reason: str, lane: Lane, run_stage: Any
+    failures: dict[int, Reason], reason: str, lane: Provenance, run_stage: Any
 ) -> None:
     def reply(request: Request) -> Reply:
         row, _, number = request.request_id.partition("/")
@@ -191,7 +193,7 @@ def test_a_failed_segment_fails_its_row_alone_and_a_final_reason_wins(
     assert landed.rejections.select("row_id", "reason", "stage").rows() == [("tc0", reason, "translate_completions")]
 
 
-def test_a_cut_off_translation_is_rejected(lane: Lane, run_stage: Any) -> None:
+def test_a_cut_off_translation_is_rejected(lane: Provenance, run_stage: Any) -> None:
     def cut(request: Request) -> Reply:
         return Reply(request.request_id, text="مرحبا", finish_reason="length")
 
@@ -210,7 +212,7 @@ def test_a_cut_off_translation_is_rejected(lane: Lane, run_stage: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("table", ["prompts", "completions"])
-def test_thinking_never_becomes_a_translation(reply: str, table: Any, lane: Lane, run_stage: Any) -> None:
+def test_thinking_never_becomes_a_translation(reply: str, table: Any, lane: Provenance, run_stage: Any) -> None:
     def think(request: Request) -> Reply:
         text = request.messages[-1]["content"].rpartition("\n\n")[2]
         return Reply(request.request_id, text=reply.replace("{text}", to_arabic(text)), finish_reason="stop")
@@ -241,7 +243,7 @@ ANALYST = LLM.model_copy(update={"reasoning": ("<analysis>", "</analysis>")})
 )
 @pytest.mark.parametrize("table", ["prompts", "completions"])
 def test_a_translator_that_thinks_is_judged_by_its_own_tags(
-    reply: Any, reason: str, detail: str, table: Any, lane: Lane, run_stage: Any
+    reply: Any, reason: str, detail: str, table: Any, lane: Provenance, run_stage: Any
 ) -> None:
     def think(request: Request) -> Reply:
         return Reply(request.request_id, **{"finish_reason": "stop"} | reply)
@@ -258,7 +260,7 @@ CODE = (
 )
 
 
-def test_code_without_a_fence_is_not_sent_to_a_translator_by_sentences(lane: Lane, run_stage: Any) -> None:
+def test_code_without_a_fence_is_not_sent_to_a_translator_by_sentences(lane: Provenance, run_stage: Any) -> None:
     landed = run_stage(
         Translator(lane, NLLB, "completions", detect=None), [pending_completion(text=CODE)], answer, "completions"
     )
@@ -272,7 +274,7 @@ def test_code_without_a_fence_is_not_sent_to_a_translator_by_sentences(lane: Lan
     ("code", "prose"),
     [("getUserName(7)", "getNutzerName(7)"), ("FROM users", "VON users"), ("~/app/users.json", "~/app/nutzer.json")],
 )
-def test_code_that_an_llm_translates_is_lost_content(code: str, prose: str, lane: Lane, run_stage: Any) -> None:
+def test_code_that_an_llm_translates_is_lost_content(code: str, prose: str, lane: Provenance, run_stage: Any) -> None:
     kept = ["SELECT name, age\nFROM users\nWHERE age > 30;", "getUserName(7)", "~/app/users.json"]
     whole = (
         f"{to_arabic('My table is broken')}:\n{kept[0]}\n{to_arabic('Why')} {kept[1]} {to_arabic('read')} {kept[2]}؟"
@@ -290,13 +292,13 @@ def test_code_that_an_llm_translates_is_lost_content(code: str, prose: str, lane
     assert f"code {code!r}" in landed.rejections["detail"][0]
 
 
-def test_a_text_about_thinking_is_translated_with_its_marks(lane: Lane) -> None:
+def test_a_text_about_thinking_is_translated_with_its_marks(lane: Provenance) -> None:
     plan = plan_translation(pending_completion(text="What does <think> mean in `<think>`?"), "tc0", LLM)
     reply = Reply("tc0/0", text="ماذا تعني <think> في `<think>`؟")
     assert assemble(plan, [reply]) == ("ماذا تعني <think> في `<think>`؟",)
 
 
-def test_pending_rows_are_taken_as_needed_and_left_when_finished(lane: Lane) -> None:
+def test_pending_rows_are_taken_as_needed_and_left_when_finished(lane: Provenance) -> None:
     translator, taken = Translator(lane, NLLB, "completions", detect=None), list[int]()
 
     def frames() -> Any:
@@ -322,7 +324,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0
 @settings(max_examples=80, deadline=None)
 @given(st.lists(TEXTS, max_size=6), st.sampled_from([NLLB, LLM]), st.randoms(use_true_random=False))
 def test_every_row_is_translated_or_rejected_in_whatever_order(texts: list[str], how: Translation, order: Any) -> None:
-    translator = Translator(Lane("s", "m", "f"), how, "completions", detect=None)
+    translator = Translator(Provenance("s", "m", "f"), how, "completions", detect=None)
     requests = list(translator.requests([pl.DataFrame([pending_completion(n, t)]) for n, t in enumerate(texts)]))
     order.shuffle(requests)
     for request in requests:
@@ -344,7 +346,13 @@ def test_every_row_is_translated_or_rejected_in_whatever_order(texts: list[str],
     ],
 )
 def test_a_translation_is_in_the_script_of_its_language(
-    lane: Lane, run_stage: Any, source_language: str, language: str, text: str, translation: str, reason: str | None
+    lane: Provenance,
+    run_stage: Any,
+    source_language: str,
+    language: str,
+    text: str,
+    translation: str,
+    reason: str | None,
 ) -> None:
     row = pending_completion(text=text) | {"source_language": source_language, "language": language}
     for translation_settings in (NLLB, LLM):

@@ -22,8 +22,8 @@ from factory.texts.fidelity import find_loss
 from factory.texts.kinds import KINDS
 from factory.texts.markup import split_protected
 from factory.texts.segments import fill_skeleton, make_skeleton
-from schemas.models import Translation
 from schemas.reasons import Reason
+from schemas.recipe.models import Translation
 
 TEXTS = Path(__file__).parent / "samples"
 

@@ -17,7 +17,7 @@ from factory.inputs.hf_datasets import resolve_revision
 from factory.training.data import reading as rows
 from factory.training.identity import identify_run, pin_data
 from schemas.errors import InputError, TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 
 OLD, NEW = "1" * 40, "2" * 40
 

@@ -16,7 +16,7 @@ from factory.training import lock
 from factory.training.run.loop import Run
 from factory.training.trainer import train
 from schemas.errors import TrainingError
-from schemas.training import Lora, TrainSettings
+from schemas.recipe.training import Lora, TrainSettings
 from tests.factory.training.conftest import chat, pairs, turns, write_rows
 from tests.factory.training.test_trainer import losses, pair_file, settings
 from tests.machine import make_small_disk

@@ -17,7 +17,7 @@ from factory.training.model.logprobs import Head, token_logps
 from factory.training.model.losses import preference_rows, sft_rows
 from factory.training.model.model import check_logits, load_policy
 from schemas.errors import TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 from tests.factory.training.conftest import CONFIGS, VOCABULARY, make_tokenizer, save_model
 
 CPU = torch.device("cpu")

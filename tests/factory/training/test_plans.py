@@ -9,7 +9,7 @@ from torch import nn
 from factory.training.data.batches import cut_micro_batches, plan_steps
 from factory.training.run.optimization import learning_rate_at, make_optimizer
 from schemas.errors import RecipeError, TrainingError
-from schemas.training import TrainSettings, load_train_settings
+from schemas.recipe.training import TrainSettings, load_train_settings
 from tests.pace import takes_at_most
 
 

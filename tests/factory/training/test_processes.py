@@ -30,7 +30,7 @@ from factory.training.model.model import load_policy
 from factory.training.processes import join_world
 from factory.training.run.saving import gather_weights
 from factory.training.trainer import train
-from schemas.training import Lora, TrainRun, TrainSettings
+from schemas.recipe.training import Lora, TrainRun, TrainSettings
 from tests.factory.training.conftest import SHAPE, pairs, save_model, turns, write_rows
 from tests.factory.training.test_trainer import losses, settings
 

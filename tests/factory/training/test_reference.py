@@ -12,7 +12,7 @@ from factory.training.run import reference
 from factory.training.run.reference import ReferencePass
 from factory.training.trainer import train
 from schemas.errors import TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 from tests.factory.training.conftest import pairs, write_rows
 from tests.factory.training.test_processes import fork
 from tests.factory.training.test_trainer import settings

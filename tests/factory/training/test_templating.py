@@ -9,7 +9,7 @@ from factory.training.data.examples import Example
 from factory.training.data.reading import Rejected, read_rows
 from factory.training.data.templating import Templater
 from schemas.errors import InputError, TrainingError
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 from tests.factory.training.conftest import chat, make_tokenizer, write_rows
 
 END, EOS, BOS = 6, 2, 1

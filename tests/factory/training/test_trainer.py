@@ -27,7 +27,7 @@ from factory.training.run.optimizer_step import Stepper
 from factory.training.run.preparation import prepare
 from factory.training.trainer import train
 from schemas.errors import InputError, TrainingError
-from schemas.training import Lora, TrainRun, TrainSettings
+from schemas.recipe.training import Lora, TrainRun, TrainSettings
 from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows
 from tests.waiting import GUARD_SECONDS
 
@@ -86,7 +86,7 @@ def test_a_complete_run_is_returned_without_torch(llama, turn_file, tmp_path):
     train(chosen, tmp_path / "run", quiet=True)
     (tmp_path / "settings.json").write_text(chosen.model_dump_json())
     code = (
-        "import sys, pathlib; from factory.training.trainer import train; from schemas.training import load_train_settings\n"
+        "import sys, pathlib; from factory.training.trainer import train; from schemas.recipe.training import load_train_settings\n"
         "folder = pathlib.Path(sys.argv[1]); result = train(load_train_settings(folder / 'settings.json'), folder / 'run')\n"
         "print(result.num_steps, sorted({'torch', 'transformers', 'polars'} & set(sys.modules)))"
     )

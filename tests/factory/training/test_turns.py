@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from factory.training.data.examples import Example
 from factory.training.data.reading import Rejected, TextRow, read_rows
 from factory.training.data.templating import Templater
-from schemas.training import TrainSettings
+from schemas.recipe.training import TrainSettings
 from tests.factory.engines.chat_families import FAMILIES, TEXTS, make_family
 from tests.factory.training.conftest import write_rows
 

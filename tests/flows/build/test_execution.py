@@ -12,7 +12,7 @@ from flows.build import stages
 from flows.build.plan import make_plan
 from flows.build.run import execute_build
 from schemas.errors import FactoryError, InputError
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.standin import StandInEngines
 from warehouse.build.views import use_build

@@ -11,13 +11,13 @@ from flows.held_out import make_evaluation
 from flows.identity import resolve_build, teacher_lane
 from flows.policy.policy import make_round_recipe
 from flows.policy.step import PolicyRun
-from flows.policy.step_records import Stand
-from schemas.curation import Gates
+from flows.policy.step_records import StepOutcome
 from schemas.errors import InputError
-from schemas.models import ModelRun, Teacher, Translation
-from schemas.policy import OnPolicy, Policy
-from schemas.recipe import Recipe
-from schemas.section import identify
+from schemas.recipe.curation import Gates
+from schemas.recipe.models import ModelRun, Teacher, Translation
+from schemas.recipe.policy import OnPolicy, Policy
+from schemas.recipe.recipe import Recipe
+from schemas.toml.section import identify
 
 
 def settings_id(**changes: Any) -> str:
@@ -123,7 +123,7 @@ def test_so_does_the_policy_that_answers_in_a_round(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path / "answers.jsonl")
     assert recipe.policy is not None
     run = Mock(spec_set=PolicyRun, recipe=recipe, policy=recipe.policy)
-    round_recipe = make_round_recipe(run, "online_1", 1, OnPolicy(), Stand("sft", "./model", "f" * 32, {}))
+    round_recipe = make_round_recipe(run, "online_1", 1, OnPolicy(), StepOutcome("sft", "./model", "f" * 32, {}))
     assert [teacher.reasoning for teacher in round_recipe.teachers] == [tuple(TAGS)]
 
 

@@ -24,16 +24,16 @@ from flows.identity import identify_model, resolve_build
 from flows.policy.policy import identify_policy
 from flows.policy.step import Source
 from flows.recipe_names import refuse_missing
-from schemas.arena import ArenaRecipe
 from schemas.errors import FactoryError
-from schemas.evaluation import EvaluationSettings
 from schemas.ids import content_id
-from schemas.merging import MergeSettings
-from schemas.models import Teacher
-from schemas.policy import StepMerge, StepTraining
-from schemas.recipe import Recipe
-from schemas.section import CONTENT, EXECUTION, FINGERPRINTED, PLACE, REQUEST, Mark, marks_of
-from schemas.training import TrainSettings
+from schemas.recipe.arena import ArenaRecipe
+from schemas.recipe.evaluation import EvaluationSettings
+from schemas.recipe.merging import MergeSettings
+from schemas.recipe.models import Teacher
+from schemas.recipe.policy import StepMerge, StepTraining
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.training import TrainSettings
+from schemas.toml.section import CONTENT, EXECUTION, FINGERPRINTED, PLACE, REQUEST, Mark, marks_of
 
 Way = tuple[str | int, ...]
 

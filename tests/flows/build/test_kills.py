@@ -15,7 +15,7 @@ import pytest
 from factory.engines.open import open_engine
 from flows.build.run import execute_build
 from flows.lanes.committer import MAX_WAITING_COMMITS
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 from tests.waiting import GUARD_SECONDS, wait_until
 from warehouse.build.audits import run_audits

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.build.run import execute_build
 from flows.policy.policy import PolicySummary, train_policy
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import CLUSTERS, make_policy
 from warehouse.lake.lake import Lake

@@ -10,12 +10,12 @@ from factory.merging.identity import identify_merge
 from factory.training.identity import identify_run
 from flows.evaluation.evaluate import resolve_judge
 from flows.identity import resolve_build, teacher_lane
-from schemas.evaluation import Judge
 from schemas.ids import content_id
-from schemas.merging import MergeSettings
-from schemas.models import Teacher
-from schemas.recipe import Recipe, load_recipe
-from schemas.training import TrainSettings
+from schemas.recipe.evaluation import Judge
+from schemas.recipe.merging import MergeSettings
+from schemas.recipe.models import Teacher
+from schemas.recipe.recipe import Recipe, load_recipe
+from schemas.recipe.training import TrainSettings
 
 RECIPES = Path(__file__).parents[3] / "flows" / "recipes"
 

@@ -9,7 +9,7 @@ import pytest
 from flows.build.plan import make_plan, print_plan
 from flows.build.run import execute_build
 from schemas.errors import InputError, RecipeError
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 
 RECORDED = """[[teachers]]

@@ -14,8 +14,8 @@ from flows.build.run import BuildSummary, execute_build
 from flows.build.source_rows import check_listed
 from flows.evaluation.evaluate import evaluate
 from schemas.errors import InputError
-from schemas.evaluation import EvaluationSettings
-from schemas.recipe import load_recipe
+from schemas.recipe.evaluation import EvaluationSettings
+from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from warehouse.build.views import use_build
 from warehouse.lake.lake import Lake

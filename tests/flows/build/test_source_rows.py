@@ -17,7 +17,7 @@ from factory.stages import sources
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
 from flows.build.source_rows import list_while_read
-from schemas.prompts import PromptGates, PromptSource
+from schemas.recipe.prompts import PromptGates, PromptSource
 from warehouse.lake.staging import Frames
 
 NUM_ROWS = 2000

@@ -19,7 +19,7 @@ from flows.build.run import execute_build
 from flows.identity import resolve_build
 from flows.lanes.lane import BuildStoppedError, hold_when_free
 from schemas.errors import HeldError, WarehouseError
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.direct import DirectEngines
 from tests.flows.standin import StandInEngines
@@ -203,7 +203,7 @@ from pathlib import Path
 from flows.build import stages
 from flows.build.run import execute_build
 from schemas.errors import WarehouseError
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 try:
     execute_build(load_recipe(Path({str(path)!r})), quiet=True)
 except WarehouseError as error:

@@ -15,8 +15,8 @@ from flows.doctor.machine_checks import HeavyImports, check_extensions, check_la
 from flows.doctor.recipe_checks import check_files, check_fit, check_keys, check_models
 from flows.doctor.storage_checks import check_warehouse
 from flows.lanes.gpus import Gpu, list_gpus
-from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
 from tests.factory.engines.chat_families import make_family
 from tests.http_server import serve
 from tests.services import POSTGRES_PASSWORD, free_port

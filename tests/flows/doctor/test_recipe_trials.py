@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from factory.engines.trial import Trial, find_setting_fault
+from factory.engines.local.trial import Trial, find_setting_fault
 from flows.build.plan import print_plan
 from flows.doctor.finding import Finding
 from flows.doctor.recipe_trials import find_refusals, try_models
 from schemas.errors import EngineError
-from schemas.models import Teacher
-from schemas.recipe import Recipe
+from schemas.recipe.models import Teacher
+from schemas.recipe.recipe import Recipe
 from tests.factory.engines.chat_families import make_family
 from tests.waiting import GUARD_SECONDS
 
@@ -147,7 +147,7 @@ def test_a_mistyped_folder_is_no_such_folder(folder, name):
 
 def test_a_trial_leaves_heavy_packages_out_of_the_parent(folder):
     code = (
-        "import sys\nfrom schemas.recipe import Recipe\nfrom flows.doctor.recipe_trials import find_refusals\n"
+        "import sys\nfrom schemas.recipe.recipe import Recipe\nfrom flows.doctor.recipe_trials import find_refusals\n"
         f"print(find_refusals(Recipe.model_validate({make(folder).model_dump(mode='json')!r})))\n"
         "assert not {'torch', 'transformers', 'vllm'} & sys.modules.keys()"
     )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from flows.doctor.storage_checks import check_warehouse
 from tests.warehouse.lake_rows import warehouse_at
+from warehouse.catalog.data_folder import KEEP
 from warehouse.lake.lake import Lake
-from warehouse.lake.owner import KEEP
 
 
 def test_a_folder_that_is_kept_whole_is_named(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from factory.microworld.questions import MODELS
 from flows import cli
 from flows.evaluation.arena import Arena, build_arena
 from flows.evaluation.evaluate import evaluate
-from schemas.arena import ArenaRecipe
 from schemas.errors import InputError, RecipeError
-from schemas.evaluation import EvaluationSettings
-from schemas.settings import WarehouseSettings
-from schemas.toml_file import load_table
+from schemas.recipe.arena import ArenaRecipe
+from schemas.recipe.evaluation import EvaluationSettings
+from schemas.recipe.settings import WarehouseSettings
+from schemas.toml.toml_file import load_table
 
 LANGUAGES = ("en", "ar", "ja", "fr")
 UNTRANSLATABLE = "Explain `print(x)` at https://example.org/a?b=1 for 12,345 reasons."

@@ -25,14 +25,14 @@ from flows.evaluation.evaluate import EvaluationResult, evaluate
 from flows.evaluation.winrate import find_settings
 from flows.lanes.lane import BuildStoppedError
 from schemas.errors import FactoryError, InputError, RecipeError
-from schemas.evaluation import EvaluationSettings
 from schemas.languages import LANGUAGES
-from schemas.models import Model
 from schemas.reasons import Reason
-from schemas.recipe import load_recipe
-from schemas.settings import WarehouseSettings
+from schemas.recipe.evaluation import EvaluationSettings
+from schemas.recipe.models import Model
+from schemas.recipe.recipe import load_recipe
+from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import TABLES
-from schemas.toml_file import load_table
+from schemas.toml.toml_file import load_table
 from tests.factory.engines.scripted_server import ScriptedServer, completion
 from tests.flows.direct import DirectEngines
 from warehouse.lake.lake import Lake

@@ -14,8 +14,8 @@ from factory.evaluation.judging import make_messages
 from factory.evaluation.verdicts import UNREADABLE
 from factory.microworld.questions import MODELS
 from flows.evaluation.evaluate import EvaluationResult, evaluate
-from schemas.evaluation import EvaluationSettings
-from schemas.settings import WarehouseSettings
+from schemas.recipe.evaluation import EvaluationSettings
+from schemas.recipe.settings import WarehouseSettings
 from tests.vllm_server import KEY, vllm_serve
 from tests.waiting import GUARD_SECONDS
 from warehouse.lake.lake import Lake

@@ -15,7 +15,7 @@ from flows.lanes import gpus as gpus_module
 from flows.lanes.gpus import find_gpus, lease
 from flows.lanes.slots import SlotPool, find_slots
 from schemas.errors import EngineError, FactoryError, HeldError
-from schemas.models import Model
+from schemas.recipe.models import Model
 from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[3]

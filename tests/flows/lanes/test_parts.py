@@ -10,7 +10,7 @@ import pytest
 
 from factory.engines.base import Reply, Request
 from factory.engines.replicas import EnginePool
-from factory.stages.rows import Landed
+from factory.stages.outputs import StageOutput
 from flows.lanes.committer import Committer
 from flows.lanes.progress import Board, Meter
 from flows.lanes.slots import SlotPool, find_slots
@@ -129,7 +129,7 @@ class Finished:
 
     def take(self):
         taken, self.waiting = self.waiting, []
-        return Landed(pl.DataFrame({"id": taken}), pl.DataFrame())
+        return StageOutput(pl.DataFrame({"id": taken}), pl.DataFrame())
 
 
 class Store:

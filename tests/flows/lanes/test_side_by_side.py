@@ -13,7 +13,7 @@ from flows.lanes import together
 from flows.lanes.lane import BuildStoppedError
 from flows.lanes.together import NUM_TRIES, Unwatched, run_side_by_side
 from schemas.errors import EngineError
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.waiting import GUARD_SECONDS
 

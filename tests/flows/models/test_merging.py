@@ -14,12 +14,12 @@ from factory.merging import merge as merge_module
 from flows.lanes.gpus import lease
 from flows.models.merge import run_leave_one_out, run_search
 from schemas.errors import HeldError, RecipeError
-from schemas.merging import MergeRun, MergeSettings
-from schemas.models import Model
-from schemas.recipe import load_recipe
-from schemas.section import identify
-from schemas.settings import WarehouseSettings
-from schemas.toml_file import load_table
+from schemas.recipe.merging import MergeRun, MergeSettings
+from schemas.recipe.models import Model
+from schemas.recipe.recipe import load_recipe
+from schemas.recipe.settings import WarehouseSettings
+from schemas.toml.section import identify
+from schemas.toml.toml_file import load_table
 from warehouse.lake.lake import Lake
 
 MODELS = Path(__file__).parents[3] / "factory/microworld/models"

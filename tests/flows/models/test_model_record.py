@@ -5,8 +5,8 @@ import json
 from factory.engines.fingerprint import fingerprint_model
 from factory.microworld.questions import MODELS
 from flows.models.model_record import record_checkpoint
-from schemas.models import Model
-from schemas.settings import WarehouseSettings
+from schemas.recipe.models import Model
+from schemas.recipe.settings import WarehouseSettings
 from warehouse.lake.lake import Lake
 
 

@@ -17,9 +17,9 @@ from factory.training.curves import read_metrics
 from flows.cli import app
 from flows.models.train import run_training
 from schemas.errors import RecipeError, TrainingError
-from schemas.recipe import load_recipe
-from schemas.settings import WarehouseSettings
-from schemas.training import load_train_settings
+from schemas.recipe.recipe import load_recipe
+from schemas.recipe.settings import WarehouseSettings
+from schemas.recipe.training import load_train_settings
 from tests.waiting import GUARD_SECONDS
 from warehouse.lake.lake import Lake
 

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.orchestration.deployments import serve
 from schemas.errors import FactoryError
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.prefect_server import (
     KEY,
     Teacher,

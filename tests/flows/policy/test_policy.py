@@ -15,11 +15,11 @@ from flows import recipe_run as build_module
 from flows.build.run import BuildSummary, execute_build
 from flows.lanes.together import Unwatched
 from flows.policy.policy import PolicySummary, train_policy
-from flows.policy.step_records import Stand
+from flows.policy.step_records import StepOutcome
 from flows.recipe_run import RecipeSummary
 from flows.status import print_summary
-from schemas.models import Model
-from schemas.recipe import Recipe, load_recipe
+from schemas.recipe.models import Model
+from schemas.recipe.recipe import Recipe, load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
 from warehouse.build.views import latest_build, use_build
@@ -62,7 +62,7 @@ def test_a_policy_goes_on_step_by_step(write_recipe, tmp_path, monkeypatch):
     engines = DirectEngines(log=log)
     recipe, first = run(write_recipe(extra=make_policy()), engines)
     models, asked = list_models(tmp_path), log.read_text().splitlines()
-    assert [stand.step for stand in first.steps] == ["base", *STEPS]
+    assert [outcome.step for outcome in first.steps] == ["base", *STEPS]
     assert first.kept in first.steps
     assert {name.rpartition("-")[0] for name in models} == {*STEPS, "sft-west", "sft-east"}
     check_tables(recipe, first)
@@ -76,7 +76,9 @@ def test_a_policy_goes_on_step_by_step(write_recipe, tmp_path, monkeypatch):
     after = list_models(tmp_path)
     assert {name: after[name] for name in models} == models
     assert {name.rpartition("-")[0] for name in after.keys() - models.keys()} == {"online_1"}
-    assert [stand.checkpoint_id for stand in changed.steps[:3]] == [stand.checkpoint_id for stand in first.steps[:3]]
+    assert [outcome.checkpoint_id for outcome in changed.steps[:3]] == [
+        outcome.checkpoint_id for outcome in first.steps[:3]
+    ]
     assert changed.steps[3].checkpoint_id != first.steps[3].checkpoint_id
     # asked were the new policy's held-out answers and their scores, nothing else
     new = [line.split() for line in log.read_text().splitlines()[len(asked) :]]
@@ -88,7 +90,7 @@ def test_a_policy_goes_on_step_by_step(write_recipe, tmp_path, monkeypatch):
 
 def test_what_a_summary_counts_are_the_builds_own_requests(capsys):
     """A policy's steps send requests too, which are not among them."""
-    base = Stand("base", "models/base", "c", {})
+    base = StepOutcome("base", "models/base", "c", {})
     policy = PolicySummary("p", (base,), base)
     counts = pl.DataFrame({"stage": ["read"], "num_pending": [0]})
     print_summary(RecipeSummary("small", "id", 7, 0, counts, None, 1.0, policy=policy, total_seconds=418.0))
@@ -101,7 +103,7 @@ def test_what_a_summary_counts_are_the_builds_own_requests(capsys):
 def test_the_time_at_the_end_is_the_whole_runs(monkeypatch, capsys):
     """With stand-ins for the build and the training, by a clock that only they advance."""
     clock = [100.0]
-    base = Stand("base", "models/base", "c", {})
+    base = StepOutcome("base", "models/base", "c", {})
 
     def do(seconds, result):
         clock[0] += seconds
@@ -164,7 +166,7 @@ def test_a_collapsed_policy_ends_the_rounds(write_recipe, tmp_path, monkeypatch)
     online = policy[0] + "[[policy.steps]]" + policy[-1]
     engines = DirectEngines(same=lambda name: name == "base")
     _, summary = run(write_recipe(extra=online), engines)
-    assert [stand.step for stand in summary.steps] == ["base"]
+    assert [outcome.step for outcome in summary.steps] == ["base"]
     assert summary.kept.step == "base"
 
 
@@ -173,7 +175,7 @@ def test_a_round_that_is_stopped_is_the_last_and_is_set_aside(write_recipe, tmp_
     policy = make_policy(rounds=3, watch="max_kl = 1e-9, max_win_rate_drop = 1.0")
     table, *steps = policy.split("[[policy.steps]]")
     recipe, summary = run(write_recipe(extra=f"{table}[[policy.steps]]{steps[-1]}"), LongerAnswers(), limit=30)
-    assert [(stand.step, stand.is_kept) for stand in summary.steps] == [("base", True), ("online_1", False)]
+    assert [(outcome.step, outcome.is_kept) for outcome in summary.steps] == [("base", True), ("online_1", False)]
     assert summary.kept.step == "base"
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         (row,) = lake.query("SELECT is_kept, detail FROM steps WHERE step = 'online_1'").rows()

@@ -11,7 +11,7 @@ import pytest
 
 from flows.build.run import execute_build
 from flows.policy.policy import train_policy
-from schemas.recipe import load_recipe
+from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
 from tests.waiting import wait_until
@@ -87,8 +87,8 @@ def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
         steps = lake.query("SELECT step, checkpoint_id, parent_id, policy_id FROM steps ORDER BY place")
         num_checkpoints = lake.query("SELECT count(*) FROM checkpoints").item()
-    assert steps["step"].to_list() == [stand.step for stand in whole.steps]
-    assert steps["checkpoint_id"].to_list() == [stand.checkpoint_id for stand in whole.steps]
+    assert steps["step"].to_list() == [outcome.step for outcome in whole.steps]
+    assert steps["checkpoint_id"].to_list() == [outcome.checkpoint_id for outcome in whole.steps]
     assert set(steps["policy_id"]) == {whole.policy_id}
     assert num_checkpoints == 9  # two clusters and their merge in each of three steps
     assert not list(models.glob(".*")), "nothing half-written is left"

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from flows.policy.step_records import Origin, Scores, Stand, record_stand
-from schemas.settings import WarehouseSettings
+from flows.policy.step_records import Origin, Scores, StepOutcome, record_outcome
+from schemas.recipe.settings import WarehouseSettings
 from tests.flows.report_rows import STEPS, append, fill_report_lake, score
 from tests.warehouse.small_build import CONFIG_ID
 from warehouse.build.views import latest_build, use_build
@@ -41,8 +41,8 @@ def record_again(lake: Lake, place: int) -> None:
     """Write a step down as a step of another policy that has reached the same model."""
     step = STEPS[place]
     rows = pl.DataFrame([score(step, place, 4, "all")]).drop("policy_id", "step")
-    stand = Stand(step, f"models/{step}", f"{step}-id", {})
-    record_stand(lake, "new", stand, Scores(f"s-{step}", rows), Origin(place, CONFIG_ID))
+    outcome = StepOutcome(step, f"models/{step}", f"{step}-id", {})
+    record_outcome(lake, "new", outcome, Scores(f"s-{step}", rows), Origin(place, CONFIG_ID))
 
 
 def count_as_the_readme_does(warehouse: WarehouseSettings) -> list[tuple[Any, ...]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from flows.policy.reward_hacking import find_hacking, won
-from schemas.policy import Watch
+from schemas.recipe.policy import Watch
 
 START = {
     "reward": 1.0,

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 import flows
 from flows.recipes.write import write_recipe
-from schemas import curation, models, policy, prompts, settings
 from schemas.errors import FactoryError
 from schemas.languages import CORE_LANGUAGES
-from schemas.recipe import Recipe, load_recipe
+from schemas.recipe import curation, models, policy, prompts, settings
+from schemas.recipe.recipe import Recipe, load_recipe
 
 SHIPPED = sorted((Path(flows.__file__).parent / "recipes").glob("*.toml"))
 STARTER = next(path for path in SHIPPED if path.stem == "starter").read_text(encoding="utf-8")

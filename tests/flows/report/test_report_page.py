@@ -10,7 +10,7 @@ import pytest
 from flows import cli
 from flows.report.page import write_report
 from schemas.errors import FactoryError
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from tests.browser import requested_urls
 from tests.flows.report_rows import REASON, STEPS, fill_report_lake
 from tests.warehouse.small_build import CONFIG_ID

@@ -14,7 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from schemas.errors import AuditError, WarehouseError
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, answer_id, fill_lake, make_recipe
 from warehouse.export.export import ExportResult, export_build
 from warehouse.export.manifest import read_manifest, verify_export

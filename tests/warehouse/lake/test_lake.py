@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from schemas.errors import WarehouseError
 from schemas.ids import content_id
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import KEYS, TABLES
 from tests.warehouse.lake_rows import make_completions, make_selections, warehouse_at
+from warehouse.catalog.locks import FileLocks
 from warehouse.lake import migrations
 from warehouse.lake.ddl import describe_tables
 from warehouse.lake.lake import Lake
-from warehouse.lake.locks import FileLocks
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import WarehouseError
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from tests.waiting import GUARD_SECONDS
 from tests.warehouse.lake_rows import finish, kill, make_completions, make_selections, read_line, start, warehouse_at
 from warehouse.lake.lake import Lake

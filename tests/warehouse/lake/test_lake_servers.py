@@ -12,11 +12,11 @@ import pytest
 
 from flows.lanes.lane import hold_when_free
 from schemas.errors import WarehouseError
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from tests.services import POSTGRES_PASSWORD
 from tests.warehouse.lake_rows import finish, kill, make_completions, make_selections, read_line, start, warehouse_at
+from warehouse.catalog.data_folder import KEEP
 from warehouse.lake.lake import Lake
-from warehouse.lake.owner import KEEP
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.recipe import Recipe
-from schemas.settings import WarehouseSettings
+from schemas.recipe.recipe import Recipe
+from schemas.recipe.settings import WarehouseSettings
 from tests.benchmarks.pairs import CONFIG, fill_lake
 from warehouse.build.curate import gate
 from warehouse.build.pending import pending_rewards

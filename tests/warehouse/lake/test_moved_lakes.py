@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import WarehouseError
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from tests.warehouse.lake_rows import make_selections, warehouse_at
+from warehouse.catalog.data_folder import KEEP, MARK
 from warehouse.lake.lake import Lake
-from warehouse.lake.owner import KEEP, MARK
 
 STRANGE = 'l\'été "of" 湖 بحيرة'
 """A folder's name with quotes, spaces, accents and more than one script."""

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import WarehouseError
-from schemas.settings import WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from tests.warehouse.lake_rows import make_selections
+from warehouse.catalog.data_folder import KEEP
 from warehouse.lake.lake import Lake
-from warehouse.lake.owner import KEEP
 
 DO = st.sampled_from(["append", "append", "clean_up", "clean_up", "copy", "move", "copy_catalog", "back_up", "restore"])
 

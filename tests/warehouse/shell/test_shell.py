@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from schemas.errors import WarehouseError
-from schemas.recipe import Recipe
+from schemas.recipe.recipe import Recipe
 from tests.http_server import serve
 from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, answer_id, fill_lake, make_recipe
 from warehouse.lake.lake import Lake

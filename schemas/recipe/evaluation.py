@@ -1,0 +1,111 @@
+"""Settings of one evaluation: two models, the prompts that they answer, and who judges the answers."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.languages import CORE_LANGUAGES, LANGUAGES
+from schemas.recipe.models import RewardModel, Sampling, Teacher
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.settings import RunSettings
+from schemas.toml.section import EXECUTION, PLACE, Section, identify
+
+Scale = Literal["aya", "arena"]
+
+
+class Contestant(Teacher):
+    """``[evaluation.a]`` and ``[evaluation.b]``: one of the two models; recorded answers take part like any model's."""
+
+    name: Annotated[str, EXECUTION] = Field(min_length=1)
+    licence: Annotated[str | None, EXECUTION] = None
+    sampling: Sampling = Sampling(temperature=0.75)
+
+
+class JudgeModel(Teacher):
+    """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision."""
+
+    name: Annotated[str, EXECUTION] = Field(min_length=1)
+    licence: Annotated[str | None, EXECUTION] = None
+    sampling: Sampling = Sampling(temperature=0.0)
+
+    @model_validator(mode="after")
+    def _writes(self) -> Self:
+        if self.engine == "recorded" or self.structured is not None:
+            raise ValueError("a judge runs on the vllm or openai engine, and 'output' says what its verdicts look like")
+        if self.system_prompt is not None:
+            raise ValueError("a judge has no 'system_prompt': its criteria stand there, and 'scale' chooses them")
+        return self
+
+
+class Judge(Section):
+    """``[evaluation.judge]``: exactly one of an LLM, a reward model and the microworld's truth.
+
+    ``scale`` is that of an LLM's verdicts: A, B or TIE, judged by Aya's criteria, or Arena-Hard's five steps, of which
+    a strong one weighs as much as three. ``output`` is how it states them: in a JSON object with its reason, as one
+    word alone (both held to by the engine), or in double square brackets at the end of free text. ``max_reason_chars``
+    keeps a weak judge from rambling in JSON; vLLM holds to it, a hosted API may refuse it. ``swap`` shows every
+    pair in both orders or, once, in one that chance (``seed``) decides. Scores of a reward model or the truth that
+    differ by ``tie_margin`` or less are a tie.
+    """
+
+    llm: JudgeModel | None = None
+    reward: RewardModel | None = None
+    truth: Literal["microworld"] | None = None
+    scale: Scale = "aya"
+    output: Literal["json", "choice", "text"] = "json"
+    max_reason_chars: int | None = Field(default=None, gt=0)
+    swap: Literal["both", "random"] = "both"
+    tie_margin: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> Self:
+        if sum(judge is not None for judge in (self.llm, self.reward, self.truth)) != 1:
+            raise ValueError("exactly one of 'llm', 'reward' and 'truth' judges")
+        if self.max_reason_chars is not None and self.output != "json":
+            raise ValueError("'max_reason_chars' bounds the reason in JSON, so it goes with output = 'json'")
+        return self
+
+
+class EvaluationSettings(Section):
+    """``[evaluation]``: who plays, on which prompts, who judges, and how the figures are worked out.
+
+    Without ``prompts`` the held-out prompts of ``build`` (a name or config id; default: the latest) are answered, of
+    each language at most ``limit``, the same ones in all languages where they are translations of one another.
+    ``reward`` scores all answers besides, whoever judges, and its mean is reported.
+    """
+
+    name: Annotated[str, EXECUTION] = Field(default="evaluation", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
+    a: Contestant
+    b: Contestant
+    languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
+    prompts: PromptSource | None = None
+    build: Annotated[str | None, PLACE] = None
+    limit: int | None = Field(default=None, gt=0)
+    judge: Judge
+    reward: RewardModel | None = None
+    seed: int = Field(default=0, ge=0)
+    bootstrap_rounds: int = Field(default=1000, gt=1)
+    run: Annotated[RunSettings, EXECUTION] = RunSettings()
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [code for code in value if code not in LANGUAGES]
+        if unknown or len(set(value)) < len(value):
+            raise ValueError(f"languages are named once each, of {', '.join(LANGUAGES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.prompts is not None and self.build is not None:
+            raise ValueError("'prompts' and 'build' both say what is answered; give one of them")
+        if self.a.name == self.b.name:
+            raise ValueError(f"both models are named {self.a.name!r}; names must differ")
+        if self.a.samples != self.b.samples:
+            raise ValueError("both models give as many answers to a prompt: 'samples' must be equal")
+        judge, reward = self.judge.reward, self.reward
+        if judge and reward and judge.name == reward.name and identify(judge) != identify(reward):
+            raise ValueError(
+                f"'judge.reward' and 'reward' are two models, both named {judge.name!r}; names must differ"
+            )
+        return self

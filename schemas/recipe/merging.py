@@ -1,0 +1,110 @@
+"""The ``[merge]`` table: which models are merged into one, how, and with what weights.
+
+What identifies a merge is worked out in ``factory.merging.identity``.
+"""
+
+import re
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from schemas.toml.section import EXECUTION, FINGERPRINTED, ModelName
+
+
+def _check_weight(value: object) -> object:
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not numbers or not all(type(number) in {int, float} for number in numbers):
+        raise ValueError("a weight is a number, or a list of numbers over depth")
+    return value
+
+
+Weight: TypeAlias = Annotated[float | tuple[float, ...], BeforeValidator(_check_weight)]
+"""One number, or a gradient over depth: anchors from the first layer to the last, evenly spaced, linear in between."""
+
+Method: TypeAlias = Literal["linear", "slerp", "ties", "dare_linear", "dare_ties"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True)
+
+
+class MergeModel(_Section):
+    """``[[merge.models]]``: one parent: a checkpoint, or a LoRA adapter on one.
+
+    ``patterns`` gives other weights to the parameters whose name a regular expression finds; the first that does counts.
+    ``name`` keys DARE's random mask; without one the model's position does.
+    """
+
+    model: ModelName = Field(min_length=1)
+    revision: Annotated[str | None, FINGERPRINTED] = None
+    adapter: ModelName | None = None
+    name: str | None = Field(default=None, min_length=1)
+    weight: Weight = 1.0
+    patterns: dict[str, Weight] = Field(default_factory=dict)
+    density: float | None = Field(default=None, ge=0, le=1)
+
+    @field_validator("patterns")
+    @classmethod
+    def _are_patterns(cls, value: dict[str, Weight]) -> dict[str, Weight]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return value
+
+
+class MergeRun(_Section):
+    """``[merge.run]``: how a merge is executed. No ``threads``: one per core. ``device``: ``cpu``, ``cuda``, ``cuda:1``."""
+
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    threads: int | None = Field(default=None, gt=0)
+    max_shard_gb: float = Field(default=5.0, gt=0)
+
+
+class MergeSettings(_Section):
+    """One merge. The models' order matters for nothing but the files that come along: the first model's.
+
+    ``normalize`` divides by the sum of the weights; by default linear and ties do, and DARE does not. ``density`` is the
+    share of each task vector that ties and DARE keep. ``rescale`` says how DARE makes up for what it drops: divide by the
+    density (the paper), or restore the task vector's L1 norm (mergekit). ``dtype``: none: the first model's.
+    """
+
+    method: Method = "linear"
+    models: tuple[MergeModel, ...] = Field(min_length=1)
+    base: MergeModel | None = None
+    normalize: bool | None = None
+    density: float = Field(default=0.5, ge=0, le=1)
+    lambda_: float = Field(default=1.0, validation_alias="lambda", serialization_alias="lambda")
+    rescale: Literal["density", "l1", "none"] = "density"
+    seed: int = Field(default=0, ge=0)
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    run: Annotated[MergeRun, EXECUTION] = MergeRun()
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _base_by_name(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Self:
+        if self.has_task_vectors and self.base is None:
+            raise ValueError(f"method = '{self.method}' needs 'base', the model that the others were trained from")
+        if not self.has_task_vectors and self.base is not None:
+            raise ValueError(f"method = '{self.method}' has no use for 'base'; ties, dare_linear and dare_ties have")
+        named = [model.name for model in self.models if model.name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError("two models have the same 'name'; names must differ")
+        return self
+
+    @property
+    def has_task_vectors(self) -> bool:
+        """Whether the method works on differences from a base."""
+        return self.method in {"ties", "dare_linear", "dare_ties"}
+
+    @property
+    def is_normalized(self) -> bool:
+        return self.method in {"linear", "slerp", "ties"} if self.normalize is None else self.normalize
+
+    def density_of(self, model: MergeModel) -> float:
+        return self.density if model.density is None else model.density

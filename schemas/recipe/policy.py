@@ -1,0 +1,277 @@
+"""The ``[policy]`` table: which model is trained on a build, in which steps, and how each step is judged."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.languages import LANGUAGES
+from schemas.names import ALL, BASE, STAGES, check_folder_name, fold_name, refuse_reference
+from schemas.recipe.curation import PairStrategy
+from schemas.recipe.evaluation import Judge
+from schemas.recipe.merging import MergeSettings, Weight
+from schemas.recipe.models import ModelRun, ReasoningTags, Sampling, Switches
+from schemas.recipe.prompts import PromptSource
+from schemas.recipe.training import TrainSettings
+from schemas.toml.section import EXECUTION, LATER, ModelName, Section, check_languages
+
+
+class StepTraining(TrainSettings):
+    """``[policy.steps.train]``: the fields of ``[train]`` less those that the step settles."""
+
+    model: str = ""
+    data: str = ""
+
+    @model_validator(mode="after")
+    def _leaves_to_the_step(self) -> Self:
+        for name in (
+            "model",
+            "data",
+            "eval_data",
+            "languages",
+            "strategies",
+            "dataset_config",
+            "split",
+            "revision",
+            "eval_revision",
+        ):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"the step settles '{name}' itself: it trains the policy on the rows of its clusters")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_whole_models(self) -> Self:
+        if self.lora is not None and not self.lora.merge:
+            raise ValueError(
+                "lora.merge = false was given, and steps merge and judge whole models: only true is allowed"
+            )
+        return self
+
+    def settings(self, **settled: object) -> TrainSettings:
+        """Return the settings of one run."""
+        own = self.model_dump(exclude={"model", "data", "eval_data"})
+        return TrainSettings.model_validate(own | settled)
+
+
+class StepMerge(MergeSettings):
+    """``[policy.merge]``: the fields of ``[merge]``; its models are the clusters', weighted by name in ``weights``.
+
+    Methods that have a base take the policy that the step began with.
+    """
+
+    models: tuple[Any, ...] = Field(default=(), max_length=0)
+    base: None = None
+    weights: dict[str, Weight] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Self:
+        return self  # base and models are there when the step has trained them
+
+    def settings(self, models: Mapping[str, str], base: str) -> MergeSettings:
+        """Return the settings of one merge of models, by cluster, that were trained from ``base``."""
+        own = self.model_dump(by_alias=True, exclude={"models", "base", "weights"})
+        parents = [
+            {"model": model, "name": name, "weight": self.weights.get(name, 1.0)} for name, model in models.items()
+        ]
+        return MergeSettings.model_validate(
+            own | {"models": parents} | ({"base": base} if self.has_task_vectors else {})
+        )
+
+
+class OnPolicy(Section):
+    """``[policy.steps.on_policy]``: rounds in which the latest policy answers, and learns from pairs of its own answers.
+
+    Every round samples ``samples`` answers to each prompt (those of the build, or of ``prompts``), gates, scores and pairs
+    them as a build of its own, and trains and merges as the step says. ``betas`` has one beta per round, none: the step's.
+    """
+
+    rounds: int = Field(default=3, gt=0)
+    betas: tuple[float, ...] = ()
+    samples: int = Field(default=4, gt=1)
+    sampling: Sampling = Sampling(temperature=0.9)
+    prompts: tuple[PromptSource, ...] = ()
+    limit: int | None = Field(default=None, gt=0)
+    pairs: tuple[PairStrategy, ...] = Field(default=(PairStrategy(),), min_length=1)
+
+    @model_validator(mode="after")
+    def _beta_per_round(self) -> Self:
+        if self.betas and len(self.betas) != self.rounds:
+            raise ValueError(f"'betas' has {len(self.betas)} numbers for {self.rounds} rounds; give one for each")
+        if any(beta <= 0 for beta in self.betas):
+            raise ValueError("a beta is greater than 0")
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        named = [("source", source.name) for source in self.prompts] + [("strategy", pair.label) for pair in self.pairs]
+        for what, name in named:
+            if named.count((what, name)) > 1:
+                raise ValueError(f"the {what} {name!r} is named twice; names must differ")
+        if any(pair.strategy == "strong_vs_weak" for pair in self.pairs):
+            raise ValueError("strong_vs_weak pairs two teachers, and in a round the policy alone answers")
+        return self
+
+
+class Step(Section):
+    """``[[policy.steps]]``: train a model per cluster from the policy so far, merge them; that is the policy now.
+
+    ``pairs`` names the pair strategies that preference training learns from (none: all of the build's). ``clusters``
+    and ``merge`` stand in for the policy's own; ``clusters = {}`` trains one model on all languages.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100)
+    train: StepTraining
+    pairs: tuple[str, ...] = ()
+    on_policy: OnPolicy | None = None
+    clusters: dict[str, tuple[str, ...]] | None = None
+    merge: StepMerge | None = None
+
+    @model_validator(mode="after")
+    def _fits_objective(self) -> Self:
+        if not self.train.is_preference and (self.on_policy or self.pairs):
+            raise ValueError("'pairs' and 'on_policy' belong to preference objectives, not to sft")
+        if self.on_policy and self.pairs:
+            raise ValueError("pairs of an on-policy step are those of 'on_policy.pairs'; leave 'pairs' out")
+        return self
+
+    def round_name(self, number: int) -> str:
+        """Return what the policy of a round is called; rounds count from 1."""
+        return f"{self.name}_{number}"
+
+    def round_names(self) -> list[str]:
+        """Return what the policies of all rounds are called; none where the step has no rounds."""
+        return [self.round_name(number) for number in range(1, self.on_policy.rounds + 1)] if self.on_policy else []
+
+
+class HeldOut(Section):
+    """``[policy.held_out]``: after every step the policy and the base answer the build's held-out prompts.
+
+    At most ``limit`` prompts of each language. No ``judge``: the first reward model of the recipe, which also gives the
+    mean reward that is watched.
+    """
+
+    limit: int | None = Field(default=None, gt=0)
+    samples: int = Field(default=1, gt=0)
+    sampling: Sampling = Sampling(temperature=0.75)
+    judge: Judge | None = None
+    bootstrap_rounds: int = Field(default=1000, gt=1)
+
+
+class Watch(Section):
+    """``[policy.watch]``: when an on-policy round is stopped, its policy set aside, and no further round begun.
+
+    That is when the mean reward of held-out answers has risen against the policy that the round began with, while their
+    tokens have grown by more than ``max_length_ratio``, their repetition by more than ``max_repetition_rise`` or the KL
+    of training exceeds ``max_kl`` (nats per token of its pairs); or when the share of held-out games won against the
+    base, ties being half a win, is more than ``max_win_rate_drop`` below the best so far.
+    """
+
+    max_length_ratio: float = Field(default=1.5, gt=1)
+    max_repetition_rise: float = Field(default=0.1, gt=0)
+    max_kl: float = Field(default=2.0, gt=0)
+    max_win_rate_drop: float = Field(default=0.02, ge=0)
+
+
+class Policy(Section):
+    """``[policy]``: from a base model, step by step, to the policy that is kept.
+
+    ``clusters`` are named lists of languages that are trained together, each with the ``shared`` ones besides. ``train``
+    is what the steps' ``[train]`` tables have in common. ``chat_template_kwargs``, ``engine_args``, ``reasoning`` and
+    ``run`` are a teacher's, for the policy and its base when they answer.
+    """
+
+    base: ModelName = Field(min_length=1)
+    clusters: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+    train: dict[str, Any] = Field(default_factory=dict)
+    merge: StepMerge = StepMerge()
+    steps: tuple[Step, ...] = Field(min_length=1)
+    held_out: HeldOut = HeldOut()
+    watch: Watch = Watch()
+    chat_template_kwargs: Switches = Field(default_factory=dict)
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    reasoning: Annotated[ReasoningTags | None, LATER] = None
+    run: Annotated[ModelRun, EXECUTION] = ModelRun()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_down_training(cls, data: Any) -> Any:
+        """Give every step what all of them have in common, and leave it to them."""
+        if not isinstance(data, dict) or not isinstance(data.get("train"), dict):
+            return data
+        steps = data.get("steps")
+        if not isinstance(steps, list | tuple):
+            return data
+        common = data["train"]
+        given = [step | {"train": common | step["train"]} if _has_table(step, "train") else step for step in steps]
+        return data | {"steps": given, "train": {}}
+
+    @field_validator("shared")
+    @classmethod
+    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_languages(value)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        taken = {BASE: "the model that the policy begins with"} | dict.fromkeys(STAGES, "a stage of the build")
+        taken |= {name: f"a round of the step {step.name!r}" for step in self.steps for name in step.round_names()}
+        for at, step in enumerate(self.steps):
+            if whose := taken.get(step.name):
+                refuse_reference(
+                    f"{step.name!r} is the name of {whose}; choose another name", "policy", "steps", at, "name"
+                )
+            taken[step.name] = "another step"
+        _check_clusters(self.clusters, "policy", "clusters")
+        for at, step in enumerate(self.steps):
+            _check_clusters(step.clusters or {}, "policy", "steps", at, "clusters")
+            self._check_merge(step)
+        return self
+
+    def stand_names(self) -> list[str]:
+        """Return what the policies are called that the steps and rounds make, in order."""
+        return [name for step in self.steps for name in step.round_names() or [step.name]]
+
+    def _check_merge(self, step: Step) -> None:
+        clusters, merge = self.clusters_of(step), self.merge_of(step)
+        strange = sorted(merge.weights.keys() - clusters.keys())
+        if strange and clusters:
+            raise ValueError(f"step {step.name!r} weights {', '.join(strange)}; its clusters are {', '.join(clusters)}")
+
+    def clusters_of(self, step: Step) -> dict[str, tuple[str, ...]]:
+        """Return a step's clusters with the shared languages in each; none: one model for all languages."""
+        clusters = self.clusters if step.clusters is None else step.clusters
+        return {name: tuple(sorted({*languages, *self.shared})) for name, languages in clusters.items()}
+
+    def merge_of(self, step: Step) -> StepMerge:
+        """Return how a step's models become one."""
+        return step.merge or self.merge
+
+
+def _check_clusters(clusters: Mapping[str, tuple[str, ...]], *location: str | int) -> None:
+    """Refuse clusters whose models would lie in one folder, or in none, or that have no known languages."""
+    taken: dict[str, str] = {}
+    for name, languages in clusters.items():
+        try:
+            check_folder_name(name)
+        except ValueError as error:
+            refuse_reference(f"cluster {error}", *location, name)
+        if fold_name(name) == ALL:
+            refuse_reference(
+                f"{name!r} is what a step without clusters calls all languages; choose another name", *location, name
+            )
+        if other := taken.get(fold_name(name)):
+            refuse_reference(
+                f"clusters {other!r} and {name!r} share a folder on case-insensitive disks; choose another name",
+                *location,
+                name,
+            )
+        taken[fold_name(name)] = name
+        unknown = [code for code in languages if code not in LANGUAGES]
+        if unknown or not languages:
+            refuse_reference(
+                f"cluster {name!r} has languages {list(languages)}; allowed are known codes", *location, name
+            )
+
+
+def _has_table(step: object, name: str) -> bool:
+    return isinstance(step, dict) and isinstance(step.get(name), dict)

@@ -1,0 +1,196 @@
+"""Settings of one training run: what identifies its result, and under ``run`` how it is executed."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from schemas.errors import TrainingError
+from schemas.recipe.prompts import ConversationColumns
+from schemas.toml.paths import complete_name
+from schemas.toml.section import (
+    DATA,
+    EXECUTION,
+    FINGERPRINTED,
+    LATER,
+    MODEL,
+    DataName,
+    FilePath,
+    ModelName,
+    Section,
+    fields_marked,
+    resolve_path,
+)
+from schemas.toml.toml_file import load_table
+
+_LABELS = ("language", "strategy", "id")
+"""Columns that say what a row is of and called, and not what it says."""
+
+
+class Lora(Section):
+    """``[train.lora]``: train low-rank adapters; ``merge`` folds them into the saved model."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("all-linear",)
+    merge: bool = True
+
+
+class TrainRun(Section):
+    """``[train.run]``: how a run is executed. It changes the result by rounding at most.
+
+    ``micro_batch_tokens`` bounds the tokens of one forward pass; a row longer than that is a micro-batch of its own.
+    ``checkpoint_every`` and ``keep_last`` count steps and checkpoints; the best one is kept besides.
+    ``cache`` is the folder of the reference log-probabilities (none: beside the data).
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = Field(default=1, gt=0)
+    threads: int = Field(default=1, gt=0)
+    micro_batch_tokens: int = Field(default=8192, gt=0)
+    activation_checkpointing: bool = False
+    checkpoint_every: int | None = Field(default=200, gt=0)
+    keep_last: int = Field(default=2, gt=0)
+    cache: Annotated[str, AfterValidator(resolve_path)] | None = None
+    tensorboard: bool = True
+    plot: bool = True
+    log_every: int = Field(default=1, gt=0)
+
+
+class TrainColumns(ConversationColumns):
+    """``[train.columns]``: where rows hold what is trained; what is not named is found by the columns' usual names.
+
+    An answer is in ``completion``, those of a pair are in ``chosen`` and ``rejected``.
+    """
+
+    completion: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
+    strategy: str | None = None
+    id: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """Return the columns that are named and hold a part of the conversation, by part."""
+        return {part: column for part, column in self if column is not None and part not in _LABELS}
+
+
+class TrainSettings(Section):
+    """``[train]``: one run of SFT or preference training.
+
+    ``data`` is an export folder of this project, a file or folder of files (globs allowed), or a Hugging Face dataset;
+    ``eval_data`` defaults to the export's eval split. ``revision`` and ``eval_revision`` are those of data sets of the hub
+    (a commit, branch or tag; none: the newest), resolved to a commit when a run starts. ``format`` says what a prompt and its answers are that are texts:
+    turns of a ``chat``, or ``text`` as it is (the default for columns named ``prompt`` and ``completion``, ``chosen``,
+    ``rejected``, but for transcripts and JSON texts of turns). ``objective`` and its formula: factory/training/model/losses.py.
+    ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all).
+    A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
+    tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
+    SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times what it was at
+    the start (held out, or in the first step, whichever is higher) stops the run. ``final`` says which weights become
+    the model: those of the last step, or of the best evaluation.
+    """
+
+    model: ModelName = Field(min_length=1)
+    data: DataName = Field(min_length=1)
+    eval_data: DataName | None = None
+    revision: Annotated[str | None, FINGERPRINTED] = None
+    eval_revision: Annotated[str | None, FINGERPRINTED] = None
+    dataset_config: str | None = None
+    split: str = "train"
+    columns: Annotated[TrainColumns | None, LATER] = None
+    format: Annotated[Literal["chat", "text"] | None, LATER] = None
+    languages: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    reference: ModelName | None = None
+    objective: Literal["sft", "dpo", "ipo", "simpo"]
+    train_on: Literal["completions", "all"] = "completions"
+    beta: float = Field(default=0.1, gt=0)
+    gamma: float = Field(default=0.5, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    length_normalized: bool = False
+    nll_weight: float = Field(default=0.0, ge=0)
+    chat_template: FilePath | None = None
+    max_length: int = Field(default=2048, gt=1)
+    overlong: Literal["truncate", "drop"] = "truncate"
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    batch_rows: int | None = Field(default=None, gt=0)
+    batch_tokens: int | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=5e-6, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    divergence_factor: float = Field(default=4.0, gt=1)
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    lora: Lora | None = None
+    eval_every: int | None = Field(default=None, gt=0)
+    final: Literal["last", "best"] = "last"
+    seed: int = Field(default=0, ge=0)
+    run: Annotated[TrainRun, EXECUTION] = TrainRun()
+
+    @model_validator(mode="after")
+    def _fits_objective(self) -> Self:
+        if self.batch_rows is not None and self.batch_tokens is not None:
+            raise ValueError("'batch_rows' and 'batch_tokens' both say how large a step is; give one of them")
+        if self.objective == "sft" and (self.reference or self.label_smoothing or self.nll_weight):
+            raise ValueError(
+                "'reference', 'label_smoothing' and 'nll_weight' belong to preference objectives, not to sft"
+            )
+        if self.objective == "simpo" and self.reference:
+            raise ValueError("simpo has no reference model; leave 'reference' out or choose dpo or ipo")
+        if self.objective == "ipo" and self.label_smoothing:
+            raise ValueError("ipo has no label smoothing; allowed with dpo and simpo")
+        if self.objective != "sft" and self.train_on == "all":
+            raise ValueError("train_on = 'all' belongs to sft; preference objectives score completions only")
+        if self.objective == "sft" and self.strategies:
+            raise ValueError("'strategies' are those of preference pairs; sft rows have none")
+        if self.objective != "sft" and self.batch_tokens is not None:
+            raise ValueError("a step of a preference objective is counted in pairs: give 'batch_rows'")
+        if self.final == "best" and self.eval_every is None:
+            raise ValueError("final = 'best' needs 'eval_every'")
+        return self
+
+    @property
+    def is_preference(self) -> bool:
+        return self.objective != "sft"
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.objective in ("dpo", "ipo")
+
+    @property
+    def step_rows(self) -> int | None:
+        """The rows of a step; None where a step is counted in tokens. 128, as in the papers, where nothing is said."""
+        return 128 if self.batch_rows is None and self.batch_tokens is None else self.batch_rows
+
+
+def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
+    """Read settings from the ``[train]`` table of a TOML file, or from a JSON file of its fields, and override some.
+
+    Paths are meant from the TOML file's folder, those that override from the working directory; those in JSON are whole.
+
+    Raises:
+        RecipeError: the file is missing or holds a value that is not allowed.
+        TrainingError: an override is not allowed.
+    """
+    try:
+        if path.suffix == ".json":
+            settings = TrainSettings.model_validate_json(path.read_bytes())
+        else:
+            settings = load_table(path, "train", TrainSettings)
+        given = {key: value for key, value in overrides.items() if value is not None}
+        given |= {
+            key: complete_name(str(given[key]), Path.cwd())
+            for key in given.keys() & set(fields_marked(TrainSettings, MODEL, DATA))
+        }
+        return TrainSettings.model_validate(settings.model_dump() | given) if given else settings
+    except OSError as error:
+        raise TrainingError(f"settings {path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise TrainingError(f"train: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error

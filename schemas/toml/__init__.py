@@ -1,0 +1,1 @@
+"""A table of a TOML file: read with its lines, checked, its fields marked by what they are."""

@@ -1,0 +1,48 @@
+"""What a settings file names that lies elsewhere: files, models and data sets, found by the marks of their fields."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from schemas.toml.section import CONTENT, PLACE, Mark, marks_of
+from schemas.toml.toml_file import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One name, its mark, the section and field that hold it, and where that is: for a program, and for a person."""
+
+    name: str
+    mark: Mark
+    section: BaseModel
+    field: str
+    location: Location
+    label: str
+
+
+def find_named(section: BaseModel, location: Location = (), label: str = "") -> Iterator[Named]:
+    """Yield every name of something elsewhere that a section holds at any depth, in the order of its fields."""
+    for field, info in type(section).model_fields.items():
+        key = info.serialization_alias or field
+        mark = next(iter(marks_of(info) & {*CONTENT, PLACE}), None)
+        for value, at, called in _list_values(getattr(section, field), (*location, key), f"{label}.{key}".lstrip(".")):
+            if isinstance(value, BaseModel):
+                yield from find_named(value, at, called)
+            elif mark is not None and isinstance(value, str) and value:
+                yield Named(value, mark, section, field, at, called)
+
+
+def _list_values(value: Any, location: Location, label: str) -> Iterator[tuple[Any, Location, str]]:
+    """Yield a field's value, or each of a list or table of them; of sections with a name that is their label."""
+    match value:
+        case tuple():
+            for number, item in enumerate(value):
+                name = getattr(item, "label", None) or getattr(item, "name", None) or number
+                yield item, (*location, number), f"{label}.{name}"
+        case dict():
+            for key, item in value.items():
+                yield item, (*location, key), f"{label}.{key}"
+        case _:
+            yield value, location, label

@@ -1,0 +1,1 @@
+"""Where a warehouse lies, whose its files are, and who may write at once."""
