@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.home import provide_home
-from schemas.errors import FactoryError
+from schemas.errors import BuildStoppedError, FactoryError
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -68,7 +68,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except FactoryError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(STOPPED if _is_stop(error) else 1)
+        sys.exit(STOPPED if isinstance(error, BuildStoppedError) else 1)
     except BrokenPipeError:  # whoever read our output has seen enough, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
@@ -371,11 +371,6 @@ def evaluate_confusion(
     measure_confusion(file, text=text, language=language, groups=groups or (), words=words, output=output)
 
 
-def _is_stop(error: FactoryError) -> bool:
-    lanes = sys.modules.get("flows.lanes.lane")  # which is there wherever a build can have been stopped
-    return lanes is not None and isinstance(error, lanes.BuildStoppedError)
-
-
 def _load(path: Path) -> "Recipe":
     from schemas.recipe.recipe import load_recipe
 
@@ -398,9 +393,9 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
 
 
 def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "RecipeSummary":
-    from flows.build.run import check_run
+    from flows.recipe_names import check_run
 
-    check_run(recipe, until)  # before a server is started in vain
+    until = check_run(recipe, until)  # before a server is started in vain
     from flows.orchestration.watching import watch
 
     with watch(recipe, quiet=quiet) as watcher:

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.panel import Panel
 
 from factory.microworld.truth import quality
-from flows.lanes.together import Watcher
+from flows.lanes.side_by_side import Watcher
 from flows.orchestration.watching import watch
 from flows.policy.policy import PolicySummary
+from flows.recipe_names import check_run
 from flows.recipe_run import build
 from flows.report.page import write_report
 from flows.terminal import make_table
@@ -21,7 +22,7 @@ from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.names import STAGES
 from schemas.recipe.recipe import Recipe, load_recipe
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 
 QUERIES = (
@@ -47,17 +48,16 @@ def run_demo(folder: Path, *, fresh: bool = True) -> None:
 
 def _run_and_show(recipe: Recipe, watcher: Watcher, folder: Path, console: Console) -> None:
     summary = build(recipe, watcher, until=STAGES[-1])
-    with Lake.open(recipe.warehouse, read_only=True) as lake:
-        use_build(lake, summary.config_id)
+    with Lake.open(recipe.warehouse, read_only=True) as lake, Scope.open(lake, summary.config_id) as scope:
         console.print()
         console.print(
-            make_table(judge_by_truth(lake), "true quality by language (1 is best; the factory never saw it)")
+            make_table(judge_by_truth(scope), "true quality by language (1 is best; the factory never saw it)")
         )
         console.print(make_table(summary.counts, "counts"))
-        _print_pairs(console, lake)
+        _print_pairs(console, scope)
     console.print(f"shards: {summary.export_path}", soft_wrap=True)
     console.print("\nnow the policy: SFT on what was routed, pairs, online rounds\n")
-    trained = build(recipe, watcher).policy
+    trained = build(recipe, watcher, until=check_run(recipe, None)).policy
     assert trained is not None
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         console.print()
@@ -82,13 +82,13 @@ def place_recipe(folder: Path) -> Recipe:
     return recipe.model_copy(update={"warehouse": warehouse, "run": run})
 
 
-def judge_by_truth(lake: Lake) -> pl.DataFrame:
+def judge_by_truth(scope: Scope) -> pl.DataFrame:
     """Return, per language, the mean true quality of each teacher, of a random choice, and of arbitrage.
 
     Every mean is over the prompts whose wording names one question of the world, and over candidates that the gates
     kept; a random choice is the mean over a prompt's candidates.
     """
-    rows = lake.query(
+    rows = scope.query(
         """
         SELECT candidates.*, prompts.messages[-1].content AS prompt, selections.completion_id IS NOT NULL AS is_selected
         FROM candidates
@@ -135,8 +135,8 @@ def _grade() -> pl.Expr:
     )
 
 
-def _print_pairs(console: Console, lake: Lake) -> None:
-    pairs = lake.query(
+def _print_pairs(console: Console, scope: Scope) -> None:
+    pairs = scope.query(
         """
         SELECT any_value(pairs) AS pair, prompts.messages[-1].content AS prompt, chosen.text AS chosen, rejected.text AS rejected
         FROM pairs

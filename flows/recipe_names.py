@@ -9,6 +9,7 @@ from factory.engines.fingerprint import fingerprint_model
 from factory.stages.recorded import open_recorded
 from factory.stages.sources import read_source
 from schemas.errors import EngineError, FactoryError, InputError
+from schemas.names import STAGES
 from schemas.recipe.models import Model, Recorded
 from schemas.recipe.prompts import PromptSource
 from schemas.recipe.recipe import Recipe
@@ -85,3 +86,23 @@ def open_empty() -> Iterator[Lake]:
         settings = WarehouseSettings(catalog=f"{folder}/catalog.sqlite", data=f"{folder}/data")
         with Lake.open(settings) as lake:
             yield lake
+
+
+def stages_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return what `until` may name, in order: the stages of the build, then the steps of the policy."""
+    return STAGES + (tuple(step.name for step in recipe.policy.steps) if recipe.policy else ())
+
+
+def check_run(recipe: Recipe, until: str | None) -> str:
+    """Return what a run ends with; refuse a stage that there is not, and what the recipe names and is not there."""
+    allowed = stages_of(recipe)
+    until = until or allowed[-1]
+    check_stage(until, allowed)
+    refuse_missing(recipe, with_policy=until not in STAGES)
+    return until
+
+
+def check_stage(until: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a stage that there is not."""
+    if until not in allowed:
+        raise FactoryError(f"there is no stage {until!r}; allowed are {', '.join(allowed)}")

@@ -9,9 +9,11 @@ from functools import partial
 
 import polars as pl
 
-from flows.build.run import BuildSummary, check_run, execute_build
-from flows.lanes.together import Watcher, run_side_by_side
-from flows.policy.policy import PolicySummary, train_policy
+from flows.build.build_run import BuildSummary
+from flows.build.run import run_build
+from flows.lanes.context import open_context
+from flows.lanes.side_by_side import Watcher, run_side_by_side
+from flows.policy.policy import PolicySummary, run_policy
 from schemas.names import STAGES
 from schemas.recipe.recipe import Recipe
 
@@ -28,20 +30,21 @@ class RecipeSummary(BuildSummary):
 
 
 def build(
-    recipe: Recipe, watcher: Watcher, *, until: str | None = None, limit: int | None = None, quiet: bool = False
+    recipe: Recipe, watcher: Watcher, *, until: str, limit: int | None = None, quiet: bool = False
 ) -> RecipeSummary:
-    """Run a recipe up to a stage, or to its end: the export, or the last step of its policy.
+    """Run a recipe up to a stage or a step of its policy, as ``check_run`` returns them.
 
     Stages that have nothing left to do send nothing.
     """
     started = time.monotonic()
-    until = check_run(recipe, until)
-    ends, together = until in STAGES, partial(run_side_by_side, watcher)
-    summary = execute_build(recipe, until=until if ends else STAGES[-1], limit=limit, quiet=quiet, together=together)
-    watcher.table(f"{_slug(recipe.name)}-counts", _as_markdown(summary.counts))
-    if ends:
-        return _summarize(summary, started)
-    policy = train_policy(recipe, summary, until=until, quiet=quiet, together=together)
+    together = partial(run_side_by_side, watcher)
+    with open_context(recipe.warehouse, recipe.run, quiet=quiet, together=together) as context:
+        ends = until in STAGES
+        summary = run_build(context, recipe, until=until if ends else STAGES[-1], limit=limit)
+        watcher.table(f"{_slug(recipe.name)}-counts", _as_markdown(summary.counts))
+        if ends:
+            return _summarize(summary, started)
+        policy = run_policy(context, recipe, summary, until=until)
     watcher.table(f"{_slug(recipe.name)}-policy", _as_markdown(policy.table()))
     return _summarize(summary, started, policy)
 

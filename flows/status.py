@@ -5,7 +5,7 @@ from rich.console import Console
 from flows.recipe_run import RecipeSummary
 from flows.terminal import make_table
 from schemas.recipe.settings import WarehouseSettings
-from warehouse.build.views import latest_build, use_build
+from warehouse.build.scope import Scope, latest_build
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql
 
@@ -36,11 +36,11 @@ def print_status(settings: WarehouseSettings, name: str | None) -> None:
         if config_id is None:
             console.print("no build has run on this warehouse yet")
             return
-        use_build(lake, config_id)
-        console.print(make_table(lake.query(read_sql("reports/builds")), "builds"))
+        scope = Scope.open(lake, config_id)
+        console.print(make_table(scope.query(read_sql("reports/builds")), "builds"))
         for view, title in (
             ("stages", f"stages of {name or config_id}"),
             ("rejections_by_reason", "rejections by reason"),
             ("usage_by_stage", "cost by stage and model"),
         ):
-            console.print(make_table(lake.query(f"FROM {view}"), title))
+            console.print(make_table(scope.query(f"FROM {view}"), title))

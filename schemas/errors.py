@@ -35,3 +35,7 @@ class AuditError(FactoryError):
 
 class TrainingError(FactoryError):
     """A training run that cannot start or go on: settings, model and data that do not fit, a loss that is no number."""
+
+
+class BuildStoppedError(FactoryError):
+    """The user asked the build to stop; what was answered is committed."""

@@ -6,7 +6,10 @@ That imports point one way and never in a circle is a contract of import-linter,
 import ast
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,3 +103,11 @@ def test_no_file_has_grown_too_long():
         if (count := len(path.read_text(encoding="utf-8").splitlines())) > 500
     }
     assert not long
+
+
+def test_every_folder_of_tests_is_collected(pytestconfig: pytest.Config):
+    """Left to itself, pytest leaves out folders with some names, such as ``build``."""
+    left_out = pytestconfig.getini("norecursedirs")
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(folders) > 20
+    assert not [folder for folder in folders for part in folder.parts if any(fnmatch(part, name) for name in left_out)]

@@ -8,6 +8,7 @@ import importlib.util
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import fasttext
@@ -130,3 +131,9 @@ def _combine(guesses: list[tuple[int, str | None, float]]) -> tuple[str | None, 
     best = max(weights, key=lambda code: (weights[code], code))
     # fastText's probabilities exceed 1 by a rounding error.
     return best, min(1.0, weights[best] / sum(length for length, _, _ in guesses))
+
+
+@cache
+def shared_detector() -> LanguageDetector:
+    """Return the language detector of this process, whose model is loaded once."""
+    return LanguageDetector()

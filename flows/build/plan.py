@@ -10,7 +10,7 @@ from rich.console import Console
 
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
-from factory.texts.langid import LanguageDetector
+from factory.texts.langid import shared_detector
 from flows.build.source_rows import is_recorded
 from flows.doctor.recipe_trials import find_refusals
 from flows.identity import Build, Lane, check_limit, resolve_build
@@ -19,8 +19,8 @@ from flows.terminal import make_table
 from schemas.reasons import TRANSIENT_REASONS
 from schemas.recipe.models import Writer
 from schemas.recipe.recipe import Recipe
+from warehouse.build.scope import Scope
 from warehouse.build.user_sql import try_sql
-from warehouse.build.views import use_build
 from warehouse.catalog.catalog import check_folders, find_catalog
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql
@@ -111,9 +111,9 @@ def _open_planner(recipe: Recipe, limit: int | None) -> Iterator["_Planner"]:
     build = resolve_build(recipe)
     with _open_scratch(recipe) as lake:
         check_limit(build, lake, limit)
-        use_build(lake, build.config_id)
-        try_sql(lake, recipe)
-        yield _Planner(build, lake, limit)
+        with Scope.open(lake, build.config_id) as scope:
+            try_sql(scope, recipe)
+            yield _Planner(build, scope, limit)
 
 
 @contextmanager
@@ -132,16 +132,16 @@ def _open_scratch(recipe: Recipe) -> Iterator[Lake]:
 class _Planner:
     """Goes through the stages in order; what an earlier stage would send is input of the later ones."""
 
-    def __init__(self, build: Build, lake: Lake, limit: int | None) -> None:
+    def __init__(self, build: Build, scope: Scope, limit: int | None) -> None:
         self._build = build
-        self._lake = lake
+        self._scope = scope
         self._limit = limit
         self._chars = 0
         self._roots: dict[str, str] = {}
         self._num_prompts: Counter[str] = Counter()
         self._read_sources()
         self._facts = self._query_facts()
-        costs = lake.query(read_sql("reports/token_costs", lanes=[lane.settings_id for lane in build.lanes]))
+        costs = scope.query(read_sql("reports/token_costs", lanes=[lane.settings_id for lane in build.lanes]))
         self._costs = {(stage, settings_id): cost for stage, settings_id, cost in costs.iter_rows()}
         self._planned: list[PlannedLane] = []
         self._prompts: Counter[str] = Counter()
@@ -244,7 +244,7 @@ class _Planner:
             transient=sorted(TRANSIENT_REASONS),
             translated=[lane.settings_id for lane in self._build.teachers if lane.name in translated],
         )
-        rows = self._lake.query(sql, [list(self._roots)]).iter_rows()
+        rows = self._scope.query(sql, [list(self._roots)]).iter_rows()
         return {(kind, stage, settings_id, language): num for kind, stage, settings_id, language, num in rows}
 
     def _cost(self, stage: str, lane: Lane) -> float:
@@ -265,8 +265,10 @@ class _Planner:
         """Read what the sources hold now, as a run would."""
         recipe = self._build.recipe
         seen = SeenPrompts(recipe.prompt_gates)
-        detect = LanguageDetector().detect
-        known = self._lake.query("SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL")
+        detect = shared_detector().detect
+        known = self._scope.query(
+            "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"
+        )
         seen.remember(known)
         self._count(known)
         for source in recipe.prompts:

@@ -24,9 +24,8 @@ from schemas.recipe.models import Model, RewardModel, Teacher, Translation
 from schemas.recipe.recipe import Recipe
 from schemas.toml.named import Named, find_named
 from schemas.toml.paths import is_path
+from warehouse.build.scope import Scope
 from warehouse.build.user_sql import list_sql, try_file
-from warehouse.build.views import use_build
-from warehouse.lake.lake import Lake
 
 SERVER_SECONDS = 3.0
 
@@ -72,13 +71,13 @@ def check_files(recipe: Recipe) -> Findings:
             yield _look_for(named)
     if sql := list_sql(recipe):
         with open_empty() as lake:
-            use_build(lake, "")
-            yield from (_try_sql(lake, named) for named in sql)
+            scope = Scope.open(lake, None)
+            yield from (_try_sql(scope, named) for named in sql)
 
 
-def _try_sql(lake: Lake, named: Named) -> Finding:
+def _try_sql(scope: Scope, named: Named) -> Finding:
     try:
-        try_file(lake, named)
+        try_file(scope, named)
     except FactoryError as error:
         return problem(
             named.label, str(error), "correct the path, which is meant from the recipe's folder, or the SELECT"

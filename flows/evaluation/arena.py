@@ -13,11 +13,11 @@ from factory.engines.open import open_engine
 from factory.inputs.files import find_value
 from factory.stages.sources import open_rows, read_source
 from flows.build.run import execute_build
-from flows.lanes.lane import OpenEngine
+from flows.lanes.context import OpenEngine
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES
 from schemas.recipe.arena import LAYOUTS, ArenaRecipe
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql
 
@@ -57,10 +57,9 @@ def build_arena(
     recipe = _hold_out(recipe, limit)
     questions = _read_questions(recipe)
     summary = execute_build(recipe, until="translate", quiet=quiet, open_engine=open_engine)
-    with Lake.open(recipe.warehouse, read_only=True) as lake:
-        use_build(lake, summary.config_id)
-        prompts = lake.query("SELECT root_id, language, messages[-1].content AS prompt FROM kept_prompts")
-        missing = lake.query(read_sql("reports/missing_prompts", config_id=summary.config_id))
+    with Lake.open(recipe.warehouse, read_only=True) as lake, Scope.open(lake, summary.config_id) as scope:
+        prompts = scope.query("SELECT root_id, language, messages[-1].content AS prompt FROM kept_prompts")
+        missing = scope.query(read_sql("reports/missing_prompts", config_id=summary.config_id))
     rows = questions.join(prompts, on="root_id", how="inner", maintain_order="left")
     named = missing.join(questions.select("root_id", "question_id"), on="root_id", how="left", maintain_order="left")
     lacking = named.select("question_id", "language", "stage", "reason", "detail")

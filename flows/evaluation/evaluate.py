@@ -4,12 +4,10 @@ Everything is wanted minus have: answers, scores and verdicts are facts of the w
 missing.
 """
 
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 from pydantic import BaseModel
@@ -24,23 +22,23 @@ from factory.evaluation.winrates import rate_first_shown, rate_games
 from factory.inputs.hf_datasets import resolve_revision
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import identify_sources, read_source
-from flows.build.run import stop_on_signal
+from factory.texts.langid import shared_detector
+from flows.build.jobs import sampling_job, scoring_job
+from flows.build.recorded import read_recorded
 from flows.build.source_rows import check_listed, count_beyond, derive_source_rows, is_recorded, list_while_read
-from flows.build.stages import detector, land_recorded, sampling_job, scoring_job
 from flows.identity import Lane, identify_asked, make_model_rows, reward_lane, teacher_lane
-from flows.lanes.lane import LaneJob, OpenEngine, check_stop, hold_run, run_lane
-from flows.lanes.progress import Board
-from flows.lanes.slots import SlotPool, find_slots
+from flows.lanes.context import OpenEngine, RunContext, open_context
+from flows.lanes.lane import LaneJob, run_lane
 from schemas.errors import InputError, RecipeError
 from schemas.ids import Json, content_id
 from schemas.recipe.evaluation import EvaluationSettings, Judge
 from schemas.recipe.models import Teacher
 from schemas.recipe.prompts import PromptGates, PromptSource
-from schemas.recipe.settings import RunSettings, WarehouseSettings
+from schemas.recipe.settings import WarehouseSettings
 from schemas.toml.paths import is_path
 from schemas.toml.section import CONTENT, EXECUTION, PLACE, identify
-from warehouse.build.games import games_with_verdicts, pending_games, pending_scored_games, use_games
-from warehouse.build.views import latest_build, use_build
+from warehouse.build.games import add_games, games_with_verdicts, pending_games, pending_scored_games
+from warehouse.build.scope import Scope, latest_build
 from warehouse.lake.lake import Lake
 from warehouse.lake.staging import Derived, Frames, replace_rows
 from warehouse.statements import to_literal
@@ -68,19 +66,15 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRun:
-    """One run of an evaluation (``lanes.LaneRun``)."""
+    """One run of an evaluation."""
 
-    run_id: str
+    context: RunContext
     evaluation: Evaluation
-    lake: Lake
-    board: Board
-    slots: SlotPool
-    stop: threading.Event
-    open_engine: OpenEngine
+    scope: Scope
 
     @property
-    def settings(self) -> RunSettings:
-        return self.evaluation.settings.run
+    def lake(self) -> Lake:
+        return self.context.lake
 
     @property
     def scorers(self) -> tuple[Lane, ...]:
@@ -113,22 +107,27 @@ def evaluate(
     quiet: bool = False,
     open_engine: OpenEngine = open_engine,
 ) -> EvaluationResult:
+    """Open a warehouse and run an evaluation there; see ``run_evaluation``."""
+    with open_context(warehouse, settings.run, quiet=quiet, open_engine=open_engine) as context:
+        return run_evaluation(context, settings)
+
+
+def run_evaluation(context: RunContext, settings: EvaluationSettings) -> EvaluationResult:
     """Run an evaluation, or go on with it.
 
     Raises:
         FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
     """
-    stop = threading.Event()
-    with Board(quiet=quiet) as board, Lake.open(warehouse) as lake, stop_on_signal(stop, board):
-        build_id = None if settings.prompts is not None else _find_build(lake, settings.build)
-        evaluation = resolve_evaluation(settings, build_id)
-        slots = SlotPool(find_slots(settings.run.slots), say=board.say, check_stop=partial(check_stop, stop))
-        run = EvaluationRun(uuid4().hex, evaluation, lake, board, slots, stop, open_engine)
-        board.say(
-            f"evaluation {settings.name} ({evaluation.evaluation_id[:8]}) · {settings.a.name} and {settings.b.name}"
-        )
-        with hold_run(lake, f"evaluation {evaluation.evaluation_id}", settings.run, stop):
-            num_prompts = _choose_prompts(run, build_id)
+    build_id = None if settings.prompts is not None else _find_build(context.lake, settings.build)
+    evaluation = resolve_evaluation(settings, build_id)
+    context.say(
+        f"evaluation {settings.name} ({evaluation.evaluation_id[:8]}) · {settings.a.name} and {settings.b.name}"
+    )
+    with context.hold(f"evaluation {evaluation.evaluation_id}") as context:
+        num_prompts = _choose_prompts(context, evaluation, build_id)
+        with Scope.open(context.lake, evaluation.evaluation_id) as scope:
+            _add_games(scope, evaluation)
+            run = EvaluationRun(context, evaluation, scope)
             num_sent = _answer(run, build_id) + _judge(run) + _score(run)
             return _summarize(run, num_prompts, num_sent)
 
@@ -210,24 +209,17 @@ def _find_build(lake: Lake, name: str | None) -> str:
     return build_id
 
 
-def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
-    """Make the prompts and models those of the evaluation, and let the views speak of it; return how many prompts."""
-    lake, evaluation = run.lake, run.evaluation
-    settings, evaluation_id = evaluation.settings, evaluation.evaluation_id
-    if build_id is None:
-        found = _read_prompts(run)
-    else:
-        use_build(lake, build_id)
-        if any(map(is_recorded, evaluation.models)):
-            check_listed(lake, build_id)
-        found = lake.query("SELECT prompt_id, root_id, language, split FROM kept_prompts WHERE split = 'eval'")
+def _choose_prompts(context: RunContext, evaluation: Evaluation, build_id: str | None) -> int:
+    """Make the prompts and models those of the evaluation; return how many prompts there are."""
+    lake, settings, evaluation_id = context.lake, evaluation.settings, evaluation.evaluation_id
+    found = _read_prompts(lake, evaluation) if build_id is None else _find_held_out(lake, evaluation, build_id)
     wanted = found.filter(pl.col("language").is_in(settings.languages)).sort("root_id", "prompt_id")
     chosen = wanted if settings.limit is None else wanted.group_by("language").head(settings.limit)
     if chosen.is_empty():
         raise InputError(f"there are no prompts in {', '.join(settings.languages)} to answer")
     num_seen = chosen.filter(pl.col("split") == "train").height
     if num_seen:
-        run.board.say(f"  warning: {num_seen:,} of {chosen.height:,} prompts are training prompts of this warehouse")
+        context.say(f"  warning: {num_seen:,} of {chosen.height:,} prompts are training prompts of this warehouse")
     members = chosen.select(pl.lit(evaluation_id).alias("config_id"), "prompt_id").unique()
     others = {lane.settings_id: lane for lane in (evaluation.judge, evaluation.reward) if lane is not None}
     with Frames("build_prompts") as prompts, Frames("build_models") as models:
@@ -236,10 +228,21 @@ def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
         own = f"config_id = {to_literal(evaluation_id)}"
         # In place of those of a build that has grown since, and of what the models were called.
         replace_rows(lake, {"build_prompts": Derived(own, prompts.select), "build_models": Derived(own, models.select)})
-    use_build(lake, evaluation_id)
-    judge = settings.judge
-    use_games(
-        lake,
+    return members.height
+
+
+def _find_held_out(lake: Lake, evaluation: Evaluation, build_id: str) -> pl.DataFrame:
+    """Return the held-out prompts of a build."""
+    if any(map(is_recorded, evaluation.models)):
+        check_listed(lake, build_id)
+    with Scope.open(lake, build_id) as scope:
+        return scope.query("SELECT prompt_id, root_id, language, split FROM kept_prompts WHERE split = 'eval'")
+
+
+def _add_games(scope: Scope, evaluation: Evaluation) -> None:
+    settings, judge = evaluation.settings, evaluation.settings.judge
+    add_games(
+        scope,
         models=(evaluation.a.settings_id, evaluation.b.settings_id),
         num_samples=settings.a.samples,
         judge=evaluation.judge_fingerprint,
@@ -247,12 +250,10 @@ def _choose_prompts(run: EvaluationRun, build_id: str | None) -> int:
         swap=judge.swap if judge.llm is not None else "none",
         seed=settings.seed,
     )
-    return members.height
 
 
-def _read_prompts(run: EvaluationRun) -> pl.DataFrame:
+def _read_prompts(lake: Lake, evaluation: Evaluation) -> pl.DataFrame:
     """Read the evaluation's own prompts into the warehouse, all of them held out; return those that are prompts."""
-    evaluation = run.evaluation
     assert evaluation.settings.prompts is not None
     source = evaluation.settings.prompts.model_copy(update={"eval_percent": 100.0})
     seen = SeenPrompts(OPEN_GATES)
@@ -263,13 +264,13 @@ def _read_prompts(run: EvaluationRun) -> pl.DataFrame:
         frames = read_source(source, beyond=count_beyond(has_recorded=has_recorded))
         for raw in list_while_read(frames, source, own_id, listed):
             landed = build_prompts(
-                raw, source=source, gates=OPEN_GATES, config_id=own_id, seen=seen, detect=detector().detect
+                raw, source=source, gates=OPEN_GATES, config_id=own_id, seen=seen, detect=shared_detector().detect
             )
-            run.lake.append("prompts", landed.rows)
-            run.lake.append("rejections", landed.rejections)
+            lake.append("prompts", landed.rows)
+            lake.append("rejections", landed.rejections)
             ids.extend(landed.rows["prompt_id"].to_list())
-        replace_rows(run.lake, {"source_rows": derive_source_rows(own_id, listed)})
-    return run.lake.query(
+        replace_rows(lake, {"source_rows": derive_source_rows(own_id, listed)})
+    return lake.query(
         "SELECT prompt_id, root_id, language, split FROM prompts WHERE list_contains(?, prompt_id)", [ids]
     )
 
@@ -278,37 +279,41 @@ def _answer(run: EvaluationRun, build_id: str | None) -> int:
     """Let both models answer what they have not; return how many requests were sent."""
     num_sent = 0
     for lane in run.evaluation.models:
-        check_stop(run.stop)
+        run.context.check_stop()
         if is_recorded(lane):
-            land_recorded(run.lake, run.board, lane, run.evaluation.evaluation_id, rows_of=build_id)
+            read_recorded(run.context, run.scope, lane, rows_of=build_id)
         else:
-            num_sent += run_lane(run, sampling_job(lane))
+            num_sent += _ask(run, sampling_job(lane))
     return num_sent
+
+
+def _ask(run: EvaluationRun, job: LaneJob) -> int:
+    return run_lane(run.context, run.scope, job, scorers=run.scorers)
 
 
 def _judge(run: EvaluationRun) -> int:
     """Have the games decided that are not; return how many requests were sent."""
-    check_stop(run.stop)
+    run.context.check_stop()
     evaluation = run.evaluation
     judge, lane, fingerprint = evaluation.settings.judge, evaluation.judge, evaluation.judge_fingerprint
     pending = pending_games(fingerprint)
     if lane is None:
-        _decide(run, (score_by_truth(games) for games in run.lake.stream(pending, batch_rows=1000)))
+        _decide(run, (score_by_truth(games) for games in run.scope.stream(pending, batch_rows=1000)))
         return 0
     if lane.role == "reward":
-        num_sent = run_lane(run, scoring_job(lane))
+        num_sent = _ask(run, scoring_job(lane))
         scored = pending_scored_games(fingerprint, lane.settings_id)
-        _decide(run, run.lake.stream(scored, batch_rows=10_000))
+        _decide(run, run.scope.stream(scored, batch_rows=10_000))
         return num_sent
     reasoning = None if judge.llm is None else judge.llm.reasoning
     work = JudgeStage(lane.provenance, scale=judge.scale, output=judge.output, reasoning=reasoning)
-    return run_lane(run, LaneJob(STAGE, "generate", lane, pending, "verdicts", work))
+    return _ask(run, LaneJob(STAGE, "generate", lane, pending, "verdicts", work))
 
 
 def _score(run: EvaluationRun) -> int:
     """Have the answers scored whose mean reward is asked for; return how many requests were sent."""
     lane = run.evaluation.reward
-    return 0 if lane is None else run_lane(run, scoring_job(lane))
+    return 0 if lane is None else _ask(run, scoring_job(lane))
 
 
 def _decide(run: EvaluationRun, games: Iterator[pl.DataFrame]) -> None:
@@ -326,7 +331,7 @@ def _decide(run: EvaluationRun, games: Iterator[pl.DataFrame]) -> None:
 def _summarize(run: EvaluationRun, num_prompts: int, num_sent: int) -> EvaluationResult:
     evaluation = run.evaluation
     settings = evaluation.settings
-    games = _orient(run.lake.query(games_with_verdicts(evaluation.judge_fingerprint)))
+    games = _orient(run.scope.query(games_with_verdicts(evaluation.judge_fingerprint)))
     if games.is_empty():
         raise InputError("there is no prompt that both models have answered")
     rates = rate_games(
@@ -360,7 +365,7 @@ def _orient(games: pl.DataFrame) -> pl.DataFrame:
 def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
     """Return, per language, how many answers a model has given, their confusion rates and their lengths."""
     reward = run.evaluation.reward
-    rows = run.lake.query(
+    rows = run.scope.query(
         """
         SELECT completions.language, text, num_completion_tokens, finish_reason, repetition, reward
         FROM kept_completions AS completions
@@ -371,7 +376,7 @@ def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
         [None if reward is None else reward.settings_id, lane.settings_id],
     )
     responses = (((lane.name,), language, text) for language, text in rows.select("language", "text").iter_rows())
-    checked = list(check_responses(responses, detector().label_lines))
+    checked = list(check_responses(responses, shared_detector().label_lines))
     if not checked:
         raise InputError(f"{lane.name} has answered none of the prompts")
     confusion = rate_confusion(pl.concat(checked)).rename({"group": "model", "num_responses": "num_answers"})

@@ -84,6 +84,7 @@ class Board:
         self.console = console or Console(stderr=True)
         self.quiet = quiet
         self._lock = threading.Lock()
+        self._num_lanes = 0
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:<44}"),
@@ -95,13 +96,6 @@ class Board:
             disable=quiet or not self.console.is_terminal,
         )
 
-    def __enter__(self) -> "Board":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bars.stop()
-
     def say(self, text: str) -> None:
         """Print one line above the bars."""
         if not self.quiet:
@@ -111,13 +105,24 @@ class Board:
     def lane(self, stage: str, name: str, total: int) -> Iterator["LaneReport"]:
         """Show one lane while it runs, and its sum when it ends."""
         meter = Meter(stage, name, total)
+        self._show_bars(1)
         bar = self._bars.add_task(f"{stage} · {name}", total=total, rates="")
         report = LaneReport(self, meter, bar)
         try:
             yield report
         finally:
             self._bars.remove_task(bar)
+            self._show_bars(-1)
             self.say(f"  {stage} · {name}: {meter.line()} in {meter.seconds:,.1f} s")
+
+    def _show_bars(self, change: int) -> None:
+        """Draw bars while there is a lane, and only then: others, such as the trainer, draw theirs in between."""
+        with self._lock:
+            was, self._num_lanes = self._num_lanes, self._num_lanes + change
+            if not was:
+                self._bars.start()
+            elif not self._num_lanes:
+                self._bars.stop()
 
 
 class LaneReport:

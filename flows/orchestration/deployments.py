@@ -22,9 +22,10 @@ from prefect.runtime import flow_run
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
-from flows.lanes.together import Unwatched
+from flows.lanes.side_by_side import Unwatched
 from flows.orchestration.reporter import FLOW, FlowRun, Reporter
 from flows.prefect_settings import find_url, show_url
+from flows.recipe_names import check_run
 from flows.recipe_run import RecipeSummary
 from flows.recipe_run import build as do_build
 from schemas.errors import FactoryError
@@ -43,7 +44,7 @@ def build(recipe: Recipe, until: str | None = None, limit: int | None = None, qu
     url, say = find_url(), Unwatched(quiet=quiet).say
     assert url is not None
     with Reporter(url, FlowRun(id=flow_run.id), say) as watcher:
-        return do_build(recipe, watcher, until=until, limit=limit, quiet=quiet)
+        return do_build(recipe, watcher, until=check_run(recipe, until), limit=limit, quiet=quiet)
 
 
 def serve(recipe: Recipe, path: Path, *, cron: str, timezone: str) -> None:

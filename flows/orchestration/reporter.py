@@ -15,10 +15,10 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.lanes.lane import BuildStoppedError
 from flows.lanes.progress import TellProgress
-from flows.lanes.together import UNWATCHED
+from flows.lanes.side_by_side import UNWATCHED
 from flows.prefect_settings import show_url
+from schemas.errors import BuildStoppedError
 from schemas.passing import is_passing
 
 FLOW = "build"

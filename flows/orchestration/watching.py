@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from flows.lanes.together import UNWATCHED, Unwatched, Watcher
+from flows.lanes.side_by_side import UNWATCHED, Unwatched, Watcher
 from flows.orchestration.temporary_server import temporary_server
 from flows.prefect_settings import calm_prefect
 from schemas.errors import FactoryError

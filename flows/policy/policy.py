@@ -12,16 +12,17 @@ import polars as pl
 from factory.engines.fingerprint import fingerprint_model
 from factory.engines.open import open_engine
 from factory.training.data.reading import read_export_id
-from flows.build.run import BuildSummary, execute_build
+from flows.build.build_run import BuildSummary
+from flows.build.run import run_build
 from flows.evaluation.evaluate import resolve_judge
 from flows.held_out import choose_judge
 from flows.identity import identify_asked, identify_name
-from flows.lanes.lane import OpenEngine, Together, run_in_order
-from flows.lanes.slots import SlotPool, find_slots
+from flows.lanes.context import OpenEngine, RunContext, open_context
+from flows.lanes.side_by_side import Together, run_in_order
 from flows.policy.reward_hacking import won
 from flows.policy.step import PolicyRun, Source, do_step
 from flows.policy.step_records import StepOutcome, find_outcome
-from flows.terminal import choose_say, show_interval
+from flows.terminal import show_interval
 from schemas.errors import NothingToExportError
 from schemas.ids import content_id
 from schemas.names import BASE
@@ -30,7 +31,6 @@ from schemas.recipe.models import Model, Teacher
 from schemas.recipe.policy import OnPolicy, Step
 from schemas.recipe.recipe import Recipe
 from schemas.toml.section import identify
-from warehouse.lake.lake import Lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,12 @@ def train_policy(
     together: Together = run_in_order,
     open_engine: OpenEngine = open_engine,
 ) -> PolicySummary:
+    """Open the warehouse of a recipe and take its policy through its steps; see ``run_policy``."""
+    with open_context(recipe.warehouse, recipe.run, quiet=quiet, together=together, open_engine=open_engine) as context:
+        return run_policy(context, recipe, build, until=until)
+
+
+def run_policy(context: RunContext, recipe: Recipe, build: BuildSummary, *, until: str | None = None) -> PolicySummary:
     """Take the recipe's policy through its steps, up to the one that ``until`` names, or go on with them.
 
     Raises:
@@ -79,12 +85,11 @@ def train_policy(
     """
     assert recipe.policy is not None
     policy = recipe.policy
-    slots = SlotPool(find_slots(recipe.run.slots), say=choose_say(quiet=quiet))
     base = fingerprint_model(Model(model=policy.base))
     source = Source.of(build)
     policy_id = identify_policy(recipe, source)
-    run = PolicyRun(recipe, policy, policy_id, source, quiet, together, open_engine, slots)
-    run.say(f"policy {recipe.name} ({policy_id[:8]}) · {', '.join(step.name for step in policy.steps)}")
+    run = PolicyRun(context, recipe, policy, policy_id, source)
+    context.say(f"policy {recipe.name} ({policy_id[:8]}) · {', '.join(step.name for step in policy.steps)}")
     kept = StepOutcome(BASE, policy.base, base, {})
     outcomes = [kept]
     for step in policy.steps:
@@ -97,9 +102,8 @@ def train_policy(
         outcomes += done
         if step.name == until:
             break
-    with Lake.open(recipe.warehouse) as lake:
-        outcomes[0] = find_outcome(lake, policy_id, BASE, run.folder) or outcomes[0]
-    run.say(f"  kept: {kept.step} · {kept.model}")
+    outcomes[0] = find_outcome(context.lake, policy_id, BASE, run.folder) or outcomes[0]
+    context.say(f"  kept: {kept.step} · {kept.model}")
     return PolicySummary(policy_id, tuple(outcomes), kept)
 
 
@@ -136,7 +140,7 @@ def _do_rounds(run: PolicyRun, step: Step, start: StepOutcome, place: int, limit
         try:
             done.append(do_step(run, round_step, latest, place + number, find_source, best))
         except NothingToExportError:
-            run.say(f"  {name}: no two answers to a prompt make a pair, so the rounds end here")
+            run.context.say(f"  {name}: no two answers to a prompt make a pair, so the rounds end here")
             break
         latest = done[-1]
         if not latest.is_kept:
@@ -146,9 +150,7 @@ def _do_rounds(run: PolicyRun, step: Step, start: StepOutcome, place: int, limit
 
 def _build_round(run: PolicyRun, recipe: Recipe, limit: int | None) -> Source:
     """Let the policy answer, and export the pairs of its answers."""
-    return Source.of(
-        execute_build(recipe, limit=limit, quiet=run.quiet, together=run.together, open_engine=run.open_engine)
-    )
+    return Source.of(run_build(run.context, recipe, limit=limit))
 
 
 def make_round_recipe(run: PolicyRun, name: str, number: int, on_policy: OnPolicy, policy: StepOutcome) -> Recipe:

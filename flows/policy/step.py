@@ -13,21 +13,18 @@ from factory.engines.fingerprint import fingerprint_model
 from factory.training.data.reading import read_export_id
 from factory.training.identity import identify_run
 from factory.training.result import TrainResult
-from flows.build.run import BuildSummary
-from flows.evaluation.evaluate import EvaluationResult, evaluate
+from flows.build.build_run import BuildSummary
+from flows.evaluation.evaluate import EvaluationResult, run_evaluation
 from flows.held_out import make_evaluation
-from flows.lanes.lane import OpenEngine, Together
-from flows.lanes.slots import SlotPool
+from flows.lanes.context import RunContext
 from flows.models.train import train_and_record
 from flows.policy.reward_hacking import find_hacking
 from flows.policy.step_records import Origin, StepOutcome, find_outcome, make_scores, record_outcome
-from flows.terminal import choose_say
 from schemas.names import ALL, BASE
 from schemas.recipe.models import Model
 from schemas.recipe.policy import Policy, Step
 from schemas.recipe.recipe import Recipe
 from schemas.toml.section import identify
-from warehouse.lake.lake import Lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +45,16 @@ class Source:
 class PolicyRun:
     """What the steps of one run share."""
 
+    context: RunContext
     recipe: Recipe
     policy: Policy
     policy_id: str
     build: Source
-    quiet: bool
-    together: Together
-    open_engine: OpenEngine
-    slots: SlotPool
 
     @property
     def folder(self) -> Path:
         """Where the models of this policy lie."""
         return Path(self.recipe.run.models).resolve() / self.recipe.name
-
-    def say(self, line: str) -> None:
-        """Tell the user."""
-        choose_say(quiet=self.quiet)(line)
 
 
 def do_step(
@@ -76,13 +66,13 @@ def do_step(
     best: StepOutcome | None = None,
 ) -> StepOutcome:
     """Train, merge and judge, or find that it is done. With ``best``, the watch compares with it and may stop a round."""
-    with Lake.open(run.recipe.warehouse) as lake:
-        found = find_outcome(lake, run.policy_id, step.name, run.folder)
+    lake = run.context.lake
+    found = find_outcome(lake, run.policy_id, step.name, run.folder)
     if found is not None:
-        run.say(f"  {step.name}: done · {found}")
+        run.context.say(f"  {step.name}: done · {found}")
         return found
     source = find_source()
-    run.say(f"  {step.name}: from {start.step} on {source.export_path}")
+    run.context.say(f"  {step.name}: from {start.step} on {source.export_path}")
     results = _train(run, step, start, source)
     models = {name: str(result.model) for name, result in results.items()}
     model, checkpoint_id = _merge(run, step, start, models)
@@ -94,37 +84,34 @@ def do_step(
         begun, most = start.scores or base_scores.overall, best.scores or base_scores.overall
         detail = find_hacking(run.policy.watch, begun, most, scores.overall, kl)
     outcome = StepOutcome(step.name, model, checkpoint_id, scores.overall, is_kept=detail is None, detail=detail)
-    with Lake.open(run.recipe.warehouse) as lake:
-        if place == 1:
-            base = replace(start, scores=base_scores.overall)
-            record_outcome(lake, run.policy_id, base, base_scores, Origin(0, run.build.config_id))
-        export_id = read_export_id(source.export_path)
-        origin = Origin(
-            place, run.build.config_id, source.config_id, export_id, start.checkpoint_id, identify(step), results
-        )
-        record_outcome(lake, run.policy_id, outcome, scores, origin)
-    run.say(f"  {step.name}: {outcome}")
+    if place == 1:
+        base = replace(start, scores=base_scores.overall)
+        record_outcome(lake, run.policy_id, base, base_scores, Origin(0, run.build.config_id))
+    export_id = read_export_id(source.export_path)
+    origin = Origin(
+        place, run.build.config_id, source.config_id, export_id, start.checkpoint_id, identify(step), results
+    )
+    record_outcome(lake, run.policy_id, outcome, scores, origin)
+    run.context.say(f"  {step.name}: {outcome}")
     return outcome
 
 
 def _train(run: PolicyRun, step: Step, start: StepOutcome, source: Source) -> dict[str, TrainResult]:
     """Train a model per cluster, side by side where the machine has the GPUs; return the results by cluster."""
     clusters = run.policy.clusters_of(step) or {ALL: ()}
-    results: dict[str, TrainResult] = {}
 
-    def train(cluster: str, languages: tuple[str, ...]) -> int:
+    def train(cluster: str, languages: tuple[str, ...]) -> TrainResult:
         settings = step.train.settings(
             model=start.model, data=source.export_path, languages=languages, strategies=step.pairs
         )
         name = step.name if len(clusters) == 1 else f"{step.name}-{cluster}"
         output = run.folder / f"{name}-{identify_run(settings).id[:8]}"
-        results[cluster] = train_and_record(
-            settings, output, warehouse=run.recipe.warehouse, quiet=run.quiet, slots=run.slots
+        return train_and_record(
+            settings, output, warehouse=run.recipe.warehouse, quiet=run.context.board.quiet, slots=run.context.slots
         )
-        return results[cluster].num_steps
 
-    run.together({f"train {step.name} {name}": partial(train, name, codes) for name, codes in clusters.items()})
-    return {cluster: results[cluster] for cluster in clusters}
+    pieces = {f"train {step.name} {name}": partial(train, name, codes) for name, codes in clusters.items()}
+    return dict(zip(clusters, run.context.do(pieces), strict=True))
 
 
 def _merge(run: PolicyRun, step: Step, start: StepOutcome, models: dict[str, str]) -> tuple[str, str]:
@@ -135,7 +122,7 @@ def _merge(run: PolicyRun, step: Step, start: StepOutcome, models: dict[str, str
     settings = run.policy.merge_of(step).settings(models, start.model)
     from flows.models.merge import merge_once  # with torch, which few runs need
 
-    return merge_once(settings, run.folder, step.name, run.recipe.warehouse, quiet=run.quiet)
+    return merge_once(settings, run.folder, step.name, run.recipe.warehouse, quiet=run.context.board.quiet)
 
 
 def _evaluate(run: PolicyRun, step: str, model: str) -> EvaluationResult:
@@ -144,4 +131,4 @@ def _evaluate(run: PolicyRun, step: str, model: str) -> EvaluationResult:
     settings = make_evaluation(
         recipe, run.build.config_id, f"{recipe.name}.{step}", (step, model), (BASE, run.policy.base)
     )
-    return evaluate(settings, recipe.warehouse, quiet=run.quiet, open_engine=run.open_engine)
+    return run_evaluation(run.context, settings)

@@ -10,7 +10,7 @@ import polars as pl
 
 from factory.training.curves import read_metrics
 from schemas.errors import InputError
-from warehouse.build.views import count_each_stage, use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql
 
@@ -62,11 +62,11 @@ def read_facts(lake: Lake, config_id: str | None, evaluations: Sequence[Path] = 
         InputError: a file does not hold the figures of an evaluation.
     """
     figures = [_read_evaluation(path) for path in evaluations]
-    use_build(lake, config_id)
-    builds = lake.query(f"FROM ({read_sql('reports/builds')}) WHERE build = ?", [config_id])
+    scope = Scope.open(lake, config_id)
+    builds = scope.query(f"FROM ({read_sql('reports/builds')}) WHERE build = ?", [config_id])
 
     def report(name: str) -> pl.DataFrame:
-        return lake.query(read_sql(f"reports/{name}", config_id=config_id or ""))
+        return scope.query(read_sql(f"reports/{name}", config_id=config_id or ""))
 
     return Facts(
         name=", ".join(builds["name"] if config_id else dict.fromkeys(figure["name"] for figure in figures)),
@@ -75,12 +75,12 @@ def read_facts(lake: Lake, config_id: str | None, evaluations: Sequence[Path] = 
         builds=builds,
         steps=report("steps"),
         step_languages=report("step_languages"),
-        arbitrage=lake.query("FROM arbitrage ORDER BY language, teacher"),
+        arbitrage=scope.query("FROM arbitrage ORDER BY language, teacher"),
         distributions=report("distributions"),
         runs=[_read_run(*row) for row in report("training_runs").iter_rows()],
-        stages=count_each_stage(lake),
-        usage=lake.query("FROM usage_by_stage"),
-        rejections=lake.query("FROM rejections_by_reason"),
+        stages=scope.count_each_stage(),
+        usage=scope.query("FROM usage_by_stage"),
+        rejections=scope.query("FROM rejections_by_reason"),
         example_pairs=report("example_pairs"),
         evaluations=figures,
     )

@@ -19,7 +19,7 @@ from schemas.disk import write_text
 from schemas.errors import FactoryError
 from schemas.languages import LANGUAGES
 from schemas.recipe.settings import WarehouseSettings
-from warehouse.build.views import latest_build
+from warehouse.build.scope import latest_build
 from warehouse.lake.lake import Lake
 
 MAX_SHOWN_CHARS = 1200

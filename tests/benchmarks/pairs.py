@@ -26,6 +26,7 @@ from schemas.recipe.recipe import Recipe
 from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import BuildModels, Builds
 from warehouse.build.curate import make_pairs
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 from warehouse.statements import to_literal
 
@@ -104,7 +105,7 @@ def run_benchmark(lake: Lake, recipe: Recipe, num_runs: int) -> dict[str, list[t
     ways: dict[str, Callable[[], object]] = {
         "unscoped": lambda: lake.transact(lambda cursor: cursor.execute(BARE.format(scope=""))),
         "bare": lambda: lake.transact(lambda cursor: cursor.execute(BARE.format(scope=SCOPE))),
-        "make_pairs": lambda: make_pairs(lake, CONFIG, recipe),
+        "make_pairs": lambda: make_pairs(Scope.open(lake, CONFIG), recipe),
     }
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(num_runs):

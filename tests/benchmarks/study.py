@@ -31,7 +31,8 @@ from factory.microworld.questions import Question, questions
 from factory.microworld.truth import grade
 from factory.training.identity import identify_run
 from factory.training.trainer import train
-from flows.build.run import BuildSummary, execute_build
+from flows.build.build_run import BuildSummary
+from flows.build.run import execute_build
 from flows.models.merge import merge_once
 from flows.policy.policy import PolicySummary, train_policy
 from flows.policy.step_records import StepOutcome
@@ -39,7 +40,7 @@ from schemas.languages import CORE_LANGUAGES
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.policy import Policy, StepMerge
 from schemas.recipe.recipe import Recipe, load_recipe
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 
 NUM_PROMPTS = 75
@@ -213,9 +214,9 @@ def _teach(seed: Seed, build: BuildSummary, router: str, select: str) -> dict[st
     data = seed.folder / "routed" / f"{router}.parquet"
     data.parent.mkdir(exist_ok=True)
     with Lake.open(seed.recipe.warehouse, read_only=True) as lake:
-        use_build(lake, build.config_id)
+        scope = Scope.open(lake, build.config_id)
         kept = "SELECT * FROM candidates WHERE split = 'train' AND origin <> 'translated'"
-        rows = lake.query(
+        rows = scope.query(
             f"""
             WITH kept AS ({kept}), chosen AS ({select.replace("$seed", str(seed.number))})
             SELECT completions.language, prompts.messages || [{{'role': 'assistant', 'content': text}}] AS messages

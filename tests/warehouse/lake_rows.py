@@ -9,6 +9,7 @@ import polars as pl
 
 from schemas.recipe.settings import WarehouseSettings
 from tests.waiting import GUARD_SECONDS
+from warehouse.lake.lake import Lake
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,3 +86,9 @@ def kill(process: "subprocess.Popen[str]") -> None:
     """Kill a process outright and collect it."""
     process.kill()
     process.communicate()
+
+
+def find_strays(lake: Lake) -> list[str]:
+    """Return the Parquet files below the data folder that the catalog does not know, as a killed writer leaves them."""
+    sql = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
+    return sorted(lake.query(sql)["path"])

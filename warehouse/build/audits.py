@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from schemas.errors import AuditError
-from warehouse.build.views import count_each_stage, use_build
-from warehouse.lake.lake import Lake
+from warehouse.build.scope import Scope
 from warehouse.statements import SQL_FOLDER, TableName, read_sql, to_literal
 
 NUM_SHOWN = 3
@@ -20,39 +19,38 @@ class Audit:
     examples: tuple[str, ...]
 
 
-def audit_build(lake: Lake, config_id: str) -> list[Audit]:
+def audit_build(scope: Scope) -> list[Audit]:
     """Run every audit of ``sql/audits`` over a build."""
-    use_build(lake, config_id)
-    stages = ", ".join(map(str, count_each_stage(lake).iter_rows()))
+    stages = ", ".join(map(str, scope.count_each_stage().iter_rows()))
     counted = TableName(f"(VALUES {stages}) AS stages(stage, num_in, num_out, num_rejected, num_pending)")
     selects = {
-        path.stem: read_sql(f"audits/{path.stem}", config_id=config_id, stages=counted)
+        path.stem: read_sql(f"audits/{path.stem}", config_id=scope.config_id, stages=counted)
         for path in sorted((SQL_FOLDER / "audits").glob("*.sql"))
     }
-    return [_run(lake, name, select) for name, select in selects.items()]
+    return [_run(scope, name, select) for name, select in selects.items()]
 
 
-def run_audits(lake: Lake, config_id: str) -> list[Audit]:
+def run_audits(scope: Scope) -> list[Audit]:
     """Run every audit over a build that has ended.
 
     Raises:
         AuditError: there are offending rows; says how many of which kind, and names the first.
     """
-    audits = audit_build(lake, config_id)
+    audits = audit_build(scope)
     hits = [f"{hit.name}: {hit.num_rows} ({'; '.join(hit.examples)})" for hit in audits if hit.num_rows]
     if hits:
-        raise AuditError(f"build {config_id} fails {len(hits)} of {len(audits)} audits: {', '.join(hits)}")
+        raise AuditError(f"build {scope.config_id} fails {len(hits)} of {len(audits)} audits: {', '.join(hits)}")
     return audits
 
 
-def count_pairs_against_reward(lake: Lake, config_id: str) -> int:
+def count_pairs_against_reward(scope: Scope) -> int:
     """Return how many pairs of a build stand against the reward order, where their strategy allows it."""
-    sql = f"SELECT count(*) AS n FROM pairs WHERE config_id = {to_literal(config_id)} AND margin < 0"
-    return int(lake.query(sql).item())
+    sql = f"SELECT count(*) AS n FROM pairs WHERE config_id = {to_literal(scope.config_id)} AND margin < 0"
+    return int(scope.query(sql).item())
 
 
-def _run(lake: Lake, name: str, select: str) -> Audit:
-    found = lake.query(
+def _run(scope: Scope, name: str, select: str) -> Audit:
+    found = scope.query(
         f"WITH found AS MATERIALIZED ({select}) "
         f"SELECT *, (SELECT count(*) FROM found) AS num_rows FROM found ORDER BY ALL LIMIT {NUM_SHOWN}"
     )

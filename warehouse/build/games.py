@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from warehouse.lake.lake import Lake
+from warehouse.build.scope import Scope
 from warehouse.statements import read_sql
 
 
-def use_games(
-    lake: Lake,
+def add_games(
+    scope: Scope,
     *,
     models: tuple[str, str],
     num_samples: int,
@@ -16,11 +16,10 @@ def use_games(
     swap: str,
     seed: int,
 ) -> None:
-    """Make the view ``games`` speak of two models, named by settings id, and of one judge, named by fingerprint.
+    """Add the view ``games`` to an evaluation's scope: of two models, named by settings id, and of one judge, named by fingerprint.
 
     The first ``num_samples`` answers of both models to a prompt are paired, in their order. ``swap`` is "both" (each
-    pair in both orders), "random" (in one that chance decides) or "none" (a first). Call it after ``use_build``, whose
-    kept prompts it reads.
+    pair in both orders), "random" (in one that chance decides) or "none" (a first).
     """
     first, second = models
     select = read_sql(
@@ -33,7 +32,7 @@ def use_games(
         swap=swap,
         seed=seed,
     )
-    lake.install_views({"games": select})
+    scope.add_views({"games": select})
 
 
 def pending_games(judge: str) -> str:

@@ -1,6 +1,6 @@
-"""Wanted minus have: what each lane of the build in use still has to do, as a SELECT to stream.
+"""Wanted minus have: what each lane of a build still has to do, as a SELECT to stream.
 
-All of them read the views of ``use_build``, so that they can be run slice by slice, and leave out what the lane's own
+All of them read the views of its scope, so that they can be run slice by slice, and leave out what the lane's own
 failures have set aside, whatever the reason: who wants transient failures tried again deletes them first. Text and
 messages come along, so that planning needs nothing else. Each returns a SELECT.
 """

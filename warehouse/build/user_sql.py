@@ -13,7 +13,7 @@ from schemas.errors import RecipeError, WarehouseError
 from schemas.recipe.curation import PairStrategy, Routing
 from schemas.recipe.recipe import Recipe
 from schemas.toml.named import Named, find_named
-from warehouse.lake.lake import Lake
+from warehouse.build.scope import Scope
 from warehouse.lake.staging import stage
 from warehouse.statements import TableName, read_sql
 
@@ -38,15 +38,15 @@ def check_sql(recipe: Recipe) -> None:
         check_pattern(pattern)
 
 
-def try_sql(lake: Lake, recipe: Recipe) -> None:
-    """Check a recipe's SQL files against the views of the build in use, which need no rows for that.
+def try_sql(scope: Scope, recipe: Recipe) -> None:
+    """Check a recipe's SQL files against the views of the build, which need no rows for that.
 
     Raises:
         RecipeError: a file names what is not there, or does not return the columns that it must.
     """
     for named in list_sql(recipe):
         with _placed(recipe, named):
-            try_file(lake, named)
+            try_file(scope, named)
 
 
 def list_sql(recipe: Recipe) -> list[Named]:
@@ -54,13 +54,13 @@ def list_sql(recipe: Recipe) -> list[Named]:
     return [named for named in find_named(recipe) if isinstance(named.section, Routing | PairStrategy)]
 
 
-def try_file(lake: Lake, named: Named) -> None:
-    """Check one of the files that ``list_sql`` returns against the views of the build in use.
+def try_file(scope: Scope, named: Named) -> None:
+    """Check one of the files that ``list_sql`` returns against the views of the build.
 
     Raises:
         RecipeError: it is not one SELECT, names what is not there, or does not return the columns that it must.
     """
-    with _open_view(lake, named.name, _ROUTED if isinstance(named.section, Routing) else _PAIRED):
+    with _open_view(scope, named.name, _ROUTED if isinstance(named.section, Routing) else _PAIRED):
         pass
 
 
@@ -84,28 +84,28 @@ def check_pattern(pattern: str) -> None:
 
 
 @contextlib.contextmanager
-def stage_selections(lake: Lake, path: str) -> Iterator[TableName]:
+def stage_selections(scope: Scope, path: str) -> Iterator[TableName]:
     """Run a user's router; yield the table of its ``prompt_id`` and ``completion_id``.
 
     Raises:
         RecipeError: the file is not one SELECT of these columns, or a row of it is no candidate of its prompt.
     """
-    with _stage_file(lake, path, _ROUTED) as rows:
-        _refuse(lake, path, "routes/user_faults", rows)
+    with _stage_file(scope, path, _ROUTED) as rows:
+        _refuse(scope, path, "routes/user_faults", rows)
         yield rows
 
 
 @contextlib.contextmanager
-def stage_proposals(lake: Lake, path: str) -> Iterator[TableName]:
+def stage_proposals(scope: Scope, path: str) -> Iterator[TableName]:
     """Run a user's pair strategy; yield the table of its proposals, as the shipped strategies give them.
 
     Raises:
         RecipeError: the file is not one SELECT of ``prompt_id``, ``chosen_id`` and ``rejected_id``, or a row of it is
             no pair of candidates of its prompt, or chooses a translated completion.
     """
-    with _stage_file(lake, path, _PAIRED) as rows:
-        _refuse(lake, path, "pairs/user_faults", rows)
-        with stage(lake, read_sql("pairs/user", proposals=rows)) as proposals:
+    with _stage_file(scope, path, _PAIRED) as rows:
+        _refuse(scope, path, "pairs/user_faults", rows)
+        with stage(scope, read_sql("pairs/user", proposals=rows)) as proposals:
             yield proposals
 
 
@@ -131,23 +131,23 @@ def read_select(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _stage_file(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[TableName]:
+def _stage_file(scope: Scope, path: str, columns: tuple[str, ...]) -> Iterator[TableName]:
     ids = ", ".join(f"{column}::VARCHAR AS {column}" for column in columns)
-    with _open_view(lake, path, columns) as view, contextlib.ExitStack() as stack:
+    with _open_view(scope, path, columns) as view, contextlib.ExitStack() as stack:
         try:
-            rows = stack.enter_context(stage(lake, f"SELECT DISTINCT {ids} FROM {view}"))
+            rows = stack.enter_context(stage(scope, f"SELECT DISTINCT {ids} FROM {view}"))
         except WarehouseError as error:
             raise _cannot_run(path, error) from None
         yield rows
 
 
 @contextlib.contextmanager
-def _open_view(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[str]:
+def _open_view(scope: Scope, path: str, columns: tuple[str, ...]) -> Iterator[str]:
     """Make a view of a user's file, which must return some columns; yield its name."""
-    text, view = read_select(path), f"memory.main.user_{uuid.uuid4().hex}"
+    text, view = read_select(path), f"user_{uuid.uuid4().hex}"
     try:
-        lake.query(f"CREATE VIEW {view} AS {text}")
-        given = lake.query(f"DESCRIBE {view}")["column_name"].to_list()
+        scope.add_views({view: text})
+        given = scope.query(f"DESCRIBE {view}")["column_name"].to_list()
     except WarehouseError as error:
         raise _cannot_run(path, error) from None
     try:
@@ -157,7 +157,7 @@ def _open_view(lake: Lake, path: str, columns: tuple[str, ...]) -> Iterator[str]
             )
         yield view
     finally:
-        lake.query(f"DROP VIEW {view}")
+        scope.drop_view(view)
 
 
 def _cannot_run(path: str, error: WarehouseError) -> RecipeError:
@@ -166,9 +166,9 @@ def _cannot_run(path: str, error: WarehouseError) -> RecipeError:
     return RecipeError(f"the SELECT of {path} cannot be run: {said}")
 
 
-def _refuse(lake: Lake, path: str, check: str, rows: TableName) -> None:
+def _refuse(scope: Scope, path: str, check: str, rows: TableName) -> None:
     """Raise on the first row that a check finds."""
-    found = lake.query(f"FROM ({read_sql(check, rows=rows)}) LIMIT 1")
+    found = scope.query(f"FROM ({read_sql(check, rows=rows)}) LIMIT 1")
     if not found.is_empty():
         prompt_id, fault = found.row(0)
         raise RecipeError(f"the SELECT of {path} returns a row for prompt {prompt_id} whose {fault}")

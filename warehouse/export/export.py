@@ -23,6 +23,7 @@ from schemas.ids import Json, content_id, file_digest
 from schemas.recipe.curation import Export
 from schemas.recipe.recipe import Recipe
 from schemas.toml.section import identify
+from warehouse.build.scope import Scope
 from warehouse.export.card import write_card
 from warehouse.export.manifest import MANIFEST_NAME, SPLITS, Counts, DataFile, Manifest, Tally, read_manifest
 from warehouse.export.ordered_rows import BuildRows
@@ -75,8 +76,8 @@ def export_build(
     configs = tuple(config for config in LAYOUTS if asked[config])
     pinned = lake.snapshot() if snapshot is None else snapshot
     home = folder / recipe.name
-    with Lake.open(recipe.warehouse, as_of=pinned) as past:
-        rows = BuildRows(past, config_id, configs)
+    with Lake.open(recipe.warehouse, as_of=pinned) as past, Scope.open(past, config_id) as scope:
+        rows = BuildRows(scope, configs)
         _audit(rows, config_id)
         if not any(rows.num_rows.values()):
             raise NothingToExportError(

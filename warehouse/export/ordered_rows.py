@@ -12,8 +12,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from warehouse.build.views import use_build
-from warehouse.lake.lake import Lake
+from warehouse.build.scope import Scope
 from warehouse.statements import read_sql
 
 PART_ROWS = 5_000
@@ -31,20 +30,19 @@ _ANSWERS = {"sft": ("completion_id",), "preference": ("chosen_id", "rejected_id"
 class BuildRows:
     """The rows of one build in a lake that is opened as of a snapshot."""
 
-    def __init__(self, past: Lake, config_id: str, configs: tuple[str, ...]) -> None:
-        self._past, self._config_id = past, config_id
-        use_build(past, config_id)
+    def __init__(self, past: Scope, configs: tuple[str, ...]) -> None:
+        self._past, config_id = past, past.config_id
         past.hold("memory.main.exported", read_sql("export/exported", config_id=config_id))
         self._rows = {config: read_sql(f"export/{config}", config_id=config_id) for config in configs}
         self.num_rows = {config: self._count(rows) for config, rows in self._rows.items()}
 
     def find_leaks(self) -> pl.DataFrame:
         """Return the roots whose prompts would be in both splits: ``root_id`` and the list ``prompt_ids``."""
-        return self._past.query(read_sql("export/leaks", config_id=self._config_id))
+        return self._past.query(read_sql("export/leaks", config_id=self._past.config_id))
 
     def find_orphans(self) -> pl.DataFrame:
         """Return the selected or paired completions that are no candidates: ``completion_id`` and ``used_by``."""
-        return self._past.query(read_sql("export/orphans", config_id=self._config_id))
+        return self._past.query(read_sql("export/orphans", config_id=self._past.config_id))
 
     def digest(self, config: str) -> str:
         """Return a hash of a config's rows that does not depend on their order; of the ids of what they say."""

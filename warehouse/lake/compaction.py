@@ -1,8 +1,11 @@
-"""Making a table's small files one, and leaving deleted rows out of the new one."""
+"""Making a table's small files one, leaving deleted rows out of the new one, and removing what nothing needs any more."""
+
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 
-from warehouse.catalog.catalog import METADATA
+from warehouse.catalog.catalog import METADATA, Catalog
+from warehouse.catalog.data_folder import DataFolder
 from warehouse.statements import literal
 
 _SMALL_FILE = 64 * 2**20
@@ -31,3 +34,13 @@ def compact_tables(cursor: duckdb.DuckDBPyConnection) -> None:
 def _find_tables(cursor: duckdb.DuckDBPyConnection, files: str, *, at_least: int) -> list[str]:
     """Return the tables with so many files of a kind."""
     return [table for (table,) in cursor.execute(_TABLES.format(files=files, at_least=at_least)).fetchall()]
+
+
+def clean_up(cursor: duckdb.DuckDBPyConnection, catalog: Catalog, keep: timedelta) -> None:
+    """Remove files that no snapshot needs, from the day (UTC) after ``keep`` is over; none that another copy may need."""
+    if not DataFolder(catalog, cursor).may_clean_up():
+        return
+    # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
+    day = (datetime.now(UTC) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
+    limit = literal((day - timedelta(microseconds=1)).isoformat())
+    cursor.execute(f"CALL ducklake_cleanup_old_files('lake', older_than => {limit}::TIMESTAMPTZ)").fetchall()

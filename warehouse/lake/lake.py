@@ -12,8 +12,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -41,7 +42,7 @@ from warehouse.catalog.data_folder import DataFolder
 from warehouse.catalog.locks import WRITE, Locks, open_locks
 from warehouse.lake import migrations
 from warehouse.lake.append import conform, count_changed, in_utc, insert_new
-from warehouse.lake.compaction import compact_tables
+from warehouse.lake.compaction import clean_up, compact_tables
 from warehouse.lake.errors import explain, is_passing
 from warehouse.lake.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
 from warehouse.lake.spool import Spool
@@ -58,9 +59,11 @@ _QUIET = 3.0
 _THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system early."""
 
-_SETUP = (CONTENT_ID_SQL, SPLIT_SQL, SLICE_SQL, "SET search_path = 'lake.main,memory.main'")
-"""What every cursor starts with. Names are looked up among the tables first, then in what was made beside them on this
-connection; macros come before that, or each function in them would be looked for in the catalog."""
+_MACROS = (CONTENT_ID_SQL, SPLIT_SQL, SLICE_SQL)
+"""What every cursor starts with, before its search path: else each function in them would be looked for in the catalog."""
+
+_SHARED = "main"
+"""The schema beside the tables whose views and tables every cursor sees."""
 
 
 class Lake:
@@ -74,7 +77,7 @@ class Lake:
         self._locks = locks
         self._read_only = read_only
         self._has_written = self._is_closed = False
-        self._spare: list[duckdb.DuckDBPyConnection] = []
+        self._spare: dict[str, list[duckdb.DuckDBPyConnection]] = defaultdict(list)
         self._copied: tempfile.TemporaryDirectory[str] | None = None
         self._planning = threading.Lock()
         self._num_as_written = 0
@@ -158,21 +161,24 @@ class Lake:
 
         return self.transact(change)
 
-    def insert_select(self, table: str, select: str, *, slices: int = 1) -> int:
+    def insert_select(self, table: str, select: str, *, slices: int = 1, schema: str = _SHARED) -> int:
         """Add the rows of a query whose keys the table does not have yet; return how many were written.
 
         The query gives the table's columns, in any order. It runs before the write lock is taken; of rows with the
-        same key one is taken. With ``slices`` the query runs on each slice of the build that its views speak of.
+        same key one is taken. With ``slices`` the query runs on each slice of the build that its views speak of, which
+        are those of ``schema``, as in ``query``.
         """
 
         def change(cursor: duckdb.DuckDBPyConnection) -> int:
             return insert_new(cursor, table)
 
-        return self.transact(change, before=lambda cursor: self._fill(cursor, "temp.incoming", select, slices))
+        return self.transact(
+            change, before=lambda cursor: self._fill(cursor, "temp.incoming", select, slices), schema=schema
+        )
 
-    def hold(self, name: str, select: str, *, slices: int = 1) -> None:
+    def hold(self, name: str, select: str, *, slices: int = 1, schema: str = _SHARED) -> None:
         """Make a table beside the lake, in ``memory.main``, of the rows of a query that runs on ``slices``."""
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
             self._fill(cursor, name, select, slices)
 
     def delete(self, table: str, where: str, parameters: Sequence[object] = ()) -> int:
@@ -188,21 +194,25 @@ class Lake:
         change: Callable[[duckdb.DuckDBPyConnection], _Result],
         *,
         before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+        schema: str = _SHARED,
     ) -> _Result:
         """Run ``change`` as one transaction, alone among the warehouse's writers; after a conflict it runs again.
 
-        ``before`` is what the same cursor does without the lock.
+        ``before`` is what the same cursor does without the lock. It sees the views of ``schema``.
         """
         if self._read_only:
             raise WarehouseError(f"warehouse {self._catalog.shown} is open for reading only")
         with _explained(self._catalog):
             self._locks.check()
             self._has_written = True
-            return self._transact(change, before=before, lock=True)
+            return self._transact(change, before=before, lock=True, schema=schema)
 
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
-        """Return the rows of a query. Times are in UTC."""
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+    def query(self, sql: str, parameters: Sequence[object] = (), *, schema: str = _SHARED) -> pl.DataFrame:
+        """Return the rows of a query. Times are in UTC.
+
+        Names in it are looked up among the lake's tables, then among what ``make_schema`` has made under ``schema``.
+        """
+        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
             return in_utc(cursor.execute(sql, list(parameters)).pl())
 
     def stream(
@@ -213,31 +223,29 @@ class Lake:
         batch_rows: int = 10_000,
         joined_as_written: bool = False,
         slices: int = 1,
+        schema: str = _SHARED,
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory.
 
         Args:
-            sql: a SELECT.
-            parameters: the values of its question marks.
+            sql, parameters: a SELECT, and the values of its question marks.
             batch_rows: how many rows a frame has at most.
             joined_as_written: hold the right side of each join in memory, and not the left one, where the text should be.
             slices: into how many the build that its views speak of is cut; the query runs on one after another.
+            schema: whose views it sees, as in ``query``.
         """
         planned = self._joined_as_written if joined_as_written else contextlib.nullcontext
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
             for _ in self._each_slice(cursor, slices):
                 with planned():
                     batches = cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
                 for batch in batches:
                     yield in_utc(pl.DataFrame(batch))
 
-    def spool(self, sql: str, *, batch_rows: int = 1000, slices: int = 1) -> Spool:
+    def spool(self, sql: str, *, batch_rows: int = 1000, slices: int = 1, schema: str = _SHARED) -> Spool:
         """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them.
 
-        It is joined as written and run on ``slices``, as in ``stream``.
-
-        Raises:
-            WarehouseError: the rows do not fit there.
+        It is joined as written, otherwise as in ``stream``. Raises a WarehouseError if the rows do not fit there.
         """
 
         def read(cursor: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatchReader]:
@@ -246,7 +254,7 @@ class Lake:
                     batches = cursor.execute(sql).to_arrow_reader(batch_rows)
                 yield batches
 
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
+        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
             try:
                 return Spool(read(cursor))
             except OSError as error:
@@ -255,16 +263,28 @@ class Lake:
                     "name another folder in TMPDIR"
                 ) from error
 
-    def install_views(self, selects: Mapping[str, str]) -> None:
-        """Make views, in order, that every cursor of this lake sees, and nobody else; also when it is read-only.
+    def make_schema(self, schema: str) -> None:
+        """Make a schema beside the tables for views of this lake's own, also when it is read-only; nobody else sees it."""
+        self._run_beside(f'CREATE SCHEMA memory."{schema}"', schema=_SHARED)
+
+    def make_views(self, schema: str, selects: Mapping[str, str]) -> None:
+        """Make the views of a schema, or make them anew, each after those that it reads.
 
         In one transaction: each look at the catalog's tables would cost milliseconds otherwise.
         """
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
-            cursor.execute("BEGIN")
-            for name, select in selects.items():
-                cursor.execute(f'CREATE OR REPLACE VIEW memory.main."{name}" AS {select}')
-            cursor.execute("COMMIT")
+        views = [f'CREATE OR REPLACE VIEW memory."{schema}"."{name}" AS {select}' for name, select in selects.items()]
+        self._run_beside("BEGIN", *views, "COMMIT", schema=schema)
+
+    def drop_schema(self, schema: str) -> None:
+        """Drop a schema with its views."""
+        for cursor in self._spare.pop(schema, []):
+            cursor.close()
+        self._run_beside(f'DROP SCHEMA memory."{schema}" CASCADE', schema=_SHARED)
+
+    def _run_beside(self, *statements: str, schema: str) -> None:
+        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
+            for statement in statements:
+                cursor.execute(statement)
 
     def snapshot(self) -> int:
         """Return the id of the snapshot that a query reads now."""
@@ -282,36 +302,15 @@ class Lake:
         Raises:
             WarehouseError: the data folder has become another catalog's.
         """
-
         with self._locks.rewriting(patience=_QUIET) as is_alone:
             if is_alone:
                 self.transact(compact_tables)
-        # On SQLite, DuckLake compares times as text in two notations, which is right for whole days only.
-        day = (datetime.now(UTC) - keep).replace(hour=0, minute=0, second=0, microsecond=0)
-        limit = literal((day - timedelta(microseconds=1)).isoformat())
-
-        def clean_up(cursor: duckdb.DuckDBPyConnection) -> None:
-            if DataFolder(self._catalog, cursor).may_clean_up():
-                cursor.execute(
-                    f"CALL ducklake_cleanup_old_files('lake', older_than => {limit}::TIMESTAMPTZ)"
-                ).fetchall()
-
-        self.transact(clean_up)
+        self.transact(lambda cursor: clean_up(cursor, self._catalog, keep))
 
     def memory_limit(self) -> int:
         """Return how many bytes DuckDB may take."""
         number, unit = self._memory_limit.split()
         return int(float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))
-
-    def find_strays(self) -> list[str]:
-        """Return the Parquet files below the data folder that the catalog does not know.
-
-        A killed writer leaves such files, and so does whoever drops files there. They are never read, and never
-        removed, because a second catalog may know them.
-        """
-        sql = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
-        with _explained(self._catalog), self._locks.reading(), self._cursor() as cursor:
-            return sorted(path for (path,) in cursor.execute(sql).fetchall())
 
     @contextlib.contextmanager
     def lease(self, name: str) -> Iterator[None]:
@@ -324,12 +323,12 @@ class Lake:
             yield
 
     @contextlib.contextmanager
-    def _cursor(self, *, is_kept: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _cursor(self, schema: str = _SHARED, *, is_kept: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
         """Have a cursor for the length of a ``with`` block; after that it serves the next one, if nothing is left on it.
 
         To set up a new one takes as long as a small query.
         """
-        cursor = self._take_cursor()
+        cursor = self._take_cursor(schema)
         try:
             yield cursor
         except BaseException:
@@ -337,19 +336,20 @@ class Lake:
             raise
         finally:
             if is_kept:
-                self._spare.append(cursor)
+                self._spare[schema].append(cursor)
             else:
                 cursor.close()
             if self._is_closed:
                 self._close_spare()
             self._give_back()
 
-    def _take_cursor(self) -> duckdb.DuckDBPyConnection:
+    def _take_cursor(self, schema: str) -> duckdb.DuckDBPyConnection:
         with contextlib.suppress(IndexError):
-            return self._spare.pop()
+            return self._spare[schema].pop()
         cursor = self._connection.cursor()
+        places = ("lake.main", f"memory.{schema}", *(() if schema == _SHARED else (f"memory.{_SHARED}",)))
         try:
-            for statement in _SETUP:
+            for statement in (*_MACROS, f"SET search_path = '{','.join(places)}'"):
                 cursor.execute(statement)
         except BaseException:
             cursor.close()
@@ -357,9 +357,10 @@ class Lake:
         return cursor
 
     def _close_spare(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._spare.pop().close()
+        for spare in list(self._spare.values()):
+            with contextlib.suppress(IndexError):
+                while True:
+                    spare.pop().close()
 
     def _fill(self, cursor: duckdb.DuckDBPyConnection, table: str, select: str, num_slices: int) -> None:
         kind = "TEMP TABLE" if table.startswith("temp.") else "TABLE"
@@ -417,9 +418,12 @@ class Lake:
         *,
         before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
         lock: bool = False,
+        schema: str = _SHARED,
     ) -> _Result:
         def attempt() -> _Result:
-            with self._cursor(is_kept=False) as cursor:  # rows are registered with it, and held in its temporary tables
+            with self._cursor(
+                schema, is_kept=False
+            ) as cursor:  # rows are registered with it, and held in its temporary tables
                 if before:
                     with self._locks.reading():
                         before(cursor)
@@ -448,8 +452,7 @@ class Lake:
 
     def _bring_up_to_date(self, settings: WarehouseSettings) -> None:
         with self._cursor() as cursor:
-            version = migrations.read_version(cursor)
-        known = migrations.schema_version()
+            version, known = migrations.read_version(cursor), migrations.schema_version()
         if version is None or version >= known:
             return
         says = f"the warehouse {self._catalog.shown} has schema version {version}, and this factory reads {known}"

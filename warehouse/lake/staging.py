@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import duckdb
 import polars as pl
@@ -25,15 +25,23 @@ class Derived:
     select: str
 
 
+class Source(Protocol):
+    """What answers queries: a lake, or a scope of it."""
+
+    def query(self, sql: str) -> pl.DataFrame: ...
+
+    def hold(self, name: str, select: str, *, slices: int = 1) -> None: ...
+
+
 @contextlib.contextmanager
-def stage(lake: Lake, select: str, *, slices: int = 1) -> Iterator[TableName]:
-    """Run a query, on ``slices``, and hold its rows in a table of this process; yield the table's name."""
+def stage(source: Source, select: str, *, slices: int = 1) -> Iterator[TableName]:
+    """Run a query of a lake or a scope, on ``slices``, and hold its rows in a table of this process; yield its name."""
     name = TableName(f"memory.main.staged_{uuid.uuid4().hex}")
-    lake.hold(name, select, slices=slices)
+    source.hold(name, select, slices=slices)
     try:
         yield name
     finally:
-        lake.query(f"DROP TABLE {name}")
+        source.query(f"DROP TABLE {name}")
 
 
 class Frames:

@@ -12,7 +12,7 @@ from schemas.disk import whole_file
 from schemas.errors import WarehouseError
 from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import TABLES
-from warehouse.build.views import VIEWS, latest_build, use_build
+from warehouse.build.scope import VIEWS, Scope, latest_build
 from warehouse.catalog.catalog import find_catalog
 from warehouse.lake.lake import Lake
 from warehouse.shell.check import check_query, explain_query, is_explain
@@ -29,15 +29,17 @@ One statement that reads, over as many lines as you like, ended by a semicolon.
 .quit           leave (so does Ctrl-D)"""
 
 
-def open_for_reading(settings: WarehouseSettings, *, as_of: int | None = None, build: str | None = None) -> Lake:
+@contextlib.contextmanager
+def open_for_reading(
+    settings: WarehouseSettings, *, as_of: int | None = None, build: str | None = None
+) -> Iterator[Scope]:
     """Open a warehouse for queries that other people wrote: nothing can be changed, no file outside it can be read.
 
     The views speak of ``build`` (see ``latest_build``; none: the latest). From here on DuckDB itself refuses every
     other file and address, and every change of its settings.
     """
-    lake = Lake.open(settings, read_only=True, as_of=as_of)
-    try:
-        use_build(lake, latest_build(lake, build))
+    with Lake.open(settings, read_only=True, as_of=as_of) as lake:
+        scope = Scope.open(lake, latest_build(lake, build))
         data = find_catalog(settings).data.rstrip("/") + "/"
         for setting in (
             f"allowed_directories = [{literal(data)}]",
@@ -46,17 +48,14 @@ def open_for_reading(settings: WarehouseSettings, *, as_of: int | None = None, b
             "lock_configuration = true",
         ):
             lake.query(f"SET GLOBAL {setting}")
-    except BaseException:
-        lake.close()
-        raise
-    return lake
+        yield scope
 
 
-def run_query(lake: Lake, sql: str, form: Form, out: TextIO | Path, *, max_rows: int = 200) -> int:
+def run_query(scope: Scope, sql: str, form: Form, out: TextIO | Path, *, max_rows: int = 200) -> int:
     """Run one statement that reads and print its rows; return how many were printed.
 
     Args:
-        lake: from ``open_for_reading``.
+        scope: from ``open_for_reading``.
         sql: a single SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.
         form: ``table`` prints ``max_rows`` rows at most; the others stream all of them.
         out: where to print. A file appears under its name when it is whole. Parquet goes to ``out.buffer``.
@@ -67,15 +66,15 @@ def run_query(lake: Lake, sql: str, form: Form, out: TextIO | Path, *, max_rows:
     """
     text = check_query(sql)
     if isinstance(out, Path):
-        return _write_file(lake, text, form, out, max_rows)
+        return _write_file(scope, text, form, out, max_rows)
     if form == "parquet" and (out.isatty() or not hasattr(out, "buffer")):
         raise WarehouseError("Parquet is binary: give a file to write to, or send the output to another program")
     if is_explain(text):
-        return _explain(lake, text, out)
-    columns = _describe(lake, text)
+        return _explain(scope, text, out)
+    columns = _describe(scope, text)
     if form == "parquet":
-        return _write_parquet(lake, text, columns, out)
-    lines = _stream_lines(lake, text)
+        return _write_parquet(scope, text, columns, out)
+    lines = _stream_lines(scope, text)
     with contextlib.closing(lines):
         if form == "table":
             return print_table(columns, lines, out, max_rows=max_rows)
@@ -83,7 +82,7 @@ def run_query(lake: Lake, sql: str, form: Form, out: TextIO | Path, *, max_rows:
 
 
 def run_shell(
-    lake: Lake, form: Form, out: TextIO, *, read_line: Callable[[str], str] = input, max_rows: int = 200
+    scope: Scope, form: Form, out: TextIO, *, read_line: Callable[[str], str] = input, max_rows: int = 200
 ) -> None:
     """Read statements and dot-commands until ``.quit`` or the end of the input; a failed one does not end the shell."""
     print('Type ".help" for help.', file=out)
@@ -93,13 +92,13 @@ def run_shell(
             try:
                 line = read_line("    ...> " if waiting else "factory> ")
                 if not waiting and line.strip().startswith("."):
-                    if not _run_command(lake, line.split(), out):
+                    if not _run_command(scope, line.split(), out):
                         return
                     continue
                 waiting = f"{waiting}{line}\n".lstrip()
                 if sqlite3.complete_statement(waiting):
                     statement, waiting = waiting, ""
-                    run_query(lake, statement, form, out, max_rows=max_rows)
+                    run_query(scope, statement, form, out, max_rows=max_rows)
             except WarehouseError as error:
                 print(f"error: {error}", file=out)
             except KeyboardInterrupt:
@@ -110,7 +109,7 @@ def run_shell(
                 return
 
 
-def _run_command(lake: Lake, words: list[str], out: TextIO) -> bool:
+def _run_command(scope: Scope, words: list[str], out: TextIO) -> bool:
     """Run a dot-command; return whether to go on."""
     match words:
         case [".quit" | ".exit"]:
@@ -124,7 +123,7 @@ def _run_command(lake: Lake, words: list[str], out: TextIO) -> bool:
             for name in VIEWS:
                 print(f"{name:<18} {_purpose(name)}", file=out)
         case [".schema", name] if name in TABLES or name in VIEWS:
-            run_query(lake, f"SELECT column_name, column_type FROM (DESCRIBE {name})", "table", out)
+            run_query(scope, f"SELECT column_name, column_type FROM (DESCRIBE {name})", "table", out)
         case [".schema", *_]:
             raise WarehouseError(f".schema needs a table or view: {', '.join((*TABLES, *VIEWS))}")
         case _:
@@ -159,43 +158,43 @@ def _history(is_interactive: bool) -> Iterator[None]:
             readline.write_history_file(path)
 
 
-def _describe(lake: Lake, sql: str) -> Columns:
+def _describe(scope: Scope, sql: str) -> Columns:
     before = "DESCRIBE SELECT * FROM (\n"
     with _located(sql, before):
-        frame = lake.query(f"{before}{sql}\n)")
+        frame = scope.query(f"{before}{sql}\n)")
     return dict(frame.select("column_name", "column_type").iter_rows())
 
 
-def _stream_lines(lake: Lake, sql: str) -> Generator[str, None, None]:
+def _stream_lines(scope: Scope, sql: str) -> Generator[str, None, None]:
     """Yield each row as a line of JSON, made by DuckDB, which knows every type of its own."""
     before = "SELECT to_json(made)::VARCHAR AS line FROM (\n"
     with _located(sql, before):
-        for frame in lake.stream(f"{before}{sql}\n) AS made"):
+        for frame in scope.stream(f"{before}{sql}\n) AS made"):
             yield from frame.get_column("line")
 
 
-def _explain(lake: Lake, sql: str, out: TextIO) -> int:
+def _explain(scope: Scope, sql: str, out: TextIO) -> int:
     with _located(sql, ""):
-        plans = lake.query(sql).get_column("explain_value").to_list()
+        plans = scope.query(sql).get_column("explain_value").to_list()
     print(*plans, sep="\n", file=out)
     return len(plans)
 
 
-def _write_parquet(lake: Lake, sql: str, columns: Columns, out: TextIO) -> int:
+def _write_parquet(scope: Scope, sql: str, columns: Columns, out: TextIO) -> int:
     odd = [f"{name} ({kind})" for name, kind in columns.items() if "INTERVAL" in kind]
     if odd:
         raise WarehouseError(f"Parquet has no place for {', '.join(odd)}; cast it to VARCHAR")
     before = "SELECT * FROM (\n"
     with _located(sql, before):
-        empty = lake.query(f"{before}{sql}\n) LIMIT 0")
-        return write_parquet(empty, lake.stream(f"{before}{sql}\n)"), out.buffer)
+        empty = scope.query(f"{before}{sql}\n) LIMIT 0")
+        return write_parquet(empty, scope.stream(f"{before}{sql}\n)"), out.buffer)
 
 
-def _write_file(lake: Lake, sql: str, form: Form, path: Path, max_rows: int) -> int:
+def _write_file(scope: Scope, sql: str, form: Form, path: Path, max_rows: int) -> int:
     try:
         with whole_file(path) as file:
             out = io.TextIOWrapper(file, encoding="utf-8", newline="")
-            num_rows = run_query(lake, sql, form, out, max_rows=max_rows)
+            num_rows = run_query(scope, sql, form, out, max_rows=max_rows)
             out.detach()
     except OSError as error:
         raise WarehouseError(f"{path} cannot be written: {error}") from error

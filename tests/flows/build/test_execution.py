@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from factory.stages.sources import read_source
-from flows.build import stages
+from flows.build import reading, recorded
+from flows.build import run as way
 from flows.build.plan import make_plan
 from flows.build.run import execute_build
 from schemas.errors import FactoryError, InputError
 from schemas.recipe.recipe import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.standin import StandInEngines
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 
 
@@ -71,13 +72,13 @@ def test_files_are_read_again_only_when_their_bytes_or_the_limit_changed(write_r
         yield from islice(read_source(source, batch_rows=7, **options), 2)
         raise InputError("the disk is gone")
 
-    monkeypatch.setattr(stages, "read_source", stop_reading)
+    monkeypatch.setattr(reading, "read_source", stop_reading)
     with pytest.raises(InputError, match="the disk is gone"):
         build(path, engines, until="read")
-    monkeypatch.setattr(stages, "read_source", read_source)
+    monkeypatch.setattr(reading, "read_source", read_source)
     first = build(path, engines, until="read")
     assert first.counts["num_out"][0] == 40
-    monkeypatch.setattr(stages, "read_source", stop_reading)
+    monkeypatch.setattr(reading, "read_source", stop_reading)
     file.write_bytes(file.read_bytes())
     again = build(path, engines, until="read")
     assert again.counts.equals(first.counts)
@@ -101,31 +102,31 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(
         if is_mended_while_read:
             file.write_bytes(whole)
 
-    monkeypatch.setattr(stages, "read_source", read_while_written)
+    monkeypatch.setattr(reading, "read_source", read_while_written)
     assert build(path, engines, until="read").counts["num_out"][0] == 4
-    monkeypatch.setattr(stages, "read_source", read_source)
+    monkeypatch.setattr(reading, "read_source", read_source)
     file.write_bytes(whole)
     assert build(path, engines, until="read").counts["num_out"][0] == 40
 
 
-@pytest.mark.parametrize("moment", ["gate_prompts", "read_recorded_rows"])
+@pytest.mark.parametrize(("module", "moment"), [(way, "gate_prompts"), (recorded, "read_answers")])
 def test_recorded_answers_that_change_before_or_while_they_are_read_are_not_stored(
-    write_recipe, engines, tmp_path, monkeypatch, moment
+    write_recipe, engines, tmp_path, monkeypatch, module, moment
 ):
     path, file = write_recipe(languages=("en",)), tmp_path / "answers.jsonl"
-    recorded = 'engine = "recorded"\nrecorded = { path = "answers.jsonl", columns = { text = "a", key = "id" } }'
-    path.write_text(path.read_text().replace('model = "./models/north"', recorded))
+    answers = 'engine = "recorded"\nrecorded = { path = "answers.jsonl", columns = { text = "a", key = "id" } }'
+    path.write_text(path.read_text().replace('model = "./models/north"', answers))
     file.write_text('{"id": "row-1", "a": "as planned"}\n')
-    original = getattr(stages, moment)
+    original = getattr(module, moment)
 
     def change_and_go_on(*arguments, **options):
         file.write_text('{"id": "row-1", "a": "as planned, or not"}\n')
         return original(*arguments, **options)
 
-    monkeypatch.setattr(stages, moment, change_and_go_on)
+    monkeypatch.setattr(module, moment, change_and_go_on)
     with pytest.raises(InputError, match=r"answers\.jsonl changed while the run was under way; run again"):
         build(path, engines, until="sample")
-    monkeypatch.setattr(stages, moment, original)
+    monkeypatch.setattr(module, moment, original)
     build(path, engines, until="sample")
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
         texts = lake.query("SELECT text FROM completions WHERE origin = 'recorded'")["text"].to_list()
@@ -185,8 +186,8 @@ def test_every_build_holds_out_the_share_of_its_own_recipe(write_recipe, engines
         config_id = build(path, engines, until="read").config_id
         with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
             for other in (*shares, config_id):
-                use_build(lake, other)
-                found = lake.query("SELECT count(*) FILTER (split = 'eval') FROM kept_prompts").item()
+                scope = Scope.open(lake, other)
+                found = scope.query("SELECT count(*) FILTER (split = 'eval') FROM kept_prompts").item()
                 assert shares.setdefault(other, found) == found
     half = next(iter(shares.values()))
     assert 10 < half < 30
@@ -245,8 +246,8 @@ def test_usage_counts_what_was_asked_and_a_plan_what_a_row_costs(write_recipe, e
     asked = [task for task, *_ in engines.asked()]
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
         (usage,) = lake.query("FROM usage").to_dicts()
-        use_build(lake, summary.config_id)
-        assert lake.query("SELECT num_requests FROM usage_by_stage").item() == len(asked)
+        scope = Scope.open(lake, summary.config_id)
+        assert scope.query("SELECT num_requests FROM usage_by_stage").item() == len(asked)
     assert len(asked) > 2 * len(texts)
     assert (usage["num_requests"], usage["num_rows"]) == (len(asked), 2 * len(texts))
     file.write_text("\n".join([*rows, json.dumps({"id": "new", "q": "And now. Something else."})]), encoding="utf-8")

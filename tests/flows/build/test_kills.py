@@ -19,7 +19,7 @@ from schemas.recipe.recipe import load_recipe
 from tests.flows.standin import StandInEngines
 from tests.waiting import GUARD_SECONDS, wait_until
 from warehouse.build.audits import run_audits
-from warehouse.build.views import latest_build
+from warehouse.build.scope import Scope, latest_build
 from warehouse.lake.lake import Lake
 
 ROOT = Path(__file__).parents[3]
@@ -89,7 +89,7 @@ def test_stand_in_kills(write_recipe, ids, tmp_path):
     recipe = load_recipe(path)
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         survived = ids(lake)
-        run_audits(lake, summary.config_id)
+        run_audits(Scope.open(lake, summary.config_id))
     text = re.sub(r"/lake/", "/calm/", path.read_text())
     path.write_text(text)
     execute_build(load_recipe(path), quiet=True, open_engine=StandInEngines(tmp_path / "calm.log", seconds=0.0))
@@ -149,7 +149,7 @@ overlap = "wait"
     with Lake.open(recipe.warehouse, read_only=True) as lake:
         found = ids(lake)
         assert len(found["completions"]) == 300
-        run_audits(lake, latest_build(lake))
+        run_audits(Scope.open(lake, latest_build(lake)))
     assert execute_build(recipe, quiet=True, open_engine=open_engine).num_sent == 0
 
 

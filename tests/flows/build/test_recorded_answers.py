@@ -9,15 +9,16 @@ import polars as pl
 import pytest
 
 from factory.inputs import files
-from flows.build import stages
-from flows.build.run import BuildSummary, execute_build
+from flows.build import reading
+from flows.build.build_run import BuildSummary
+from flows.build.run import execute_build
 from flows.build.source_rows import check_listed
 from flows.evaluation.evaluate import evaluate
 from schemas.errors import InputError
 from schemas.recipe.evaluation import EvaluationSettings
 from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import MIGRATIONS
 
@@ -82,24 +83,24 @@ class Project:
     def joined(self, summary: BuildSummary) -> dict[str, str]:
         """Return which question each kept answer of a build answers."""
         with Lake.open(load_recipe(self.folder / f"{summary.name}.toml").warehouse, read_only=True) as lake:
-            use_build(lake, summary.config_id)
+            scope = Scope.open(lake, summary.config_id)
             sql = (
                 "SELECT text, messages[-1].content FROM kept_completions AS answers "
                 "JOIN prompts ON prompts.prompt_id = answers.prompt_id"
             )
-            return dict(lake.query(sql).iter_rows())
+            return dict(scope.query(sql).iter_rows())
 
     def used(self, summary: BuildSummary) -> set[str]:
         """Return the answers that a build can choose from, and check that it has chosen none but these."""
         with Lake.open(load_recipe(self.folder / f"{summary.name}.toml").warehouse, read_only=True) as lake:
-            use_build(lake, summary.config_id)
-            found = set(lake.query("SELECT text FROM candidates")["text"])
+            scope = Scope.open(lake, summary.config_id)
+            found = set(scope.query("SELECT text FROM candidates")["text"])
             sql = (
                 "SELECT DISTINCT text FROM completions WHERE completion_id IN ("
                 "SELECT completion_id FROM selections WHERE config_id = $1 UNION ALL "
                 "SELECT unnest([chosen_id, rejected_id]) FROM pairs WHERE config_id = $1)"
             )
-            assert set(lake.query(sql, [summary.config_id])["text"]) <= found
+            assert set(scope.query(sql, [summary.config_id])["text"]) <= found
         return found
 
     def rejected(self, summary: BuildSummary) -> dict[str, str]:
@@ -341,7 +342,7 @@ def test_rows_that_a_build_has_counted_otherwise_are_read_again(
     project.write("answers", {"id": 2, "a": "a2"})
     path = project.recipe(a='language = "en"\ncolumns = { prompt = "q" }')
     with monkeypatch.context() as before:
-        before.setattr(stages, "_COUNTED", "lines")
+        before.setattr(reading, "_COUNTED", "lines")
         before.setattr(files, "_read_lines", count_lines)
         assert project.joined(project.build(path)) == {}
     assert project.joined(project.build(path)) == {"a2": "Two?"}

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from flows.build import stages
+from flows.build import run as way
 from flows.build.run import execute_build
 from flows.identity import resolve_build
-from flows.lanes.lane import BuildStoppedError, hold_when_free
-from schemas.errors import HeldError, WarehouseError
+from flows.lanes.stopping import hold_when_free
+from schemas.errors import BuildStoppedError, HeldError, WarehouseError
 from schemas.recipe.recipe import load_recipe
 from tests.flows.conftest import write_prompts
 from tests.flows.direct import DirectEngines
 from tests.flows.standin import StandInEngines
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 
 ROOT = Path(__file__).parents[3]
@@ -46,8 +46,8 @@ def read_tables(path: Path, ids: Any) -> dict[str, set[Any]]:
 
 def count_candidates(path: Path, config_id: str) -> int:
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
-        use_build(lake, config_id)
-        return lake.query("SELECT count(*) FROM candidates").item()
+        scope = Scope.open(lake, config_id)
+        return scope.query("SELECT count(*) FROM candidates").item()
 
 
 # Side by side
@@ -60,21 +60,21 @@ def test_what_another_build_has_answered_meanwhile_passes_the_gates_too(write_re
     other = write_recipe(name="other", **SMALL)
     strict = write_recipe(name="strict", **SMALL)
     strict.write_text(strict.read_text().replace("[gates]\n", '[gates]\nrefusal_patterns = ["^fr «"]\n'))
-    jobs = getattr(stages, stage)
+    jobs = getattr(way, stage)
     if stage == "scoring_jobs":
-        monkeypatch.setattr(stages, "completion_translation_jobs", lambda _: [])
+        monkeypatch.setattr(way, "completion_translation_jobs", lambda _: [])
 
     def wait(run: Any) -> Any:
         monkeypatch.undo()
         build(other)
         return jobs(run)
 
-    monkeypatch.setattr(stages, stage, wait)
+    monkeypatch.setattr(way, stage, wait)
     assert build(strict).num_sent < 20
     with Lake.open(load_recipe(strict).warehouse, read_only=True) as lake:
         for path, num_kept in ((other, 2), (strict, 0)):
-            use_build(lake, resolve_build(load_recipe(path)).config_id)
-            kept = lake.query("SELECT count(*) FROM kept_completions WHERE origin = 'translated'").item()
+            scope = Scope.open(lake, resolve_build(load_recipe(path)).config_id)
+            kept = scope.query("SELECT count(*) FROM kept_completions WHERE origin = 'translated'").item()
             assert kept == num_kept
 
 
@@ -200,7 +200,6 @@ def test_a_warehouse_that_may_not_be_written_is_one_sentence(write_recipe, unpri
     path = write_recipe(**SMALL)
     code = f"""
 from pathlib import Path
-from flows.build import stages
 from flows.build.run import execute_build
 from schemas.errors import WarehouseError
 from schemas.recipe.recipe import load_recipe
@@ -300,14 +299,14 @@ model = "{tmp_path}/models/north"
     assert summary.num_sent == 6 + 6 + 12 + 2 * 28
     assert summary.export_path is not None
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
-        use_build(lake, summary.config_id)
+        scope = Scope.open(lake, summary.config_id)
         rejected = dict(
-            lake.query("SELECT reason, count(*) FROM rejections WHERE stage = 'read' GROUP BY 1").iter_rows()
+            scope.query("SELECT reason, count(*) FROM rejections WHERE stage = 'read' GROUP BY 1").iter_rows()
         )
-        candidates = lake.query("FROM candidates").to_dicts()
-        rewards = lake.query("SELECT completion_id, list(reward ORDER BY reward_fingerprint) FROM rewards GROUP BY 1")
-        selections = dict(lake.query("SELECT prompt_id, completion_id FROM selections").iter_rows())
-        pairs = lake.query("SELECT prompt_id, chosen_id, rejected_id, margin FROM pairs WHERE strategy = 'own'").rows()
+        candidates = scope.query("FROM candidates").to_dicts()
+        rewards = scope.query("SELECT completion_id, list(reward ORDER BY reward_fingerprint) FROM rewards GROUP BY 1")
+        selections = dict(scope.query("SELECT prompt_id, completion_id FROM selections").iter_rows())
+        pairs = scope.query("SELECT prompt_id, chosen_id, rejected_id, margin FROM pairs WHERE strategy = 'own'").rows()
     counts = {row["stage"]: (row["num_in"], row["num_out"], row["num_rejected"]) for row in summary.counts.to_dicts()}
     assert counts["read prompts"] == (7, 6, 1)
     assert counts["join recorded"] == (13, 10, 3)
@@ -339,10 +338,12 @@ model = "{tmp_path}/models/north"
     counts = {row["stage"]: (row["num_in"], row["num_out"], row["num_rejected"]) for row in summary.counts.to_dicts()}
     assert counts["join recorded"] == (13, 8, 5)
     with Lake.open(load_recipe(path).warehouse, read_only=True) as lake:
-        use_build(lake, summary.config_id)
-        lost = lake.query("SELECT reason FROM rejections WHERE detail LIKE 'no row joins this answer any more%'").rows()
+        scope = Scope.open(lake, summary.config_id)
+        lost = scope.query(
+            "SELECT reason FROM rejections WHERE detail LIKE 'no row joins this answer any more%'"
+        ).rows()
         assert lost == [("no_such_prompt",)] * 2
-        assert lake.query("SELECT count(*) FROM pairs WHERE strategy = 'own'").item() == 8
+        assert scope.query("SELECT count(*) FROM pairs WHERE strategy = 'own'").item() == 8
 
 
 def test_recorded_answers_are_joined_by_the_rows_of_now(write_recipe, tmp_path):

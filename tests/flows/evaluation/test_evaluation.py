@@ -23,8 +23,7 @@ from flows.evaluation import evaluate as evaluation_flow
 from flows.evaluation import winrate as evaluation_report
 from flows.evaluation.evaluate import EvaluationResult, evaluate
 from flows.evaluation.winrate import find_settings
-from flows.lanes.lane import BuildStoppedError
-from schemas.errors import FactoryError, InputError, RecipeError
+from schemas.errors import BuildStoppedError, FactoryError, InputError, RecipeError
 from schemas.languages import LANGUAGES
 from schemas.reasons import Reason
 from schemas.recipe.evaluation import EvaluationSettings

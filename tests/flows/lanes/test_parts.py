@@ -195,7 +195,8 @@ def test_a_meter_counts_rates_from_the_first_reply(monkeypatch):
 
 
 def test_a_quiet_board_says_nothing(capsys):
-    with Board(quiet=True) as board, board.lane("sample", "north", 1) as report:
+    board = Board(quiet=True)
+    with board.lane("sample", "north", 1) as report:
         report.count_rows(finished=1)
         board.say("hello")
     captured = capsys.readouterr()
@@ -206,7 +207,7 @@ def test_a_lane_does_not_load_prefect():
     code = (
         "import sys, flows.lanes.progress as progress\n"
         "progress.LOG_SECONDS = 0.0\n"
-        "with progress.Board(quiet=True) as board, board.lane('sample', 'north', 1) as report:\n"
+        "with progress.Board(quiet=True).lane('sample', 'north', 1) as report:\n"
         "    report.count_rows(finished=1)\n"
         "print('prefect' in sys.modules)"
     )

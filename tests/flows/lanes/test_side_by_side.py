@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from flows.build.run import execute_build
-from flows.lanes import together
-from flows.lanes.lane import BuildStoppedError
-from flows.lanes.together import NUM_TRIES, Unwatched, run_side_by_side
-from schemas.errors import EngineError
+from flows.lanes import side_by_side
+from flows.lanes.side_by_side import NUM_TRIES, Unwatched, run_side_by_side
+from schemas.errors import BuildStoppedError, EngineError
 from schemas.recipe.recipe import load_recipe
 from tests.flows.direct import DirectEngines
 from tests.waiting import GUARD_SECONDS
@@ -22,7 +21,7 @@ run = partial(run_side_by_side, Unwatched(quiet=True))
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr(together, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(side_by_side, "PAUSE_SECONDS", 0.0)
 
 
 class Failing:
@@ -49,7 +48,7 @@ def test_a_fault_that_passes_is_tried_again(capsys):
 
 
 def test_a_piece_that_waits_to_be_tried_again_stops_with_the_build(monkeypatch):
-    monkeypatch.setattr(together, "PAUSE_SECONDS", 2 * GUARD_SECONDS)
+    monkeypatch.setattr(side_by_side, "PAUSE_SECONDS", 2 * GUARD_SECONDS)
     stop, pieces = threading.Event(), [Failing(ConnectionResetError("reset")) for _ in range(2)]
 
     class Watcher(Unwatched):
@@ -112,7 +111,7 @@ def test_an_assertion_of_a_lane_opens_its_model_once(write_recipe):
 
 
 def test_a_build_is_stopped_while_a_lane_waits_to_be_tried_again(write_recipe, monkeypatch):
-    monkeypatch.setattr(together, "PAUSE_SECONDS", 2 * GUARD_SECONDS)
+    monkeypatch.setattr(side_by_side, "PAUSE_SECONDS", 2 * GUARD_SECONDS)
 
     class Watcher(Unwatched):
         def say(self, line: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,8 @@ import polars as pl
 import pytest
 
 from flows import recipe_run as build_module
-from flows.build.run import BuildSummary
-from flows.lanes.together import Watcher, run_side_by_side
+from flows.build.build_run import BuildSummary
+from flows.lanes.side_by_side import Watcher, run_side_by_side
 from flows.orchestration import reporter
 from flows.orchestration.reporter import FlowRun, Reporter
 from tests.http_server import serve
@@ -235,10 +236,10 @@ import sys
 import flows.lanes.progress
 from flows.lanes.progress import Board
 from flows.orchestration.reporter import FlowRun, Reporter
-from flows.lanes.together import run_side_by_side
+from flows.lanes.side_by_side import run_side_by_side
 
 def answer():
-    with Board(quiet=True) as board, board.lane("sample", "north", 4) as report:
+    with Board(quiet=True).lane("sample", "north", 4) as report:
         for _ in range(3):
             report.count_rows(finished=1)
     return 3
@@ -400,15 +401,18 @@ def test_a_policy_is_trained_though_nobody_watches(quick, monkeypatch):
     summary = BuildSummary("small", "c", 1, 2, pl.DataFrame({"stage": ["read"], "num_in": [2]}), "exports", 1.0)
     trained = SimpleNamespace(table=lambda: pl.DataFrame({"step": ["sft"]}))
 
-    def work(*arguments: Any, together: Any, **options: Any) -> Any:
-        assert together({"train": lambda: 5}) == [5]
+    def work(context: Any, *arguments: Any, **options: Any) -> Any:
+        assert context.together({"train": lambda: 5}) == [5]
         return trained if "sft" in options.values() else summary
 
-    monkeypatch.setattr(build_module, "execute_build", work)
-    monkeypatch.setattr(build_module, "train_policy", work)
-    monkeypatch.setattr(build_module, "check_run", lambda recipe, until: until or "sft")
+    recipe.warehouse = recipe.run = None
+    monkeypatch.setattr(
+        build_module, "open_context", lambda *_, together, **__: nullcontext(SimpleNamespace(together=together))
+    )
+    monkeypatch.setattr(build_module, "run_build", work)
+    monkeypatch.setattr(build_module, "run_policy", work)
     done = []
-    said = report(DEAD, lambda watcher: done.append(build_module.build(recipe, watcher)))
+    said = report(DEAD, lambda watcher: done.append(build_module.build(recipe, watcher, until="sft")))
     assert done[0].policy is trained
     assert len(said) == 2
     assert said[1].endswith("'train', the table small-counts, the table small-policy, the end of the run (completed)")

@@ -12,8 +12,9 @@ import pytest
 from factory.engines.base import Engine, Reply
 from factory.engines.open import Task
 from flows import recipe_run as build_module
-from flows.build.run import BuildSummary, execute_build
-from flows.lanes.together import Unwatched
+from flows.build.build_run import BuildSummary
+from flows.build.run import execute_build
+from flows.lanes.side_by_side import Unwatched
 from flows.policy.policy import PolicySummary, train_policy
 from flows.policy.step_records import StepOutcome
 from flows.recipe_run import RecipeSummary
@@ -22,7 +23,7 @@ from schemas.recipe.models import Model
 from schemas.recipe.recipe import Recipe, load_recipe
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
-from warehouse.build.views import latest_build, use_build
+from warehouse.build.scope import Scope, latest_build
 from warehouse.lake.lake import Lake
 
 STEPS = ("sft", "offline", "online_1")
@@ -124,20 +125,20 @@ def test_the_time_at_the_end_is_the_whole_runs(monkeypatch, capsys):
 def check_tables(recipe: Recipe, summary: PolicySummary) -> None:
     last = summary.steps[-1].checkpoint_id
     with Lake.open(recipe.warehouse, read_only=True) as lake:
-        use_build(lake, latest_build(lake))
-        build = lake.query("SELECT name FROM build_recipe").item()
-        steps = lake.query("SELECT * FROM steps ORDER BY place")
-        scores = lake.query("SELECT * FROM step_scores")
-        answers = lake.query(
+        scope = Scope.open(lake, latest_build(lake))
+        build = scope.query("SELECT name FROM build_recipe").item()
+        steps = scope.query("SELECT * FROM steps ORDER BY place")
+        scores = scope.query("SELECT * FROM step_scores")
+        answers = scope.query(
             "SELECT DISTINCT round, origin, model, model_fingerprint FROM completions WHERE round > 0"
         ).rows()
-        paired = lake.query("SELECT DISTINCT config_id, round FROM pairs WHERE round > 0").rows()
-        kinds = lake.query(
+        paired = scope.query("SELECT DISTINCT config_id, round FROM pairs WHERE round > 0").rows()
+        kinds = scope.query(
             "SELECT DISTINCT kind FROM ancestry JOIN checkpoints ON checkpoints.checkpoint_id = ancestor_id "
             "WHERE ancestry.checkpoint_id = ?",
             [last],
         )["kind"]
-        learnt = lake.query("SELECT DISTINCT role, model, language FROM learnt_from WHERE checkpoint_id = ?", [last])
+        learnt = scope.query("SELECT DISTINCT role, model, language FROM learnt_from WHERE checkpoint_id = ?", [last])
     assert build == "small", "a build of a round is no latest build"
     assert steps["step"].to_list() == ["base", *STEPS]
     assert steps["parent_id"].to_list()[1:] == steps["checkpoint_id"].to_list()[:-1]

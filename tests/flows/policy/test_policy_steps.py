@@ -11,7 +11,7 @@ from flows.policy.step_records import Origin, Scores, StepOutcome, record_outcom
 from schemas.recipe.settings import WarehouseSettings
 from tests.flows.report_rows import STEPS, append, fill_report_lake, score
 from tests.warehouse.small_build import CONFIG_ID
-from warehouse.build.views import latest_build, use_build
+from warehouse.build.scope import Scope, latest_build
 from warehouse.lake.lake import Lake
 
 
@@ -32,8 +32,8 @@ def test_steps_found_again_under_another_policy_id_count_once(tmp_path: Path) ->
         assert lake.query("SELECT count(*) FROM steps").item() == len(STEPS) + 3
     assert count_as_the_readme_does(warehouse) == [row for row in counted if row[0] in STEPS[:3]]
     with Lake.open(warehouse, read_only=True) as lake:
-        use_build(lake, CONFIG_ID)
-        steps = lake.query("SELECT policy_id, step FROM policy_steps ORDER BY place").rows()
+        scope = Scope.open(lake, CONFIG_ID)
+        steps = scope.query("SELECT policy_id, step FROM policy_steps ORDER BY place").rows()
     assert steps == [("new", step) for step in STEPS[:3]]
 
 
@@ -53,5 +53,5 @@ def count_as_the_readme_does(warehouse: WarehouseSettings) -> list[tuple[Any, ..
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (query,) = re.findall(r'factory sql "(SELECT step, [^"]*)"', readme)
     with Lake.open(warehouse, read_only=True) as lake:
-        use_build(lake, latest_build(lake))
-        return lake.query(query).rows()
+        scope = Scope.open(lake, latest_build(lake))
+        return scope.query(query).rows()

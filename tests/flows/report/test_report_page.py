@@ -14,7 +14,7 @@ from schemas.recipe.settings import WarehouseSettings
 from tests.browser import requested_urls
 from tests.flows.report_rows import REASON, STEPS, fill_report_lake
 from tests.warehouse.small_build import CONFIG_ID
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 
 ATTACK = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
@@ -85,10 +85,12 @@ def test_tables_sort(open_page, page):
 
 def test_the_heat_map_is_the_view(open_page, page, warehouse):
     with Lake.open(warehouse, read_only=True) as lake:
-        use_build(lake, CONFIG_ID)
+        scope = Scope.open(lake, CONFIG_ID)
         expected = {
             (language, teacher): share
-            for language, teacher, share in lake.query("SELECT language, teacher, win_share FROM arbitrage").iter_rows()
+            for language, teacher, share in scope.query(
+                "SELECT language, teacher, win_share FROM arbitrage"
+            ).iter_rows()
         }
     browser = open_page(page)
     cells = browser.find_elements("css selector", ".heat td[data-share]")

@@ -13,7 +13,7 @@ from schemas.errors import AuditError
 from tests.warehouse.small_builds import CONFIG, Facts, make_recipe, open_lake
 from warehouse.build.audits import count_pairs_against_reward, run_audits
 from warehouse.build.curate import gate, gate_prompts, make_pairs, route
-from warehouse.build.views import count_each_stage
+from warehouse.build.scope import Scope
 from warehouse.lake import slices
 from warehouse.lake.lake import Lake
 
@@ -45,10 +45,11 @@ def sound_build(folder: Path, **sections: Any) -> tuple[Lake, Facts]:
     facts.reject("translate_completions", lost["completion_id"], settings_id="translator", reason="lost_content")
     lake = open_lake(folder)
     facts.write(lake)
-    gate_prompts(lake, CONFIG, recipe)
-    gate(lake, CONFIG, recipe)
-    route(lake, CONFIG, recipe)
-    make_pairs(lake, CONFIG, recipe)
+    with Scope.open(lake, CONFIG) as scope:
+        gate_prompts(scope, recipe)
+        gate(scope, recipe)
+        route(scope, recipe)
+        make_pairs(scope, recipe)
     return lake, facts
 
 
@@ -65,12 +66,13 @@ def test_a_sound_build_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     pairs = [{}, {"strategy": "in_language_vs_translated"}]
     lake, _ = sound_build(tmp_path, pairs=pairs)
     with lake:
-        assert {audit.num_rows for audit in run_audits(lake, CONFIG)} == {0}
+        scope = Scope.open(lake, CONFIG)
+        assert {audit.num_rows for audit in run_audits(scope)} == {0}
         assert lake.query("SELECT count(*) FROM pairs").item() == 3
-        stages = lake.query("FROM stages")
+        stages = scope.query("FROM stages")
         for num_prompts in (10_000, 1):
             monkeypatch.setattr(slices, "SLICE_PROMPTS", num_prompts)
-            assert_frame_equal(count_each_stage(lake), stages)
+            assert_frame_equal(scope.count_each_stage(), stages)
         assert {row[0]: row[1:] for row in stages.iter_rows()} == {
             "read prompts": (2, 2, 0, 0),
             "translate prompts": (2, 2, 0, 0),
@@ -153,13 +155,13 @@ def test_damage_is_found(
     with open_lake(Path(shutil.copytree(folder, tmp_path / "copy"))) as lake:
         damage(lake, deepcopy(facts))
         with pytest.raises(AuditError, match=f"build {CONFIG} fails .*{message}"):
-            run_audits(lake, CONFIG)
+            run_audits(Scope.open(lake, CONFIG))
 
 
 def test_pairs_that_may_go_against_the_reward_are_counted(tmp_path: Path) -> None:
     pairs = [{"strategy": "strong_vs_weak", "strong": "a", "weak": "b", "against_reward": True}]
     lake, _ = sound_build(tmp_path, pairs=pairs)
     with lake:
-        run_audits(lake, CONFIG)
+        run_audits(Scope.open(lake, CONFIG))
         assert lake.query("SELECT count(*) FROM pairs").item() == 2
-        assert count_pairs_against_reward(lake, CONFIG) == 1
+        assert count_pairs_against_reward(Scope.open(lake, CONFIG)) == 1

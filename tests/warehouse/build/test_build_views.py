@@ -10,13 +10,13 @@ from polars.testing import assert_frame_equal
 
 from schemas.errors import WarehouseError
 from tests.warehouse.small_builds import CONFIG, Facts, make_recipe, open_lake, random_facts, true_candidates
-from warehouse.build.views import VIEWS, latest_build, use_build
+from warehouse.build.scope import VIEWS, Scope, latest_build
 from warehouse.lake.lake import Lake
 
 
 def see_candidates(lake: Lake, config_id: str = CONFIG) -> pl.DataFrame:
-    use_build(lake, config_id)
-    return lake.query("FROM candidates ORDER BY completion_id")
+    scope = Scope.open(lake, config_id)
+    return scope.query("FROM candidates ORDER BY completion_id")
 
 
 def expect_candidates(facts: Facts, columns: list[str]) -> pl.DataFrame:
@@ -88,9 +88,9 @@ def test_a_build_is_found_by_the_beginning_of_its_config_id(tmp_path: Path) -> N
 def test_views_are_empty_without_a_build(tmp_path: Path) -> None:
     with open_lake(tmp_path) as lake:
         assert latest_build(lake) is None
-        use_build(lake, latest_build(lake))
+        scope = Scope.open(lake, latest_build(lake))
         for view in set(VIEWS) - {"stages", "build_size"}:
-            assert lake.query(f"FROM {view}").is_empty(), view
+            assert scope.query(f"FROM {view}").is_empty(), view
 
 
 def test_views_look_back_in_time(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from schemas.errors import RecipeError
 from tests.warehouse.small_builds import CONFIG, TEXTS, Facts, make_recipe, open_lake
 from warehouse.build.curate import gate, gate_prompts
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 
 GATES = {
     "min_chars": 4,
@@ -74,7 +74,7 @@ def test_every_answer_gets_the_first_reason_that_applies(tmp_path: Path) -> None
             expected[row["completion_id"]] = (CONFIG, "gate", "", reason, detail, language, "org/a")
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert gate(lake, CONFIG, recipe) == len(expected)
+        assert gate(Scope.open(lake, CONFIG), recipe) == len(expected)
         rejections = lake.query("SELECT row_id, * EXCLUDE (row_id) FROM rejections")
         found = {
             row["row_id"]: tuple(
@@ -84,11 +84,11 @@ def test_every_answer_gets_the_first_reason_that_applies(tmp_path: Path) -> None
         }
         assert found == expected
         before = lake.snapshot()
-        assert gate(lake, CONFIG, recipe) == 0
+        assert gate(Scope.open(lake, CONFIG), recipe) == 0
         assert lake.snapshot() == before
         facts.completion(facts.prompt("late", "de"), "b", text="")
         facts.write(lake)
-        assert gate(lake, CONFIG, recipe) == 1
+        assert gate(Scope.open(lake, CONFIG), recipe) == 1
 
 
 def test_an_answer_is_judged_by_the_tags_of_its_own_teacher(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_an_answer_is_judged_by_the_tags_of_its_own_teacher(tmp_path: Path) -> N
     facts.completion(facts.prompt("about", "en"), "a", text="Thinking stands in `<analysis>`.")
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert gate(lake, CONFIG, recipe) == len(expected) == 6
+        assert gate(Scope.open(lake, CONFIG), recipe) == len(expected) == 6
         found = lake.query("SELECT row_id, reason, detail FROM rejections").rows()
         assert {row_id: (reason, detail) for row_id, reason, detail in found} == expected
 
@@ -123,7 +123,7 @@ def test_gates_can_be_switched_off(tmp_path: Path) -> None:
     )
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert gate(lake, CONFIG, recipe) == 0
+        assert gate(Scope.open(lake, CONFIG), recipe) == 0
 
 
 def test_only_rows_of_the_build_are_judged(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_only_rows_of_the_build_are_judged(tmp_path: Path) -> None:
     facts.translated(answer, sibling, text="")
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        gate(lake, CONFIG, recipe)
-        use_build(lake, CONFIG)
-        assert answer["completion_id"] in set(lake.query("SELECT row_id FROM rejections")["row_id"])
-        assert lake.query("FROM kept_completions").is_empty()
+        gate(Scope.open(lake, CONFIG), recipe)
+        scope = Scope.open(lake, CONFIG)
+        assert answer["completion_id"] in set(scope.query("SELECT row_id FROM rejections")["row_id"])
+        assert scope.query("FROM kept_completions").is_empty()
 
 
 def test_prompts_are_judged_and_their_translations_go_with_them(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_prompts_are_judged_and_their_translations_go_with_them(tmp_path: Path) 
     facts.prompt("long", "ja", parent=long, detected_language=None)
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert gate_prompts(lake, CONFIG, recipe) == 3
-        assert gate_prompts(lake, CONFIG, recipe) == 0
+        assert gate_prompts(Scope.open(lake, CONFIG), recipe) == 3
+        assert gate_prompts(Scope.open(lake, CONFIG), recipe) == 0
         assert set(lake.query("SELECT row_id, stage, reason, detail, model FROM rejections").iter_rows()) == {
             (
                 bad["prompt_id"],
@@ -173,7 +173,7 @@ def test_prompts_are_judged_and_their_translations_go_with_them(tmp_path: Path) 
             ),
             (long["prompt_id"], "prompt_gate", "too_long", "30 chars, at most 20 allowed", None),
         }
-        kept = set(lake.query("SELECT prompt_id FROM kept_prompts")["prompt_id"])
+        kept = set(Scope.open(lake, CONFIG).query("SELECT prompt_id FROM kept_prompts")["prompt_id"])
         assert kept == {good["prompt_id"], unsure["prompt_id"]}
 
 
@@ -192,7 +192,7 @@ def test_prompts_in_languages_that_are_neither_asked_in_nor_translated_from_are_
     is_translated = translation == LINGUIST
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert gate_prompts(lake, CONFIG, recipe) == (0 if is_translated else 3)
+        assert gate_prompts(Scope.open(lake, CONFIG), recipe) == (0 if is_translated else 3)
         found = lake.query("SELECT row_id, stage, reason, detail, language FROM rejections").rows()
         assert set(found) == {
             (
@@ -204,10 +204,10 @@ def test_prompts_in_languages_that_are_neither_asked_in_nor_translated_from_are_
             )
             for row in ([] if is_translated else others)
         }
-        assert lake.query("FROM kept_prompts").height == (5 if is_translated else 2)
+        assert Scope.open(lake, CONFIG).query("FROM kept_prompts").height == (5 if is_translated else 2)
 
 
 def test_a_pattern_that_is_none_is_named(tmp_path: Path) -> None:
     recipe = make_recipe(gates={"refusal_patterns": ["fine", "(?=no)"]})
     with open_lake(tmp_path) as lake, pytest.raises(RecipeError, match=r"refusal_patterns: '\(\?=no\)' is no regular"):
-        gate(lake, CONFIG, recipe)
+        gate(Scope.open(lake, CONFIG), recipe)

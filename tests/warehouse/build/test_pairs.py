@@ -21,6 +21,7 @@ from tests.warehouse.small_builds import (
     true_candidates,
 )
 from warehouse.build.curate import Change, make_pairs
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 
 Proposal = tuple[Row, Row]
@@ -98,7 +99,7 @@ def judge(proposals: list[Proposal], strategy: dict[str, Any]) -> list[str | Non
 def test_strategies_do_what_loops_do(scored: tuple[Lake, int], guards: dict[str, Any]) -> None:
     lake, num_rewards = scored
     strategies = [strategy | guards for strategy in STRATEGIES]
-    changes = make_pairs(lake, CONFIG, make_recipe(pairs=strategies))
+    changes = make_pairs(Scope.open(lake, CONFIG), make_recipe(pairs=strategies))
     for strategy in strategies:
         label = strategy["strategy"]
         kept, dropped = {}, {}
@@ -151,7 +152,7 @@ def test_mean_minus_two_deviations_passes_over_outliers(tmp_path: Path) -> None:
     expected = {(chosen["completion_id"], rejected["completion_id"]) for _, chosen, rejected in proposals}
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        make_pairs(lake, CONFIG, make_recipe(pairs=[strategy]))
+        make_pairs(Scope.open(lake, CONFIG), make_recipe(pairs=[strategy]))
         assert set(lake.query("SELECT chosen_id, rejected_id FROM pairs").iter_rows()) == expected
 
 
@@ -164,7 +165,7 @@ def test_the_reason_is_told_in_one_line(tmp_path: Path) -> None:
     recipe = make_recipe(pairs=[{"min_margin": 1.0, "max_length_ratio": 2.0}])
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        make_pairs(lake, CONFIG, recipe)
+        make_pairs(Scope.open(lake, CONFIG), recipe)
         assert set(lake.query("SELECT reason, detail FROM rejections").iter_rows()) == {
             ("tie", "both rewards are 1.5"),
             ("margin_too_small", "chosen reward 1.5, rejected 1.25: the chosen one must be at least 1 higher"),
@@ -180,7 +181,7 @@ def test_a_prompt_with_one_answer_yields_nothing(tmp_path: Path) -> None:
     facts.translated(answer, sibling, (1.0,))
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        changes = make_pairs(lake, CONFIG, make_recipe(pairs=STRATEGIES))
+        changes = make_pairs(Scope.open(lake, CONFIG), make_recipe(pairs=STRATEGIES))
         assert set(changes.values()) == {Change(0, 0, 0, 0)}
 
 
@@ -195,15 +196,15 @@ def test_a_rerun_writes_what_changed_alone(tmp_path: Path) -> None:
     facts.completion(tied, "b", (1.0,))
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert make_pairs(lake, CONFIG, facts.recipe)["best_vs_worst"] == Change(3, 1, 4, 0)
+        assert make_pairs(Scope.open(lake, CONFIG), facts.recipe)["best_vs_worst"] == Change(3, 1, 4, 0)
         before = lake.snapshot()
-        assert make_pairs(lake, CONFIG, facts.recipe)["best_vs_worst"] == Change(3, 1, 0, 0)
+        assert make_pairs(Scope.open(lake, CONFIG), facts.recipe)["best_vs_worst"] == Change(3, 1, 0, 0)
         assert lake.snapshot() == before
         facts.completion(prompts[0], "c", (2.0,))
         facts.completion(prompts[1], "c", (0.5,))
         facts.completion(tied, "c", (0.5,))
         facts.write(lake)
-        assert make_pairs(lake, CONFIG, facts.recipe)["best_vs_worst"] == Change(4, 0, 2, 2)
+        assert make_pairs(Scope.open(lake, CONFIG), facts.recipe)["best_vs_worst"] == Change(4, 0, 2, 2)
         assert lake.snapshot() == before + 3, "two appends of facts, one transaction of pairs"
         then = lake.query(f"SELECT count(*) FROM pairs AT (VERSION => {before})").item()
         assert then == 3
@@ -216,10 +217,10 @@ def test_new_rewards_of_a_pair_change_its_margin(tmp_path: Path) -> None:
     facts.completion(prompt, "b", (0.0, 0.0))
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        make_pairs(lake, CONFIG, facts.recipe)
+        make_pairs(Scope.open(lake, CONFIG), facts.recipe)
         facts.completion(prompt, "c", (1.0, 1.0))
         facts.write(lake)
-        assert make_pairs(lake, CONFIG, facts.recipe)["best_vs_worst"] == Change(1, 0, 1, 1)
+        assert make_pairs(Scope.open(lake, CONFIG), facts.recipe)["best_vs_worst"] == Change(1, 0, 1, 1)
         assert lake.query("SELECT margin FROM pairs").item() == 2.0
 
 
@@ -235,7 +236,7 @@ def test_a_users_strategy(scored: tuple[Lake, int], tmp_path: Path, guards: dict
     lake, num_rewards = scored
     (tmp_path / "mine.sql").write_text(USER_SQL + "ORDER BY ALL;\n-- done")
     strategy = {"strategy": "sql", "name": "mine", "sql": str(tmp_path / "mine.sql")} | guards
-    changes = make_pairs(lake, CONFIG, make_recipe(pairs=[strategy]))
+    changes = make_pairs(Scope.open(lake, CONFIG), make_recipe(pairs=[strategy]))
     expected = []
     for pool in POOLS[num_rewards].values():
         own = [row for row in pool if row["teacher"] == "a" and row["origin"] != "translated"]
@@ -286,4 +287,4 @@ def test_a_users_strategy_is_checked(tmp_path: Path, sql: str, message: str) -> 
     with open_lake(tmp_path) as lake:
         facts.write(lake)
         with pytest.raises(RecipeError, match=f"mine.sql.*{message}"):
-            make_pairs(lake, CONFIG, recipe)
+            make_pairs(Scope.open(lake, CONFIG), recipe)

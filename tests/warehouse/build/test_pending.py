@@ -20,15 +20,14 @@ from warehouse.build.pending import (
     pending_prompt_translations,
     pending_rewards,
 )
-from warehouse.build.views import use_build
-from warehouse.lake.lake import Lake
+from warehouse.build.scope import Scope
 
 LANGUAGES = list(TEXTS)
 
 
-def ask(lake: Lake, pending: str) -> list[Row]:
-    rows = [row for frame in lake.stream(pending, batch_rows=7) for row in frame.iter_rows(named=True)]
-    parts = [row for frame in lake.stream(pending, slices=3) for row in frame.iter_rows(named=True)]
+def ask(scope: Scope, pending: str) -> list[Row]:
+    rows = [row for frame in scope.stream(pending, batch_rows=7) for row in frame.iter_rows(named=True)]
+    parts = [row for frame in scope.stream(pending, slices=3) for row in frame.iter_rows(named=True)]
     assert sorted(map(str, parts)) == sorted(map(str, rows))
     return rows
 
@@ -54,9 +53,9 @@ def test_completions_of_a_lane(tmp_path: Path) -> None:
     del wanted[given_up]
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
+        scope = Scope.open(lake, CONFIG)
         pending = pending_completions("lane-b", ["en", "ar", "zh-Hant"], 3)
-        rows = ask(lake, pending)
+        rows = ask(scope, pending)
         assert len(rows) == len(wanted)
         for row in rows:
             expected = wanted[row["completion_id"]]
@@ -67,7 +66,7 @@ def test_completions_of_a_lane(tmp_path: Path) -> None:
             prompt = next(prompt for prompt in facts.prompts if prompt["prompt_id"] == row["prompt_id"])
             facts.completion(prompt, "b", sample_index=row["sample_index"])
         facts.write(lake)
-        assert ask(lake, pending) == []
+        assert ask(scope, pending) == []
 
 
 def test_translations_of_prompts(tmp_path: Path) -> None:
@@ -84,8 +83,8 @@ def test_translations_of_prompts(tmp_path: Path) -> None:
     del wanted[given_up]
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
-        rows = ask(lake, pending_prompt_translations("translator", LANGUAGES))
+        scope = Scope.open(lake, CONFIG)
+        rows = ask(scope, pending_prompt_translations("translator", LANGUAGES))
         assert len(rows) == len(wanted)
         for row in rows:
             parent, language = wanted[row["prompt_id"]]
@@ -95,7 +94,7 @@ def test_translations_of_prompts(tmp_path: Path) -> None:
                 "source_language": parent["language"],
                 "language": language,
             } | {name: parent[name] for name in ("root_id", "messages", "source", "source_row", "split")}
-        assert len(ask(lake, pending_prompt_translations("another", LANGUAGES))) == sum(
+        assert len(ask(scope, pending_prompt_translations("another", LANGUAGES))) == sum(
             len(LANGUAGES) - 1 for row in kept_prompts(facts) if row["parent_id"] is None
         )
 
@@ -115,8 +114,8 @@ def test_translations_of_completions(tmp_path: Path) -> None:
     assert wanted
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
-        rows = ask(lake, pending_completion_translations("translator", LANGUAGES, ["a", "b"]))
+        scope = Scope.open(lake, CONFIG)
+        rows = ask(scope, pending_completion_translations("translator", LANGUAGES, ["a", "b"]))
         assert len(rows) == len(wanted)
         for row in rows:
             answer, sibling = wanted[row["completion_id"]]
@@ -142,29 +141,29 @@ def test_rewards(tmp_path: Path) -> None:
     facts.reject("score", given_up, settings_id="reward-0", reason="prompt_too_long")
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
-        rows = {row["completion_id"]: row for row in ask(lake, pending_rewards("reward-0"))}
+        scope = Scope.open(lake, CONFIG)
+        rows = {row["completion_id"]: row for row in ask(scope, pending_rewards("reward-0"))}
         assert rows == {
             key: {name: row[name] for name in ("completion_id", "prompt_id", "language", "text")}
             | {"messages": messages[row["prompt_id"]]}
             for key, row in wanted.items()
             if key != given_up
         }
-        assert len(ask(lake, pending_rewards("reward-1"))) == len(true_completions(facts))
+        assert len(ask(scope, pending_rewards("reward-1"))) == len(true_completions(facts))
         add_rows(
             lake,
             "rewards",
             *({"completion_id": key, "reward_fingerprint": "reward-0", "reward": 0.0} for key in rows),
         )
-        assert ask(lake, pending_rewards("reward-0")) == []
+        assert ask(scope, pending_rewards("reward-0")) == []
 
 
 def test_nothing_is_pending_without_a_build(tmp_path: Path) -> None:
     with open_lake(tmp_path) as lake:
         random_facts(45, 5).write(lake)
-        use_build(lake, None)
-        assert ask(lake, pending_completions("lane-a", LANGUAGES, 1)) == []
-        assert ask(lake, pending_rewards("reward-0")) == []
+        scope = Scope.open(lake, None)
+        assert ask(scope, pending_completions("lane-a", LANGUAGES, 1)) == []
+        assert ask(scope, pending_rewards("reward-0")) == []
 
 
 def test_a_smaller_build_wants_less(tmp_path: Path) -> None:
@@ -175,6 +174,6 @@ def test_a_smaller_build_wants_less(tmp_path: Path) -> None:
     arabic = facts.prompt("p", "ar", parent=source)
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
-        wanted = {row["prompt_id"] for row in ask(lake, pending_completions("lane-a", LANGUAGES, 1))}
+        scope = Scope.open(lake, CONFIG)
+        wanted = {row["prompt_id"] for row in ask(scope, pending_completions("lane-a", LANGUAGES, 1))}
     assert wanted == {source["prompt_id"], arabic["prompt_id"]}

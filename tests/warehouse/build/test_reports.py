@@ -17,7 +17,7 @@ from tests.warehouse.small_builds import (
     random_facts,
     true_candidates,
 )
-from warehouse.build.views import use_build
+from warehouse.build.scope import Scope
 
 
 def true_arbitrage(candidates: list[Row]) -> dict[tuple[str, str], dict[str, float]]:
@@ -55,8 +55,8 @@ def test_arbitrage_is_what_loops_find(tmp_path: Path) -> None:
     candidates = true_candidates(facts)
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
-        rows = {(row["language"], row["teacher"]): row for row in lake.query("FROM arbitrage").iter_rows(named=True)}
+        scope = Scope.open(lake, CONFIG)
+        rows = {(row["language"], row["teacher"]): row for row in scope.query("FROM arbitrage").iter_rows(named=True)}
     expected = true_arbitrage(candidates)
     assert set(rows) == set(expected)
     for key, line in expected.items():
@@ -77,8 +77,8 @@ def test_rewards_and_lengths_by_language(tmp_path: Path) -> None:
         groups.setdefault((row["language"], row["origin"]), []).append(row)
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
-        seen = lake.query("FROM rewards_by_language")
+        scope = Scope.open(lake, CONFIG)
+        seen = scope.query("FROM rewards_by_language")
     assert seen.height == len(groups)
     for row in seen.iter_rows(named=True):
         own = groups[row["language"], row["origin"]]
@@ -115,14 +115,14 @@ def test_rejections_usage_and_lineage(tmp_path: Path) -> None:
         facts.write(lake)
         add_rows(lake, "usage", usage | {"run_id": "1"}, usage | {"run_id": "2", "seconds": 6.0})
         add_rows(lake, "usage", usage | {"run_id": "3", "settings_id": "lane-of-another-build"})
-        use_build(lake, CONFIG)
-        reasons = lake.query("SELECT stage, reason, num_rows FROM rejections_by_reason")
+        scope = Scope.open(lake, CONFIG)
+        reasons = scope.query("SELECT stage, reason, num_rows FROM rejections_by_reason")
         assert set(reasons.iter_rows()) == {("gate", "empty", 1), ("sample", "timeout", 2)}
-        (spent,) = lake.query("FROM usage_by_stage").iter_rows(named=True)
+        (spent,) = scope.query("FROM usage_by_stage").iter_rows(named=True)
         assert spent["num_requests"] == 20
         assert spent["seconds"] == 8.0
         assert spent["tokens_per_second"] == 100.0
-        lineage = {row["completion_id"]: row for row in lake.query("FROM lineage").iter_rows(named=True)}
+        lineage = {row["completion_id"]: row for row in scope.query("FROM lineage").iter_rows(named=True)}
         line = lineage[translation["completion_id"]]
         assert line["translated_from_completion"] == answer["completion_id"]
         assert line["translated_from_prompt"] == source["prompt_id"]

@@ -19,6 +19,7 @@ from tests.warehouse.small_builds import (
     true_candidates,
 )
 from warehouse.build.curate import Change, route
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 
 FACTS = random_facts(21, 60)
@@ -33,7 +34,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 
 
 def select(lake: Lake, **routing: Any) -> dict[str, str]:
-    route(lake, CONFIG, make_recipe(routing=routing))
+    route(Scope.open(lake, CONFIG), make_recipe(routing=routing))
     rows = lake.query("SELECT prompt_id, completion_id FROM selections WHERE config_id = ?", [CONFIG])
     return dict(rows.iter_rows())
 
@@ -126,14 +127,20 @@ def test_a_rerun_writes_what_changed_alone(tmp_path: Path) -> None:
         facts.completion(prompt, "a", (1.0,))
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        assert route(lake, CONFIG, facts.recipe) == Change(num_rows=3, num_rejected=0, num_added=3, num_removed=0)
+        assert route(Scope.open(lake, CONFIG), facts.recipe) == Change(
+            num_rows=3, num_rejected=0, num_added=3, num_removed=0
+        )
         before = lake.snapshot()
-        assert route(lake, CONFIG, facts.recipe) == Change(num_rows=3, num_rejected=0, num_added=0, num_removed=0)
+        assert route(Scope.open(lake, CONFIG), facts.recipe) == Change(
+            num_rows=3, num_rejected=0, num_added=0, num_removed=0
+        )
         assert lake.snapshot() == before
         better = facts.completion(prompts[1], "b", (2.0,))
         facts.completion(prompts[2], "b", (0.0,))
         facts.write(lake)
-        assert route(lake, CONFIG, facts.recipe) == Change(num_rows=3, num_rejected=0, num_added=1, num_removed=1)
+        assert route(Scope.open(lake, CONFIG), facts.recipe) == Change(
+            num_rows=3, num_rejected=0, num_added=1, num_removed=1
+        )
         now = set(lake.query("SELECT completion_id FROM selections")["completion_id"])
         then = set(lake.query(f"SELECT completion_id FROM selections AT (VERSION => {before})")["completion_id"])
     assert better["completion_id"] in now

@@ -13,7 +13,7 @@ import pytest
 from schemas.errors import WarehouseError
 from schemas.recipe.settings import WarehouseSettings
 from tests.waiting import GUARD_SECONDS
-from tests.warehouse.lake_rows import finish, make_completions, make_selections, start, warehouse_at
+from tests.warehouse.lake_rows import find_strays, finish, make_completions, make_selections, start, warehouse_at
 from warehouse.lake.lake import Lake
 
 SmallDisk = Callable[[Path, int], Path]
@@ -53,7 +53,7 @@ def test_full_disk_stops_with_a_sentence_and_loses_nothing(make_small_disk: Smal
         assert lake.query("SELECT count(DISTINCT text) FROM completions").item() == written
     strays = []
     with Lake.open(settings) as lake:
-        strays = lake.find_strays()
+        strays = find_strays(lake)
         for stray in strays:
             Path(stray).unlink()
         assert lake.append("selections", make_selections(["p"])) == 1
@@ -144,7 +144,7 @@ def test_foreign_files_are_reported_never_read_nor_removed(settings: WarehouseSe
         lake.append("completions", make_completions(["b"]))
         lake.compact()
         assert lake.query("SELECT count(*) FROM completions").item() == 2
-        assert lake.find_strays() == sorted([str(strange), str(copied)])
+        assert find_strays(lake) == sorted([str(strange), str(copied)])
         assert strange.exists()
         assert copied.exists()
 

@@ -10,11 +10,20 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flows.lanes.lane import hold_when_free
+from flows.lanes.stopping import hold_when_free
 from schemas.errors import WarehouseError
 from schemas.recipe.settings import WarehouseSettings
 from tests.services import POSTGRES_PASSWORD
-from tests.warehouse.lake_rows import finish, kill, make_completions, make_selections, read_line, start, warehouse_at
+from tests.warehouse.lake_rows import (
+    find_strays,
+    finish,
+    kill,
+    make_completions,
+    make_selections,
+    read_line,
+    start,
+    warehouse_at,
+)
 from warehouse.catalog.data_folder import KEEP
 from warehouse.lake.lake import Lake
 
@@ -166,7 +175,7 @@ def test_data_on_object_storage(catalog: str, s3_bucket: str, tmp_path: Path, re
         before = lake.snapshot()
         lake.delete("completions", "completion_id = 'new'")
         lake.compact(keep=timedelta(days=-1))
-        assert lake.find_strays() == []
+        assert find_strays(lake) == []
         assert sum(frame.height for frame in lake.stream("FROM completions")) == 40
         assert "a-secret-of-s3" not in str(lake.query("FROM duckdb_secrets()").rows())
     other = start(

@@ -11,7 +11,7 @@ from schemas.recipe.settings import WarehouseSettings
 from tests.benchmarks.pairs import CONFIG, fill_lake
 from warehouse.build.curate import gate
 from warehouse.build.pending import pending_rewards
-from warehouse.build.views import count_each_stage, count_slices, use_build
+from warehouse.build.scope import Scope
 from warehouse.lake import slices
 from warehouse.lake.lake import Lake
 
@@ -24,15 +24,16 @@ def status_mb(field: str) -> float:
 
 
 def gate_and_count(lake: Lake, recipe: Recipe) -> None:
-    gate(lake, CONFIG, recipe)
-    count_each_stage(lake)
+    scope = Scope.open(lake, CONFIG)
+    gate(scope, recipe)
+    scope.count_each_stage()
 
 
 def plan_scores(lake: Lake, recipe: Recipe) -> None:
     """Make the slices small, for a build of this size, and look at everything that a new reward model has to score."""
     slices.SLICE_PROMPTS = NUM_PROMPTS // 10
-    use_build(lake, CONFIG)
-    with lake.spool(pending_rewards("another"), slices=count_slices(lake)) as pending:
+    scope = Scope.open(lake, CONFIG)
+    with scope.spool(pending_rewards("another")) as pending:
         assert pending.num_rows == 8 * NUM_PROMPTS
 
 

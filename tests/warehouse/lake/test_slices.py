@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from tests.warehouse.small_builds import CONFIG, make_recipe, open_lake, random_facts
 from warehouse.build.curate import gate, make_pairs, route
-from warehouse.build.views import count_each_stage, use_build
+from warehouse.build.scope import Scope
 from warehouse.lake import slices
 from warehouse.lake.slices import MAX_SLICES, choose_num_slices, look_at_slices
 
@@ -35,22 +35,22 @@ def test_each_row_of_a_view_is_in_one_slice(tmp_path: Path) -> None:
     facts = random_facts(3, 20, num_rewards=2)
     with open_lake(tmp_path) as lake:
         facts.write(lake)
-        use_build(lake, CONFIG)
+        scope = Scope.open(lake, CONFIG)
         for view in SLICED_VIEWS:
-            whole = count_rows([lake.query(f"FROM {view}")])
+            whole = count_rows([scope.query(f"FROM {view}")])
             assert whole, view
-            parts = list(lake.stream(f"FROM {view}", slices=3))
+            parts = list(scope.stream(f"FROM {view}", slices=3))
             assert count_rows(parts) == whole, view
             assert max(part.height for part in parts) < whole.total(), "a slice is not everything"
-        assert count_rows([lake.query("FROM kept_prompts")]) == count_rows(lake.stream("FROM kept_prompts"))
+        assert count_rows([scope.query("FROM kept_prompts")]) == count_rows(scope.stream("FROM kept_prompts"))
 
 
 def test_sources_and_translations_are_in_the_same_slice(tmp_path: Path) -> None:
     with open_lake(tmp_path) as lake:
         random_facts(5, 40).write(lake)
-        use_build(lake, CONFIG)
+        scope = Scope.open(lake, CONFIG)
         slices_of_roots = [
-            set(part["root_id"]) for part in lake.stream("SELECT DISTINCT root_id FROM kept_prompts", slices=9)
+            set(part["root_id"]) for part in scope.stream("SELECT DISTINCT root_id FROM kept_prompts", slices=9)
         ]
         assert len(slices_of_roots) > 5
         assert sum(map(len, slices_of_roots)) == len(set().union(*slices_of_roots))
@@ -68,15 +68,16 @@ def test_curation_of_slices_is_that_of_the_whole(tmp_path: Path, monkeypatch: py
             monkeypatch.setattr(lake, "memory_limit", lambda memory=memory: memory)
             monkeypatch.setattr(slices, "MAX_SLICES", 3)
             facts.write(lake)
-            assert gate(lake, CONFIG, recipe) > 0
-            assert gate(lake, CONFIG, recipe) == 0
-            route(lake, CONFIG, recipe)
-            make_pairs(lake, CONFIG, recipe)
+            scope = Scope.open(lake, CONFIG)
+            assert gate(scope, recipe) > 0
+            assert gate(scope, recipe) == 0
+            route(scope, recipe)
+            make_pairs(scope, recipe)
         for table in ("rejections", "selections", "pairs"):
             rows = f"SELECT * FROM {table} ORDER BY ALL"
             assert whole.query(rows).height > 10
             assert_frame_equal(parts.query(rows), whole.query(rows))
-        assert_frame_equal(count_each_stage(parts), whole.query("FROM stages"))
+        assert_frame_equal(scope.count_each_stage(), Scope.open(whole, CONFIG).query("FROM stages"))
 
 
 @pytest.mark.parametrize("num_slices", [2, 3, 16])

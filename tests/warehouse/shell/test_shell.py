@@ -16,6 +16,7 @@ from schemas.errors import WarehouseError
 from schemas.recipe.recipe import Recipe
 from tests.http_server import serve
 from tests.warehouse.small_build import ANSWERS, CONFIG_ID, QUESTIONS, answer_id, fill_lake, make_recipe
+from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 from warehouse.shell.output import Form
 from warehouse.shell.shell import open_for_reading, run_query, run_shell
@@ -34,18 +35,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe, int]:
 
 
 @pytest.fixture(scope="module")
-def lake(built: tuple[Path, Recipe, int]) -> Iterator[Lake]:
+def lake(built: tuple[Path, Recipe, int]) -> Iterator[Scope]:
     with open_for_reading(built[1].warehouse) as opened:
         yield opened
 
 
-def run(lake: Lake, sql: str, form: Form = "table", max_rows: int = 200) -> str:
+def run(lake: Scope, sql: str, form: Form = "table", max_rows: int = 200) -> str:
     out = io.StringIO()
     run_query(lake, sql, form, out, max_rows=max_rows)
     return out.getvalue()
 
 
-def rows(lake: Lake, sql: str) -> list[dict[str, object]]:
+def rows(lake: Scope, sql: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in run(lake, sql, "json").splitlines()]
 
 
@@ -67,7 +68,7 @@ def rows(lake: Lake, sql: str) -> list[dict[str, object]]:
         "FROM ducklake_snapshots('lake')",
     ],
 )
-def test_what_reads_is_run(lake: Lake, sql: str) -> None:
+def test_what_reads_is_run(lake: Scope, sql: str) -> None:
     assert run(lake, sql).strip()
 
 
@@ -94,7 +95,7 @@ def test_what_reads_is_run(lake: Lake, sql: str) -> None:
         ("SELECT * FROM \"postgres_execute\" /**/ ('lake', 'DROP TABLE x')", "postgres_execute"),
     ],
 )
-def test_what_writes_is_refused_in_one_sentence(lake: Lake, sql: str, named: str) -> None:
+def test_what_writes_is_refused_in_one_sentence(lake: Scope, sql: str, named: str) -> None:
     with pytest.raises(WarehouseError, match=rf"^the SQL shell only reads: .*\b{named}\b.* is refused[^\n]*$"):
         run(lake, sql)
 
@@ -102,18 +103,18 @@ def test_what_writes_is_refused_in_one_sentence(lake: Lake, sql: str, named: str
 @pytest.mark.parametrize(
     "sql", ["SELECT 1; SELECT 2", "SELECT 1; DROP TABLE prompts", "PIVOT prompts ON split; SELECT 1"]
 )
-def test_several_statements_are_refused(lake: Lake, sql: str) -> None:
+def test_several_statements_are_refused(lake: Scope, sql: str) -> None:
     with pytest.raises(WarehouseError, match="one statement at a time"):
         run(lake, sql)
 
 
 @pytest.mark.parametrize("sql", ["", " ;", "-- nothing"])
-def test_no_statement_is_refused(lake: Lake, sql: str) -> None:
+def test_no_statement_is_refused(lake: Scope, sql: str) -> None:
     with pytest.raises(WarehouseError, match="no statement"):
         run(lake, sql)
 
 
-def test_files_outside_the_lake_are_out_of_reach(lake: Lake, tmp_path: Path) -> None:
+def test_files_outside_the_lake_are_out_of_reach(lake: Scope, tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
     secret.write_text("password\nhunter2\n")
     other = tmp_path / "other.sqlite"
@@ -132,7 +133,7 @@ def test_files_outside_the_lake_are_out_of_reach(lake: Lake, tmp_path: Path) -> 
         assert "hunter2" not in str(caught.value)
 
 
-def test_the_network_is_out_of_reach(lake: Lake) -> None:
+def test_the_network_is_out_of_reach(lake: Scope) -> None:
     asked = threading.Event()
 
     class Server(BaseHTTPRequestHandler):
@@ -148,7 +149,7 @@ def test_the_network_is_out_of_reach(lake: Lake) -> None:
     assert not asked.is_set()
 
 
-def test_settings_stay_locked_even_past_the_check(lake: Lake) -> None:
+def test_settings_stay_locked_even_past_the_check(lake: Scope) -> None:
     for sql in ("SET enable_external_access = true", "SET lock_configuration = false", "RESET allowed_directories"):
         with pytest.raises(WarehouseError):
             lake.query(sql)
@@ -166,14 +167,14 @@ def test_settings_stay_locked_even_past_the_check(lake: Lake) -> None:
         ("EXPLAIN SELECT nope", r"^line 1, column 16: Referenced column \"nope\"[^\n]*$"),
     ],
 )
-def test_bad_sql_is_one_line_with_its_place(lake: Lake, sql: str, message: str) -> None:
+def test_bad_sql_is_one_line_with_its_place(lake: Scope, sql: str, message: str) -> None:
     for form in ("table", "json", "csv"):
         with pytest.raises(WarehouseError) as caught:
             run(lake, sql, form)
         assert re.match(message, str(caught.value)), str(caught.value)
 
 
-def test_json_lines_are_unescaped_and_typed(lake: Lake) -> None:
+def test_json_lines_are_unescaped_and_typed(lake: Scope) -> None:
     sql = "SELECT prompt_id, messages, language_score FROM prompts WHERE root_id = '0001-en' ORDER BY language"
     text = run(lake, sql, "json")
     assert QUESTIONS["ar"].format(n=1).splitlines()[0] in text
@@ -182,7 +183,7 @@ def test_json_lines_are_unescaped_and_typed(lake: Lake) -> None:
     ]
 
 
-def test_json_of_every_odd_type(lake: Lake) -> None:
+def test_json_of_every_odd_type(lake: Scope) -> None:
     sql = (
         "SELECT 2::HUGEINT ** 100 AS a, 1::HUGEINT << 90 AS b, 'nan'::DOUBLE AS c, ['-inf'::DOUBLE, 1.5] AS d, "
         "INTERVAL 1 DAY AS e, MAP {'k': 1} AS f, DATE '2030-01-02' AS g, NULL AS h, 'NaN' AS i, true AS j, 1 AS a"
@@ -204,7 +205,7 @@ def test_json_of_every_odd_type(lake: Lake) -> None:
     ]
 
 
-def test_csv_reads_back(lake: Lake) -> None:
+def test_csv_reads_back(lake: Scope) -> None:
     text = run(lake, "SELECT completion_id, text, NULL AS nothing, [1, 2] AS list FROM completions ORDER BY ALL", "csv")
     back = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(back) == 44
@@ -219,12 +220,12 @@ def test_csv_reads_back(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
-def test_an_empty_result_still_has_its_columns(lake: Lake, form: Form) -> None:
+def test_an_empty_result_still_has_its_columns(lake: Scope, form: Form) -> None:
     text = run(lake, "SELECT prompt_id, messages FROM prompts WHERE false", form)
     assert ("prompt_id" in text) == (form != "json")
 
 
-def test_parquet_to_a_file_and_to_a_stream(lake: Lake, tmp_path: Path) -> None:
+def test_parquet_to_a_file_and_to_a_stream(lake: Scope, tmp_path: Path) -> None:
     sql = "SELECT prompt_id, messages FROM prompts ORDER BY prompt_id"
     assert run_query(lake, sql, "parquet", tmp_path / "out.parquet") == 16
     stream = io.TextIOWrapper(io.BytesIO())
@@ -237,14 +238,14 @@ def test_parquet_to_a_file_and_to_a_stream(lake: Lake, tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "empty.parquet").schema == expected.schema
 
 
-def test_parquet_is_kept_off_a_terminal(lake: Lake) -> None:
+def test_parquet_is_kept_off_a_terminal(lake: Scope) -> None:
     with pytest.raises(WarehouseError, match="Parquet is binary"):
         run(lake, "SELECT 1", "parquet")
     with pytest.raises(WarehouseError, match=r"no place for wait \(INTERVAL\); cast it to VARCHAR"):
         run_query(lake, "SELECT INTERVAL 1 DAY AS wait", "parquet", io.TextIOWrapper(io.BytesIO()))
 
 
-def test_a_failed_query_leaves_no_file(lake: Lake, tmp_path: Path) -> None:
+def test_a_failed_query_leaves_no_file(lake: Scope, tmp_path: Path) -> None:
     (tmp_path / "out.csv").write_text("before")
     with pytest.raises(WarehouseError):
         run_query(lake, "SELECT text::INTEGER FROM completions", "csv", tmp_path / "out.csv")
@@ -253,7 +254,7 @@ def test_a_failed_query_leaves_no_file(lake: Lake, tmp_path: Path) -> None:
         run_query(lake, "SELECT 1", "csv", tmp_path / "nowhere/out.csv")
 
 
-def test_a_table_is_cut_and_says_so(lake: Lake) -> None:
+def test_a_table_is_cut_and_says_so(lake: Scope) -> None:
     text = run(lake, "SELECT range AS number FROM range(1000)", max_rows=7)
     assert "│      6 │" in text
     assert "│      7 │" not in text
@@ -261,7 +262,7 @@ def test_a_table_is_cut_and_says_so(lake: Lake) -> None:
     assert "the first" not in run(lake, "FROM range(7)", max_rows=7)
 
 
-def test_a_table_keeps_its_borders_whatever_the_script(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_keeps_its_borders_whatever_the_script(lake: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.cells import cell_len
 
     monkeypatch.setenv("COLUMNS", "60")
@@ -275,14 +276,14 @@ def test_a_table_keeps_its_borders_whatever_the_script(lake: Lake, monkeypatch: 
     assert "番号1とは何ですか" in text
 
 
-def test_a_table_shows_no_control_characters_and_no_markup(lake: Lake) -> None:
+def test_a_table_shows_no_control_characters_and_no_markup(lake: Scope) -> None:
     text = run(lake, "SELECT '[red]a[/red] ' || chr(27) || '[31m' || chr(10) || chr(8238) || 'b' AS x, NULL AS y")
     assert "[red]a[/red] \\u001b[31m\\n\\u202eb" in text
     assert "NULL" in text
     assert "\x1b" not in text
 
 
-def test_a_large_result_streams(lake: Lake, tmp_path: Path) -> None:
+def test_a_large_result_streams(lake: Scope, tmp_path: Path) -> None:
     sql = "SELECT range AS number, repeat('あ', 300) AS text FROM range(100000)"
     tracemalloc.start()
     assert run_query(lake, sql, "json", tmp_path / "out.jsonl") == 100_000
@@ -292,7 +293,7 @@ def test_a_large_result_streams(lake: Lake, tmp_path: Path) -> None:
     assert peak < 40_000_000
 
 
-def test_time_travel(built: tuple[Path, Recipe, int], lake: Lake) -> None:
+def test_time_travel(built: tuple[Path, Recipe, int], lake: Scope) -> None:
     _, recipe, snapshot = built
     assert rows(lake, "SELECT count(*) AS n FROM pairs") == [{"n": 0}]
     with open_for_reading(recipe.warehouse, as_of=snapshot) as past:
@@ -302,8 +303,11 @@ def test_time_travel(built: tuple[Path, Recipe, int], lake: Lake) -> None:
 
 
 def test_an_unknown_build_is_said(built: tuple[Path, Recipe, int]) -> None:
-    with pytest.raises(WarehouseError, match="'nope'"):
-        open_for_reading(built[1].warehouse, build="nope")
+    with (
+        pytest.raises(WarehouseError, match="'nope'"),
+        open_for_reading(built[1].warehouse, build="nope"),
+    ):
+        pass
     with open_for_reading(built[1].warehouse, build=CONFIG_ID) as lake:
         assert rows(lake, "SELECT count(*) AS n FROM candidates") == [{"n": 44}]
 
@@ -320,7 +324,7 @@ def typed(*lines: str | type[BaseException]) -> Callable[[str], str]:
     return read_line
 
 
-def test_the_shell_goes_on_after_errors(lake: Lake) -> None:
+def test_the_shell_goes_on_after_errors(lake: Scope) -> None:
     out = io.StringIO()
     lines = typed("SELECT", "  'a;", "b' AS x", ";", "SELEC 1;", "SELECT 1", KeyboardInterrupt, "SELECT 3 AS y;")
     run_shell(lake, "json", out, read_line=lines)
@@ -334,7 +338,7 @@ def test_the_shell_goes_on_after_errors(lake: Lake) -> None:
     ]
 
 
-def test_dot_commands(lake: Lake) -> None:
+def test_dot_commands(lake: Scope) -> None:
     out = io.StringIO()
     run_shell(
         lake,

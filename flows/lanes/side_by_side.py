@@ -1,14 +1,15 @@
 """Pieces of work side by side: each is retried after a transient fault and reported to whoever watches the run."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from flows.lanes.lane import BuildStoppedError, Pieces, check_stop
 from flows.lanes.progress import PROGRESS, TellProgress
+from flows.lanes.stopping import check_stop
 from flows.terminal import choose_say
+from schemas.errors import BuildStoppedError
 from schemas.passing import is_passing
 
 MAX_LANES = 64
@@ -17,8 +18,29 @@ MAX_LANES = 64
 NUM_TRIES = 3
 PAUSE_SECONDS = 2.0
 
+_Result = TypeVar("_Result")
 
 UNWATCHED = "the build goes on without being watched"
+
+
+class Together(Protocol):
+    """Runs pieces of work, side by side or not; returns their results in order, raises the first error at the end.
+
+    Once ``stop`` is set, no piece is tried again.
+    """
+
+    def __call__(
+        self, pieces: Mapping[str, Callable[[], _Result]], *, stop: threading.Event | None = None
+    ) -> list[_Result]: ...
+
+
+def run_in_order(
+    pieces: Mapping[str, Callable[[], _Result]],
+    *,
+    stop: threading.Event | None = None,  # noqa: ARG001 (the protocol's)
+) -> list[_Result]:
+    """Run pieces of work one after another, each once."""
+    return [piece() for piece in pieces.values()]
 
 
 class Watcher(Protocol):
@@ -56,7 +78,9 @@ class Unwatched:
         """Show nothing."""
 
 
-def run_side_by_side(watcher: Watcher, pieces: Pieces, *, stop: threading.Event | None = None) -> list[int]:
+def run_side_by_side(
+    watcher: Watcher, pieces: Mapping[str, Callable[[], _Result]], *, stop: threading.Event | None = None
+) -> list[_Result]:
     """Run pieces of work, each in a thread; all of them end before the first error is raised.
 
     Return their results in order.
@@ -76,7 +100,7 @@ def run_side_by_side(watcher: Watcher, pieces: Pieces, *, stop: threading.Event 
     return [future.result() for future in futures]
 
 
-def _do(watcher: Watcher, stop: threading.Event, name: str, piece: Callable[[], int]) -> int:
+def _do(watcher: Watcher, stop: threading.Event, name: str, piece: Callable[[], _Result]) -> _Result:
     with watcher.piece(name) as progress:
         token = PROGRESS.set(progress)
         try:
@@ -85,7 +109,7 @@ def _do(watcher: Watcher, stop: threading.Event, name: str, piece: Callable[[], 
             PROGRESS.reset(token)
 
 
-def _try(watcher: Watcher, stop: threading.Event, name: str, piece: Callable[[], int]) -> int:
+def _try(watcher: Watcher, stop: threading.Event, name: str, piece: Callable[[], _Result]) -> _Result:
     for _ in range(NUM_TRIES - 1):
         try:
             return piece()

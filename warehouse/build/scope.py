@@ -1,0 +1,214 @@
+"""The scope of one build: its views, which people and curation select from, and every query that speaks of it."""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import polars as pl
+
+from schemas.errors import WarehouseError
+from warehouse.lake.lake import Lake
+from warehouse.lake.slices import choose_num_slices
+from warehouse.lake.spool import Spool
+from warehouse.statements import Value, read_sql
+
+VIEWS = (
+    "build_recipe",
+    "build_teachers",
+    "build_translators",
+    "build_size",
+    "split_prompts",
+    "build_prompt_scope",
+    "kept_prompt_ids",
+    "kept_prompts",
+    "unjoined_answers",
+    "build_completions",
+    "kept_completions",
+    "build_rewards",
+    "scored_completions",
+    "candidates",
+    "arbitrage",
+    "rewards_by_language",
+    "lineage",
+    "stages",
+    "rejections_by_reason",
+    "usage_by_stage",
+    "ancestry",
+    "learnt_from",
+    "policy_steps",
+)
+"""Every view, each after those that it reads."""
+
+MIN_ID_CHARS = 6
+"""How much of a config id must be given to name a build by its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What is written into the views of a build. ``reward_models`` are lanes; ``eval_percents`` goes by source."""
+
+    config_id: str
+    reward_models: tuple[str, ...]
+    combination: str
+    translates: bool
+    translates_prompts: bool
+    eval_percents: dict[str, str]
+
+
+class Scope:
+    """One build of a lake, or one evaluation: its views, and every query that speaks of it.
+
+    The views follow the tables, but how rewards are combined, what is held out and whether there are translations is
+    settled when a scope is opened: open it once the build's rows are in ``builds`` and ``build_models``. Scopes of one
+    lake do not see each other. ``lake`` is for what concerns no build.
+    """
+
+    def __init__(self, lake: Lake, config_id: str, schema: str) -> None:
+        self.lake = lake
+        self.config_id = config_id
+        self._schema = schema
+
+    @classmethod
+    def open(cls, lake: Lake, config_id: str | None) -> Self:
+        """Open the scope of a build; of none, its views are empty."""
+        build = _look_up(lake, config_id or "")
+        files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{build.combination}"}
+        values: dict[str, Value] = {
+            "config_id": build.config_id,
+            "reward_fingerprint": build.reward_models[0] if build.reward_models else None,
+            "translates": build.translates,
+            "translates_prompts": build.translates_prompts,
+            "eval_percents": build.eval_percents,
+        }
+        schema = f"scope_{uuid.uuid4().hex}"
+        lake.make_schema(schema)
+        scope = cls(lake, build.config_id, schema)
+        scope.add_views({name: read_sql(file, **values) for name, file in files.items()})
+        return scope
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the views."""
+        self.lake.drop_schema(self._schema)
+
+    def add_views(self, selects: Mapping[str, str]) -> None:
+        """Make more views that this scope alone sees, each after those that it reads."""
+        self.lake.make_views(self._schema, selects)
+
+    def drop_view(self, name: str) -> None:
+        """Drop a view that was added."""
+        self.query(f'DROP VIEW memory."{self._schema}"."{name}"')
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
+        """Return the rows of a query; see ``Lake.query``."""
+        return self.lake.query(sql, parameters, schema=self._schema)
+
+    def stream(
+        self,
+        sql: str,
+        parameters: Sequence[object] = (),
+        *,
+        batch_rows: int = 10_000,
+        joined_as_written: bool = False,
+        slices: int = 1,
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a query in frames; see ``Lake.stream``."""
+        return self.lake.stream(
+            sql,
+            parameters,
+            batch_rows=batch_rows,
+            joined_as_written=joined_as_written,
+            slices=slices,
+            schema=self._schema,
+        )
+
+    def spool(self, sql: str) -> Spool:
+        """Run a query on the build's slices and return its rows in a temporary file; see ``Lake.spool``."""
+        return self.lake.spool(sql, slices=self.count_slices(), schema=self._schema)
+
+    def insert_select(self, table: str, select: str) -> int:
+        """Add the rows of a query that runs on the build's slices; see ``Lake.insert_select``."""
+        return self.lake.insert_select(table, select, slices=self.count_slices(), schema=self._schema)
+
+    def hold(self, name: str, select: str, *, slices: int = 1) -> None:
+        """Make a table of the rows of a query; see ``Lake.hold``."""
+        self.lake.hold(name, select, slices=slices, schema=self._schema)
+
+    def count_slices(self) -> int:
+        """Return into how many slices queries cut the build, so that what they hold in memory does not follow it."""
+        most = choose_num_slices(int(self.query("SELECT count(*) FROM prompts").item()))  # known without a look at rows
+        return most if most == 1 else choose_num_slices(int(self.query("SELECT num_prompts FROM build_size").item()))
+
+    def count_each_stage(self) -> pl.DataFrame:
+        """Return the rows of the view ``stages``, added up slice by slice."""
+        parts = pl.concat(self.stream("FROM stages", slices=self.count_slices()))
+        return parts.group_by("stage", maintain_order=True).sum()
+
+
+def latest_build(lake: Lake, name: str | None = None) -> str | None:
+    """Return the config id of the build that was run last, of those of a name; none when there is none.
+
+    A config id, or its beginning, names a build too. Builds of online rounds are meant only where they are named.
+
+    Raises:
+        WarehouseError: there are builds, but none of that name; or several config ids begin with it.
+    """
+    builds = lake.query(
+        "SELECT config_id, name, (recipe::JSON ->> '$.round')::INTEGER AS round FROM builds ORDER BY recorded_at DESC, run_id DESC"
+    )
+    for config_id, label, number in builds.iter_rows():
+        if name in (label, config_id) or (name is None and not number):
+            return str(config_id)
+    return None if name is None else _find_beginning(builds, name)
+
+
+def _find_beginning(builds: pl.DataFrame, name: str) -> str:
+    """Return the one config id that begins with a name that is long enough to be meant as its beginning."""
+    found = {
+        str(config_id): label
+        for config_id, label, _ in builds.iter_rows()
+        if len(name) >= MIN_ID_CHARS and config_id.startswith(name)
+    }
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        several = ", ".join(sorted(f"{label} ({config_id})" for config_id, label in found.items()))
+        raise WarehouseError(f"several config ids begin with {name!r}: {several}; name one whole")
+    known = ", ".join(dict.fromkeys(builds["name"])) or "none yet"
+    hint = f" (of an id, {MIN_ID_CHARS} characters are needed)" if len(name) < MIN_ID_CHARS else ""
+    raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}{hint}")
+
+
+def _look_up(lake: Lake, config_id: str) -> _Settled:
+    """Return what the views of a build must know of its models and its recipe."""
+    found = lake.query(
+        """
+        SELECT
+            (SELECT any_value(recipe) FROM builds WHERE config_id = $1) AS recipe,
+            (SELECT list_sort(list(DISTINCT [role, settings_id])) FROM build_models WHERE config_id = $1) AS models
+        """,
+        [config_id],
+    )
+    recipe, models = json.loads(found["recipe"].item() or "{}"), found["models"].item()
+    lanes = [] if models is None else models.to_list()
+    reward_models = tuple(lane for role, lane in lanes if role == "reward")
+    translates = any(role == "translator" for role, _ in lanes)
+    return _Settled(
+        config_id,
+        reward_models,
+        "single" if len(reward_models) < 2 else recipe.get("rewards", {}).get("combine", "mean_rank"),
+        translates,
+        translates and (recipe.get("translation") or {}).get("prompts", True),
+        {
+            source["name"]: str(source["eval_percent"])
+            for source in recipe.get("prompts", ())
+            if "eval_percent" in source
+        },
+    )
