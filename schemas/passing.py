@@ -1,7 +1,7 @@
 """What is worth trying again: the faults that pass by themselves.
 
 Whatever is not listed here is a mistake, the user's or ours, and comes back however often it is tried. Which messages of
-DuckDB speak of two programs meeting is in ``warehouse.lake.errors``, beside their other meanings.
+DuckDB speak of two programs meeting is in ``warehouse.lake.duckdb_errors``, beside their other meanings.
 """
 
 import errno

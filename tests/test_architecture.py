@@ -1,11 +1,12 @@
-"""The floor plan: heavy packages stay in the modules that own them, the command starts at once.
+"""The floor plan: files and rooms stay small, the command starts at once.
 
-That imports point one way and never in a circle is a contract of import-linter, in ``pyproject.toml``.
+That imports point one way and never in a circle, and who may import heavy packages at all, are contracts of
+import-linter, in ``pyproject.toml``.
 """
 
-import ast
 import subprocess
 import sys
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -15,56 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 PACKAGES = ("schemas", "warehouse", "factory", "flows")
 
-OWNERS = {
-    "vllm": {"factory/engines/local/vllm.py"},
-    "fasttext": {"factory/texts/langid.py"},
-    "jieba": {"factory/evaluation/segmenters.py"},
-    "fugashi": {"factory/evaluation/segmenters.py"},
-    "prefect": {
-        "flows/orchestration/deployments.py",
-        "flows/prefect_settings.py",
-        "flows/orchestration/reporter.py",
-        "flows/orchestration/temporary_server.py",
-    },
-    "datasets": {"factory/inputs/hf_datasets.py"},
-    "torch": {"factory/engines/local/translator.py", "factory/merging/", "factory/microworld/", "factory/training/"},
-    "transformers": {
-        "factory/engines/local/translator.py",
-        "factory/engines/local/trial_child.py",
-        "factory/engines/local/vllm.py",
-        "factory/microworld/",
-        "factory/training/",
-    },
-}
-"""The modules (or folders) that may import a heavy package at all."""
-
 
 def modules():
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             yield package, path
-
-
-def imports(path: Path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module.partition(".")[0]
-
-
-def test_heavy_packages_are_imported_by_their_owners_alone():
-    found = [
-        (path.relative_to(ROOT).as_posix(), heavy)
-        for _, path in modules()
-        for heavy in set(imports(path)) & set(OWNERS)
-    ]
-    assert found
-    assert not [(name, heavy) for name, heavy in found if not any(is_in(name, owner) for owner in OWNERS[heavy])]
-
-
-def is_in(name: str, owner: str) -> bool:
-    return name == owner or (owner.endswith("/") and name.startswith(owner))
 
 
 def test_the_plant_can_be_used_without_prefect_vllm_and_torch():
@@ -103,6 +59,13 @@ def test_no_file_has_grown_too_long():
         if (count := len(path.read_text(encoding="utf-8").splitlines())) > 500
     }
     assert not long
+
+
+def test_no_room_has_grown_too_large():
+    """A room has one topic; a newcomer looks at the names of its files and knows where to go."""
+    rooms = Counter(path.parent.relative_to(ROOT).as_posix() for _, path in modules() if path.name != "__init__.py")
+    assert len(rooms) > 30
+    assert not {room: count for room, count in rooms.items() if count > 12}
 
 
 def test_every_folder_of_tests_is_collected(pytestconfig: pytest.Config):

@@ -12,8 +12,8 @@ from factory.engines.open import open_engine
 from flows.build.build_run import BuildRun, BuildSummary
 from flows.build.curation import audit, export, gate_completions, gate_prompts, pair, route
 from flows.build.jobs import completion_translation_jobs, prompt_translation_jobs, sampling_jobs, scoring_jobs
-from flows.build.reading import read_prompts
 from flows.build.recorded import read_recorded
+from flows.build.source_reading import read_prompts
 from flows.identity import Build, resolve_build
 from flows.lanes.context import OpenEngine, RunContext, open_context
 from flows.lanes.lane import LaneJob, run_lane

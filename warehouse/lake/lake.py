@@ -43,7 +43,7 @@ from warehouse.catalog.locks import WRITE, Locks, open_locks
 from warehouse.lake import migrations
 from warehouse.lake.append import conform, count_changed, in_utc, insert_new
 from warehouse.lake.compaction import clean_up, compact_tables
-from warehouse.lake.errors import explain, is_passing
+from warehouse.lake.duckdb_errors import explain, is_passing
 from warehouse.lake.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
 from warehouse.lake.spool import Spool
 from warehouse.statements import literal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from factory.stages.sources import read_source
-from flows.build import reading, recorded
+from flows.build import recorded, source_reading
 from flows.build import run as way
 from flows.build.plan import make_plan
 from flows.build.run import execute_build
@@ -72,13 +72,13 @@ def test_files_are_read_again_only_when_their_bytes_or_the_limit_changed(write_r
         yield from islice(read_source(source, batch_rows=7, **options), 2)
         raise InputError("the disk is gone")
 
-    monkeypatch.setattr(reading, "read_source", stop_reading)
+    monkeypatch.setattr(source_reading, "read_source", stop_reading)
     with pytest.raises(InputError, match="the disk is gone"):
         build(path, engines, until="read")
-    monkeypatch.setattr(reading, "read_source", read_source)
+    monkeypatch.setattr(source_reading, "read_source", read_source)
     first = build(path, engines, until="read")
     assert first.counts["num_out"][0] == 40
-    monkeypatch.setattr(reading, "read_source", stop_reading)
+    monkeypatch.setattr(source_reading, "read_source", stop_reading)
     file.write_bytes(file.read_bytes())
     again = build(path, engines, until="read")
     assert again.counts.equals(first.counts)
@@ -102,9 +102,9 @@ def test_a_file_that_is_written_while_it_is_read_is_read_again(
         if is_mended_while_read:
             file.write_bytes(whole)
 
-    monkeypatch.setattr(reading, "read_source", read_while_written)
+    monkeypatch.setattr(source_reading, "read_source", read_while_written)
     assert build(path, engines, until="read").counts["num_out"][0] == 4
-    monkeypatch.setattr(reading, "read_source", read_source)
+    monkeypatch.setattr(source_reading, "read_source", read_source)
     file.write_bytes(whole)
     assert build(path, engines, until="read").counts["num_out"][0] == 40
 

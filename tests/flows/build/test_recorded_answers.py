@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from factory.inputs import files
-from flows.build import reading
+from flows.build import source_reading
 from flows.build.build_run import BuildSummary
 from flows.build.run import execute_build
 from flows.build.source_rows import check_listed
@@ -342,7 +342,7 @@ def test_rows_that_a_build_has_counted_otherwise_are_read_again(
     project.write("answers", {"id": 2, "a": "a2"})
     path = project.recipe(a='language = "en"\ncolumns = { prompt = "q" }')
     with monkeypatch.context() as before:
-        before.setattr(reading, "_COUNTED", "lines")
+        before.setattr(source_reading, "_COUNTED", "lines")
         before.setattr(files, "_read_lines", count_lines)
         assert project.joined(project.build(path)) == {}
     assert project.joined(project.build(path)) == {"a2": "Two?"}
