@@ -127,7 +127,7 @@ def judge_steps(lake: Lake, policy: PolicySummary) -> pl.DataFrame:
 
 
 def _grade() -> pl.Expr:
-    """The true quality of ``text`` as an answer to ``prompt``; null where the prompt is no question of the world."""
+    """The true quality of ``text`` as an answer to ``prompt``; null where the prompt is not a question of the world."""
     return (
         pl.struct("prompt", "language", "text")
         .map_elements(lambda row: quality(row["prompt"], row["language"], row["text"]), return_dtype=pl.Float64)

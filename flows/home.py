@@ -52,7 +52,7 @@ def provide_home() -> Substitute | None:
         os.environ["LOGNAME"] = str(os.getuid())  # what getpass.getuser() returns
     home = _find_home()
     if home is None or not os.access(home / ".", os.F_OK):
-        fault = "HOME is not set, and the user has none" if home is None else f"HOME ({home}) is no folder"
+        fault = "HOME is not set, and the user has none" if home is None else f"HOME ({home}) is not a folder"
         substitute = Substitute(_make_folder(), fault)
         os.environ["HOME"] = str(substitute.folder)
         _point_to(substitute.folder, WRITTEN)

@@ -37,7 +37,7 @@ def find_url() -> str | None:
         ) from error
     except OSError as error:
         raise FactoryError(f"Prefect's settings cannot be used: {error}") from error
-    except ValueError as error:  # which is what a profile file that is no TOML raises
+    except ValueError as error:  # which is what a profile file that is not TOML raises
         raise FactoryError(
             f"Prefect's settings cannot be used: its profiles: {' '.join(str(error).split())}"
         ) from error

@@ -34,7 +34,7 @@ class AuditError(FactoryError):
 
 
 class TrainingError(FactoryError):
-    """A training run that cannot start or go on: settings, model and data that do not fit, a loss that is no number."""
+    """A training run that cannot start or go on: settings, model and data that do not fit, a loss that is not a number."""
 
 
 class BuildStoppedError(FactoryError):

@@ -258,7 +258,7 @@ class StepScores(dy.Schema):
 
 
 class Builds(dy.Schema):
-    """One row per run of a recipe. ``recipe`` is its identity as JSON; secrets are no part of a recipe."""
+    """One row per run of a recipe. ``recipe`` is its identity as JSON; secrets are not part of a recipe."""
 
     run_id = dy.String(primary_key=True)
     config_id = dy.String()

@@ -79,7 +79,7 @@ def read_text(value: Any, place: str) -> str:
     """Return a text: as it is, or joined from a list of parts that are all text.
 
     Raises:
-        RowError: it is no text, or has a part that is none.
+        RowError: it is not text, or has a part that is none.
     """
     if isinstance(value, str):
         return value

@@ -54,14 +54,14 @@ def decode_json(text: str, place: str) -> Any:
     """Return what a JSON text says; none where there is no text.
 
     Raises:
-        RowError: it is no JSON, or is nested too deep.
+        RowError: it is not JSON, or is nested too deep.
     """
     if not text.strip():
         return None
     try:
         return parse_json(text)
     except ValueError as error:
-        raise RowError(f"{place} is no JSON ({error}): {text[:40]!r}") from error
+        raise RowError(f"{place} is not JSON ({error}): {text[:40]!r}") from error
 
 
 def _read_tool(tool: Any, place: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def check_translator(model: Model) -> None:
 
 
 def refuse_unknown_arguments(model: Model, known: Set[str]) -> None:
-    """Raise an EngineError if ``engine_args`` of a model for vLLM hold what is no argument of it."""
+    """Raise an EngineError if ``engine_args`` of a model for vLLM hold what is not an argument of it."""
     given = {*model.run.engine_args, *model.engine_args} - {"task"}
     if unknown := sorted(given - known):
         raise EngineError(f"engine_args of model '{model.model}' holds {unknown[0]!r}, which vLLM does not know")

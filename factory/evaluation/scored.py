@@ -28,7 +28,7 @@ def score_by_truth(games: pl.DataFrame) -> pl.DataFrame:
 def decide_games(games: pl.DataFrame, *, judge_fingerprint: str, tie_margin: float) -> StageOutput:
     """Return the verdicts on games with score_a and score_b; a game without scores is a rejection."""
     verdicts, rejections = [], []
-    unknown = Failure(Reason.NO_SUCH_PROMPT, "the prompt is no question of the microworld")
+    unknown = Failure(Reason.NO_SUCH_PROMPT, "the prompt is not a question of the microworld")
     for game in games.iter_rows(named=True):
         if game["score_a"] is None or game["score_b"] is None:
             language = game["language"]

@@ -43,7 +43,7 @@ class RawRow:
     """One row as it was read: its ``value``, or the ``fault`` that kept it from being read.
 
     ``row`` is unique within the source: the row's number, counted from 1 in the file or split (``12``), after its name
-    where a glob, folder or sum may give several (``b.jsonl:12``, ``test:12``). Blank lines are no rows. ``where`` says
+    where a glob, folder or sum may give several (``b.jsonl:12``, ``test:12``). Blank lines are not rows. ``where`` says
     the place in words for a person, by its line where a file has lines.
     """
 
@@ -231,7 +231,7 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
         raise InputError(f"no file at {pattern}")
     for path in paths:
         if find_kind(path) is None:
-            raise InputError(f"{path} is no kind of file that can be read; allowed are {ALLOWED}")
+            raise InputError(f"{path} is not a kind of file that can be read; allowed are {ALLOWED}")
     return paths, base
 
 

@@ -103,7 +103,7 @@ class JsonStream:
         self._at += 1
 
     def peek(self) -> str:
-        """Return the next character that is no white space; none at the end."""
+        """Return the next character that is not white space; none at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1

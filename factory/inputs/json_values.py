@@ -11,7 +11,7 @@ def parse_json(text: str) -> Any:
     """Return what a JSON text says.
 
     Raises:
-        ValueError: it is no JSON, is nested too deep, or an object in it has a field twice; the message says which.
+        ValueError: it is not JSON, is nested too deep, or an object in it has a field twice; the message says which.
     """
     try:
         value = json.loads(text, object_pairs_hook=_make_object)

@@ -46,7 +46,7 @@ _ENOUGH_NULLS = 8
 
 
 def find_kind(path: Path) -> Kind | None:
-    """Return what kind of file a name says it is; None where it is no kind that can be read."""
+    """Return what kind of file a name says it is; None where it is not a kind that can be read."""
     *others, last = ["", *(suffix.lower() for suffix in path.suffixes)]
     if last not in _COMPRESSIONS:
         return _KINDS.get(last)
@@ -56,7 +56,7 @@ def find_kind(path: Path) -> Kind | None:
 
 @contextmanager
 def open_text(path: Path, *, newline: str = "\n") -> Iterator[TextIO]:
-    """Open a file as text, without its byte order mark; bytes that are no UTF-8 become lone surrogates.
+    """Open a file as text, without its byte order mark; bytes that are not UTF-8 become lone surrogates.
 
     A file is UTF-8 unless its byte order mark says UTF-16 or UTF-32. It is decompressed as it is read.
 

@@ -1,4 +1,4 @@
-"""Texts that cannot be kept: bytes that were no UTF-8, null characters, halves of surrogate pairs."""
+"""Texts that cannot be kept: bytes that were not UTF-8, null characters, halves of surrogate pairs."""
 
 import re
 from typing import Any
@@ -8,14 +8,14 @@ from factory.engines.reply_text import list_texts
 from schemas.reasons import Reason
 
 NO_UTF8 = "no UTF-8"
-"""How the detail of a row begins, after its place, whose bytes are no text."""
+"""How the detail of a row begins, after its place, whose bytes are not text."""
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
-"""What stands for a byte in a text that is no UTF-8."""
+"""What stands for a byte in a text that is not UTF-8."""
 
 
 def find_byte_fault(text: str) -> Failure | None:
-    """Say which byte of a file was no UTF-8, as ``opening.open_text`` has put it into a text."""
+    """Say which byte of a file was not UTF-8, as ``opening.open_text`` has put it into a text."""
     found = _ESCAPED.search(text)
     if found is None:
         return None

@@ -85,7 +85,7 @@ class Evaluator:
             rows = [json.loads(line) for line in lines]
             self.evaluations = [Evaluation(row["label"], tuple(row["weights"]), row["fitness"]) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"'{self._file}' is no file of evaluations; name another folder") from error
+            raise InputError(f"'{self._file}' is not a file of evaluations; name another folder") from error
         if begun != self._id:
             differing = "other models, settings or another fitness"
             raise InputError(f"'{self._file}' holds the evaluations of {differing}; name another folder")

@@ -24,7 +24,7 @@ _LETTER = r"[\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0903\u093a-\u094f
 
 
 def quality(prompt_text: str, language: str, completion: str) -> float | None:
-    """Return the true quality of a completion, from 0 to 1, or None where the prompt is no question of this world.
+    """Return the true quality of a completion, from 0 to 1, or None where the prompt is not a question of this world.
 
     The prompt is read as it stands, in ``language``, also where a translator wrote it: what counts is the question
     that the answering model saw. 1.0 is the right word in a full sentence of that language and nothing more; 0.7 has

@@ -46,7 +46,7 @@ class NearDuplicates:
     def add(
         self, ids: Sequence[str], texts: Sequence[str], languages: Sequence[str], groups: Sequence[str]
     ) -> list[tuple[str, float] | None]:
-        """Index each text that is no near-duplicate of an earlier one; say of which it is one, and how similar.
+        """Index each text that is not a near-duplicate of an earlier one; say of which it is one, and how similar.
 
         Only texts of one language and group are compared. The result depends on the order of all texts so far, not on
         how they were cut into calls.

@@ -111,7 +111,7 @@ def find_reply_fault(reply: Reply) -> Failure | None:
 
 
 def find_thinking(reply: Reply, text: str, tags: tuple[str, str] | None, source: str = "") -> Failure | None:
-    """Return why a reply's ``text`` is no answer but thinking; ``tags`` and ``source`` as for ``find_stray_reasoning``.
+    """Return why a reply's ``text`` is not an answer but thinking; ``tags`` and ``source`` as for ``find_stray_reasoning``.
 
     ``sql/gates/completions.sql`` says the same of stored answers.
     """

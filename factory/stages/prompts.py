@@ -1,4 +1,4 @@
-"""From raw rows to prompts: what is no prompt, in the wrong language, or there already is rejected with its reason."""
+"""From raw rows to prompts: what is not a prompt, in the wrong language, or there already is rejected with its reason."""
 
 from collections.abc import Iterable, Sequence
 

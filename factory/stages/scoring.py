@@ -71,7 +71,7 @@ class Scorer:
 
 
 def find_score_fault(reply: Reply) -> Failure | None:
-    """Return a reply's failure, or the reason why its score is no reward."""
+    """Return a reply's failure, or the reason why its score is not a reward."""
     if reply.failure is not None:
         return reply.failure
     if reply.score is None:

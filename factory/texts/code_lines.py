@@ -184,7 +184,7 @@ _ONES_OF_MANY = (_ASSIGNMENT, _DOCKER, _YAML, _MAKE, _PROMPT, _SETTING_HEAD)
 
 
 def find_code_lines(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where runs of lines that are no prose begin and end, in order; the last line break is left out."""
+    """Yield where runs of lines that are not prose begin and end, in order; the last line break is left out."""
     lines = _mark_groups(_mark_brackets(list(_read_lines(text))))
     at = 0
     while at < len(lines):

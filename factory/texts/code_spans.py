@@ -18,7 +18,7 @@ def find_json_end(text: str, begin: int) -> tuple[int | None, int]:
 
     The end is None if there is no such thing, or none that says what it is.
 
-    Keys without quotes and single quotes are understood, as in JavaScript and Python; a list of numbers is no JSON,
+    Keys without quotes and single quotes are understood, as in JavaScript and Python; a list of numbers is not JSON,
     nor a set of words.
     """
     closing, at, has_pair, num_strings, is_value = "", begin, False, 0, False

@@ -68,7 +68,7 @@ _BINARY = frozenset(
     ]
 )
 _TALKS = frozenset(["-", "/", ":", "...", "*", "~"])
-"""Signs of prose, too: a plain word beside one is no operand."""
+"""Signs of prose, too: a plain word beside one is not an operand."""
 
 _HARD = frozenset(["const", "mut", "def", "fn", "func", "constexpr", "readonly", "typeof", "val", "var", "elif"])
 """Words that are hardly ever one of prose before code."""

@@ -30,7 +30,7 @@ def find_loss(source: str, translation: str) -> str | None:
     """Say which code, formulas, links, tags, placeholders and numbers of the source are missing in the translation.
 
     Numbers are compared by value: digits of all scripts are equal, and the separators of thousands and decimals may
-    change. What the translation has in addition is no loss.
+    change. What the translation has in addition is not a loss.
     """
     things, code, prose = _take_apart(source)
     found_things, _, found_prose = _take_apart(translation)
@@ -55,7 +55,7 @@ def find_loss(source: str, translation: str) -> str | None:
 
 
 def find_missing_translation(source: str, translation: str, source_language: str, target_language: str) -> str | None:
-    """Say why a text is no translation: unknown-token marks, or nothing changed but names, numbers, code and the like."""
+    """Say why a text is not a translation: unknown-token marks, or nothing changed but names, numbers, code and the like."""
     for mark in ("<unk>", "\ufffd"):
         if mark in translation and mark not in source:
             return f"the translation holds {mark!r}"

@@ -164,7 +164,7 @@ def _merge(found: list[tuple[int, int, str]], grown: list[tuple[int, int]]) -> l
 
 
 def _is_protected(match: re.Match[str]) -> bool:
-    """Whether what was found is no sum in numbers alone, which are held against each other anyway."""
+    """Whether what was found is not a sum in numbers alone, which are held against each other anyway."""
     return match["formula_run"] is None or any(map(str.isalpha, match[0]))
 
 

@@ -30,7 +30,7 @@ MIN_NAMING_LETTERS, MIN_QUOTING_LETTERS = 4, 8
 """Letters in the right script, counted like these, that make the clause in which names, or quotations, stand."""
 
 MAX_ACRONYM_CHARS = 5
-"""A longer word in capitals alone is no abbreviation: a text may be written in capitals."""
+"""A longer word in capitals alone is not an abbreviation: a text may be written in capitals."""
 
 MIN_RUN_WORDS, MIN_RUN_CHARACTERS = 3, 6
 """Words of another script that follow one another, or characters where there are no spaces: fewer are a name or term."""

@@ -80,7 +80,7 @@ def _resolve(data: str, revision: str | None, settings: TrainSettings) -> str | 
     if is_on_hub(data):
         return resolve_revision(data, revision, settings.dataset_config)
     if revision is not None:
-        raise TrainingError(f"revision '{revision}' was given, and {data} is no data set of the hub; leave it out")
+        raise TrainingError(f"revision '{revision}' was given, and {data} is not a data set of the hub; leave it out")
     return None
 
 

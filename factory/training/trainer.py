@@ -22,7 +22,7 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
 
     Raises:
         TrainingError: settings, model and data do not fit, another run lies or works in ``output``, a file cannot be
-            written, the loss is no number or runs away, or a signal stopped the run (its state is saved then).
+            written, the loss is not a number or runs away, or a signal stopped the run (its state is saved then).
         InputError: the data cannot be read.
         EngineError: the model is missing.
     """

@@ -47,7 +47,7 @@ def build_arena(
     """Translate a benchmark's prompts, or go on with it, and write the data set to a folder.
 
     A prompt that could not be translated into a language is not in that language's rows; it is in ``missing.jsonl``,
-    with the reason, as are rows of the source that are no prompts.
+    with the reason, as are rows of the source that are not prompts.
 
     Raises:
         InputError: the source lacks a label, two of its rows have one id, or the folder holds something else.
@@ -101,9 +101,9 @@ def _read_questions(recipe: ArenaRecipe) -> pl.DataFrame:
 
 
 def _refuse_other_folder(output: Path) -> None:
-    """Refuse to replace what is no data set of this command."""
+    """Refuse to replace what is not a data set of this command."""
     if output.exists() and not ((output / CARD).is_file() and (output / MISSING).is_file()):
-        raise InputError(f"{output} is there already and is no data set of this command; name another folder")
+        raise InputError(f"{output} is there already and is not a data set of this command; name another folder")
 
 
 def _write(

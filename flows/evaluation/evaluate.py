@@ -44,7 +44,7 @@ from warehouse.lake.staging import Derived, Frames, replace_rows
 from warehouse.statements import to_literal
 
 OPEN_GATES = PromptGates(language=False, near_duplicate_similarity=0, max_chars=1_000_000)
-"""Prompts of an evaluation are taken as they are; only what is no text, or there twice, is left out."""
+"""Prompts of an evaluation are taken as they are; only what is not text, or there twice, is left out."""
 
 
 @dataclass(frozen=True, slots=True)

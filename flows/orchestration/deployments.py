@@ -2,7 +2,7 @@
 
 The deployment's parameter is the recipe as it was read, with the places of its warehouse, exports and models made absolute, so
 that a run finds them wherever it is started. A recipe that changes on disk changes nothing on the server: scheduling it
-again updates the deployment of that name, and another file's recipe of the same name is refused. Secrets are no part of a recipe; runs read them from the environment of the
+again updates the deployment of that name, and another file's recipe of the same name is refused. Secrets are not part of a recipe; runs read them from the environment of the
 serving process.
 """
 
@@ -97,7 +97,7 @@ def _make_schedule(cron: str, timezone: str) -> Schedule:
         return Cron(cron, timezone=timezone)
     except ValueError as error:
         raise FactoryError(
-            f"{cron!r} is no cron expression; five fields are needed: minute, hour, day of month, month, day of week, "
+            f"{cron!r} is not a cron expression; five fields are needed: minute, hour, day of month, month, day of week, "
             'such as "0 2 * * *" for every night at two'
         ) from error
 

@@ -82,7 +82,7 @@ ReasoningTags = Annotated[tuple[str, str], AfterValidator(_check_tags)]
 
 def _check_switches(switches: dict[str, Any]) -> dict[str, Any]:
     if taken := sorted(switches.keys() & TEMPLATE_ARGS):
-        raise ValueError(f"{taken[0]!r} is no switch of a chat template: the factory gives it itself")
+        raise ValueError(f"{taken[0]!r} is not a switch of a chat template: the factory gives it itself")
     return switches
 
 

@@ -7,7 +7,7 @@ the base goes through SFT on routed answers in two clusters, offline pairs, and 
 Beside it stand students of other routers, of other pair strategies, and other merges of the same models. What is
 measured is the mean true quality of answers at temperature 0.7 to questions that no model has seen, and for the
 staircase the win rate against the base that the factory itself found, its reward model being the judge. Finished parts
-are kept: the same command goes on after a stop. Learning rates and betas were chosen on seed 0, which is no part of it. ``study_report`` makes the tables and the figure.
+are kept: the same command goes on after a stop. Learning rates and betas were chosen on seed 0, which is not part of it. ``study_report`` makes the tables and the figure.
 """
 
 import argparse

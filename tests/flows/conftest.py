@@ -25,7 +25,7 @@ WORDS = [
 
 
 def write_prompts(path: Path, count: int, *, start: int = 0) -> None:
-    """Write prompts that are no near-duplicates of one another, and one that is refused."""
+    """Write prompts that are not near-duplicates of one another, and one that is refused."""
     lines = []
     for number in range(start, start + count):
         first, second = WORDS[number % len(WORDS)], WORDS[(number // len(WORDS)) % len(WORDS)]

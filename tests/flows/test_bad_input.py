@@ -172,7 +172,11 @@ def test_an_interrupt_at_any_place_is_a_sentence_and_130(monkeypatch, capsys):
             '"nowhere.jsonl"',
             r"small\.toml:6: prompts\.questions\.path: no file at .*/nowhere\.jsonl$",
         ),
-        ('"prompts.jsonl"', '"small.toml"', r"small\.toml is no kind of file that can be read; allowed are \.parquet"),
+        (
+            '"prompts.jsonl"',
+            '"small.toml"',
+            r"small\.toml is not a kind of file that can be read; allowed are \.parquet",
+        ),
         (
             'prompt = "q"',
             'prompt = "question"',
@@ -189,7 +193,7 @@ def test_an_interrupt_at_any_place_is_a_sentence_and_130(monkeypatch, capsys):
             '[routing]\nmethod = "sql"\nsql = "no.sql"\n[gates]',
             r"small\.toml:16: routing\.sql: no file at .*/no\.sql",
         ),
-        ("[gates]", '[gates]\nrefusal_patterns = ["("]', r"gates\.refusal_patterns: '\(' is no regular expression"),
+        ("[gates]", '[gates]\nrefusal_patterns = ["("]', r"gates\.refusal_patterns: '\(' is not a regular expression"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_sentence_before_anything_is_sent(write, refused, old, new, sentence):
@@ -551,7 +555,7 @@ ROUTE = "SELECT prompt_id, any_value(completion_id) AS completion_id FROM candid
         ("SELECT prompt_id, completion_id FROM candidate", "cannot be run: .*candidate does not exist"),
         (
             "SELECT 'p' AS prompt_id, 'c' AS completion_id",
-            "returns a row for prompt p whose completion_id c is no cand",
+            "returns a row for prompt p whose completion_id c is not a cand",
         ),
         (
             "SELECT prompt_id, completion_id FROM candidates",
@@ -582,7 +586,7 @@ PAIR = "FROM candidates AS a JOIN candidates AS b USING (prompt_id) WHERE a.comp
         ),
         (
             f"SELECT prompt_id, a.completion_id AS chosen_id, 'x' AS rejected_id {PAIR}",
-            "whose rejected_id x is no cand",
+            "whose rejected_id x is not a cand",
         ),
     ],
 )

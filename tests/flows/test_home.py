@@ -40,7 +40,7 @@ class Machine:
     environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, code: int = 0, **more: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command of the factory, with ``more`` in its environment; whatever it says is no traceback."""
+        """Run a command of the factory, with ``more`` in its environment; whatever it says is not a traceback."""
         command = [*self.prefix, sys.executable, "-m", "flows.cli", *arguments]
         environment = {"PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary), **self.environment, **more}
         kept = {

@@ -52,7 +52,7 @@ def gate(scope: Scope, recipe: Recipe) -> int:
     """Reject the build's completions that fail ``[gates]``; return how many were newly rejected.
 
     Raises:
-        RecipeError: a refusal pattern is no regular expression of RE2.
+        RecipeError: a refusal pattern is not a regular expression of RE2.
     """
     gates = recipe.gates
     for pattern in gates.refusal_patterns:

@@ -29,7 +29,7 @@ def check_sql(recipe: Recipe) -> None:
     """Check what can be checked without a row, before anything is spent on making rows.
 
     Raises:
-        RecipeError: an SQL file is not exactly one SELECT, or a refusal pattern is no regular expression of RE2.
+        RecipeError: an SQL file is not exactly one SELECT, or a refusal pattern is not a regular expression of RE2.
     """
     for named in list_sql(recipe):
         with _placed(recipe, named):
@@ -74,13 +74,15 @@ def _placed(recipe: Recipe, named: Named) -> Iterator[None]:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise a RecipeError if a refusal pattern is no regular expression of RE2."""
+    """Raise a RecipeError if a refusal pattern is not a regular expression of RE2."""
     with duckdb.connect() as connection:
         try:
             connection.execute("SELECT regexp_matches('', ?)", [pattern])
         except duckdb.Error as error:
             shown = " ".join(str(error).split())
-            raise RecipeError(f"gates.refusal_patterns: {pattern!r} is no regular expression of RE2: {shown}") from None
+            raise RecipeError(
+                f"gates.refusal_patterns: {pattern!r} is not a regular expression of RE2: {shown}"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -88,7 +90,7 @@ def stage_selections(scope: Scope, path: str) -> Iterator[TableName]:
     """Run a user's router; yield the table of its ``prompt_id`` and ``completion_id``.
 
     Raises:
-        RecipeError: the file is not one SELECT of these columns, or a row of it is no candidate of its prompt.
+        RecipeError: the file is not one SELECT of these columns, or a row of it is not a candidate of its prompt.
     """
     with _stage_file(scope, path, _ROUTED) as rows:
         _refuse(scope, path, "routes/user_faults", rows)

@@ -41,7 +41,7 @@ def diff_exports(before: Path, after: Path) -> ExportDiff:
     changed when any other column differs.
 
     Raises:
-        WarehouseError: one of the folders is no finished export, or its files cannot be read.
+        WarehouseError: one of the folders is not a finished export, or its files cannot be read.
     """
     manifests = read_manifest(before), read_manifest(after)
     folders = before, after

@@ -121,7 +121,7 @@ def _audit(rows: BuildRows, config_id: str) -> None:
     orphans = rows.find_orphans()
     if orphans.height:
         raise AuditError(
-            f"{orphans.height} selected or paired completions of build {config_id} are no candidates any more; the "
+            f"{orphans.height} selected or paired completions of build {config_id} are not candidates any more; the "
             f"first is {orphans.item(0, 'completion_id')}; route and pair the build again"
         )
 

@@ -92,7 +92,7 @@ def read_manifest(path: Path) -> Manifest:
     """Read the manifest of a version's folder.
 
     Raises:
-        WarehouseError: the folder is no finished export.
+        WarehouseError: the folder is not a finished export.
     """
     try:
         return Manifest.model_validate_json((path / MANIFEST_NAME).read_bytes())

@@ -41,7 +41,7 @@ class BuildRows:
         return self._past.query(read_sql("export/leaks", config_id=self._past.config_id))
 
     def find_orphans(self) -> pl.DataFrame:
-        """Return the selected or paired completions that are no candidates: ``completion_id`` and ``used_by``."""
+        """Return the selected or paired completions that are not candidates: ``completion_id`` and ``used_by``."""
         return self._past.query(read_sql("export/orphans", config_id=self._past.config_id))
 
     def digest(self, config: str) -> str:

@@ -33,7 +33,7 @@ _TEMPLATE_FAULTS = (TemplateError, LookupError, TypeError, ValueError, Attribute
 """What a template raises for a conversation that it was not made for."""
 
 _MASK = "\ufffe"
-"""Stands in a copy of a text for what is no part of a control token; a noncharacter, so in no token."""
+"""Stands in a copy of a text for what is not part of a control token; a noncharacter, so in no token."""
 
 _PRIVATE = range(0xF0000, 0xFFFFE)
 """Characters that no text assigns a meaning to; those that a text has nevertheless are not used for it."""

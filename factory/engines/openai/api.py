@@ -88,12 +88,12 @@ def read_completion(request: Request, data: Any, model: Writer) -> Reply:
         reasoning = message.get("reasoning") or message.get("reasoning_content")
         num_prompt_tokens, num_completion_tokens = _read_usage(data)
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise InvalidReplyError(f"the reply is no chat completion: {_shorten(json.dumps(data))}") from error
+        raise InvalidReplyError(f"the reply is not a chat completion: {_shorten(json.dumps(data))}") from error
     if finish_reason == "content_filter" or message.get("refusal"):
         refusal = message.get("refusal") or "the server's content filter stopped the completion"
         return Reply(request.request_id, failure=Failure(Reason.REFUSED_BY_ENGINE, _shorten(str(refusal))))
     if not isinstance(text, str) or not isinstance(reasoning, str | None) or not isinstance(finish_reason, str | None):
-        raise InvalidReplyError(f"the completion is no text: {_shorten(json.dumps(message))}")
+        raise InvalidReplyError(f"the completion is not text: {_shorten(json.dumps(message))}")
     if finish_reason == "abort":
         raise InvalidReplyError("the server aborted the completion")
     if model.reasoning is not None and reasoning is None:
@@ -154,7 +154,7 @@ def read_score(request: Request, data: Any, task: ScoringTask) -> Reply:
         num_values, score = len(values), float(values[-1])
         num_prompt_tokens, _ = _read_usage(data)
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise InvalidReplyError(f"the reply is no score: {_shorten(json.dumps(data))}") from error
+        raise InvalidReplyError(f"the reply is not a score: {_shorten(json.dumps(data))}") from error
     if task == "classify" and num_values != 1:
         raise EngineError(f"the reward model has {num_values} labels; a raw score needs a model with one")
     if not math.isfinite(score):

@@ -137,13 +137,13 @@ def _check_url(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise EngineError(f"{url!r} in run.urls is no URL: {error}") from error
+        raise EngineError(f"{url!r} in run.urls is not a URL: {error}") from error
     if parsed.userinfo:
         raise EngineError(
             "a URL in run.urls holds a user name or password; secrets come from the variable in run.api_key_env"
         )
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query:
-        raise EngineError(f"{url!r} in run.urls is no base URL such as 'http://localhost:8000/v1'")
+        raise EngineError(f"{url!r} in run.urls is not a base URL such as 'http://localhost:8000/v1'")
     return str(parsed).rstrip("/") + ("/v1" if parsed.path in {"", "/"} else "")
 
 

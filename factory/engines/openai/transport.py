@@ -300,7 +300,7 @@ class _Sender:
         except InvalidReplyError as error:
             return _Trouble(Failure(Reason.INVALID_REPLY, str(error)), Outcome.UNKNOWN)
         except (ValueError, RecursionError) as error:
-            return _Trouble(Failure(Reason.INVALID_REPLY, f"the reply is no JSON: {error}"), Outcome.UNKNOWN)
+            return _Trouble(Failure(Reason.INVALID_REPLY, f"the reply is not JSON: {error}"), Outcome.UNKNOWN)
         self._has_answered = True
         return reply
 

@@ -54,7 +54,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"'{folder}' is no adapter: it has no {CONFIG}") from error
+        raise InputError(f"'{folder}' is not an adapter: it has no {CONFIG}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{CONFIG} in '{folder}' cannot be read: {error}") from error
     kind = str(config.get("peft_type", "LORA"))

@@ -81,7 +81,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     except OSError as error:
         raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise InputError(f"'{path}' is no safetensors file") from error
+        raise InputError(f"'{path}' is not a safetensors file") from error
     end = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=0)
     if end > size:
         raise InputError(f"'{path}' is cut short: it has {size:,} bytes and should have {end:,}")

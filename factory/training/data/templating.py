@@ -201,7 +201,7 @@ class Templater:
             if self._tokenizer.decode(prompt + rest) == self._tokenizer.decode(whole):
                 return rest
         raise RowError(
-            f"the prompt is no prefix of prompt and answer: it ends in {turn.prompt.text[-30:]!r}",
+            f"the prompt is not a prefix of prompt and answer: it ends in {turn.prompt.text[-30:]!r}",
             Reason.TEMPLATE_PREFIX,
         )
 

@@ -132,7 +132,7 @@ class Run:
             )
 
     def _smooth(self, loss: float) -> float:
-        """Return the mean over about the last ``SMOOTHED_STEPS`` losses: one odd batch is no divergence."""
+        """Return the mean over about the last ``SMOOTHED_STEPS`` losses: one odd batch is not a divergence."""
         before = self.progress.smoothed_loss
         return loss if before is None else before + (loss - before) / SMOOTHED_STEPS
 

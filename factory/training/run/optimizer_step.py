@@ -36,7 +36,7 @@ class StepResult:
         return float(self.metrics["loss"])
 
     def worst_rows(self, world: World) -> list[str]:
-        """Return the rows, of all processes, whose loss is no number, or else those with the highest."""
+        """Return the rows, of all processes, whose loss is not a number, or else those with the highest."""
         losses = [entry for there in world.gather(self.losses) for entry in there]
         broken = [row for row, loss in losses if not abs(loss) < float("inf")]
         by_loss = [row for row, _ in sorted(losses, key=lambda entry: -entry[1])]

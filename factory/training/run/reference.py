@@ -123,7 +123,7 @@ class ReferencePass:
         )
 
     def _read_begun(self) -> NDArray[np.float32]:
-        """Return what the first process finds of an earlier pass, on all of them; what is missing is no number."""
+        """Return what the first process finds of an earlier pass, on all of them; what is missing is not a number."""
         mine = np.zeros(self._starts[-1], np.float32)
         if self._world.is_main:
             mine.fill(np.nan)

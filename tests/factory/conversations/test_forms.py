@@ -353,7 +353,7 @@ UNUSABLE: list[tuple[dict[str, Any], str]] = [
     ({"role": "user", "content": "a", "train": False}, "has the unknown key 'train'"),
     ({"role": "assistant", "content": "a", "weight": 0.5}, "'weight' of turn 0 of 'messages' must be 0 or 1, got 0.5"),
     ({"role": "assistant", "content": "a", "tool_calls": [{"x": 1}]}, "must be a function with a name"),
-    ({"role": "assistant", "content": "a", "tool_calls": "{"}, "'tool_calls' of turn 0 of 'messages' is no JSON"),
+    ({"role": "assistant", "content": "a", "tool_calls": "{"}, "'tool_calls' of turn 0 of 'messages' is not JSON"),
     ({"role": "user", "content": "a", "tool_calls": [CALL]}, "which only the assistant's may have"),
     ({"role": "user", "content": "a", "reasoning_content": "b"}, "which only the assistant's may have"),
     ({"role": "user", "content": "a\0"}, "a null character"),

@@ -56,7 +56,7 @@ def test_vllm_generates_as_transformers_does(tiny_llama, tmp_path, monkeypatch):
             [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         ids = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
-        # vLLM holds back bytes at the end that are no whole character yet.
+        # vLLM holds back bytes at the end that are not whole characters yet.
         expected = tokenizer.decode(ids, skip_special_tokens=True)
         assert replies[text].text.rstrip("\ufffd") == expected.rstrip("\ufffd")
         assert replies[text].num_prompt_tokens == prompt["input_ids"].shape[1]

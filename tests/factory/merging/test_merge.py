@@ -290,8 +290,8 @@ def change_tokenizer(folder: Path) -> None:
     ("spoil", "sentence"),
     [
         (shorten, r"'.*/b/model.safetensors' is cut short: it has [\d,]+ bytes and should have [\d,]+"),
-        (break_header, r"'.*/b/model.safetensors' is no safetensors file"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 5), "is no safetensors file"),
+        (break_header, r"'.*/b/model.safetensors' is not a safetensors file"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 5), "is not a safetensors file"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "is cut short or not safetensors"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has neither model.safetensors nor model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),

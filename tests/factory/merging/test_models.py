@@ -215,7 +215,7 @@ def test_adapters_that_do_not_fit(tmp_path):
         assert "\n" not in str(caught.value)
 
     refuse("'.*/good' is an adapter; name it as 'adapter', and the model that it was trained on", tmp_path / "good")
-    refuse("'.*/base' is no adapter: it has no adapter_config.json", base, base)
+    refuse("'.*/base' is not an adapter: it has no adapter_config.json", base, base)
     other = make_model(tmp_path / "other", LlamaConfig(**SIZES | {"hidden_size": 32}, tie_word_embeddings=False), 0)
     refuse(r"adapter '.*/good' changes '.*' by a matrix of shape .*; the model's has shape", other, tmp_path / "good")
     for change, sentence in (({"use_dora": True}, "is of type DORA"), ({"peft_type": "IA3"}, "is of type IA3")):

@@ -143,7 +143,7 @@ def test_a_search_goes_on_where_its_models_have_been_moved(settings, tmp_path):
 def test_a_file_that_holds_no_evaluations_is_refused(settings, tmp_path):
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / EVALUATIONS).write_text("nonsense\n")
-    with pytest.raises(InputError, match="is no file of evaluations"):
+    with pytest.raises(InputError, match="is not a file of evaluations"):
         search_weights(Evaluator(settings, lambda _: 0.0, tmp_path / "search", fitness_name="zero"), num_evaluations=4)
 
 

@@ -39,7 +39,7 @@ PROMPTS = pl.DataFrame(
 
 
 def rows_of(prompts: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of sources, one for each prompt that is no translation."""
+    """Return rows of sources, one for each prompt that is not a translation."""
     names = ["source", "row", "key", "language", "prompt_id", "text_id", "why"]
     rows = []
     for row in prompts.filter(pl.col("parent_id").is_null()).to_dicts():

@@ -201,7 +201,7 @@ def list_changed(marked: str, language: str) -> list[str]:
 
 
 def list_unseen_losses(marked: str, language: str) -> list[str]:
-    """Return the spans whose change by an LLM, which translates all around them well, is no rejection."""
+    """Return the spans whose change by an LLM, which translates all around them well, is not a rejection."""
     parts = re.split("(⟦.*?⟧)", marked)
     missed = []
     for changed in parts[1::2]:

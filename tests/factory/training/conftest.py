@@ -109,7 +109,7 @@ def llama(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def broken_llama(llama: Path, tmp_path: Path) -> Path:
-    """The model with one embedding that is no number, that of a token which only a row with a tilde has."""
+    """The model with one embedding that is not a number, that of a token which only a row with a tilde has."""
     folder = shutil.copytree(llama, tmp_path / "broken")
     model = AutoModelForCausalLM.from_pretrained(folder)
     (token,) = make_tokenizer()("~", add_special_tokens=False)["input_ids"]

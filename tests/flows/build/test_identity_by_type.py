@@ -59,7 +59,7 @@ EXECUTED = {
     "TrainSettings.run",
     "Translation.run",
 }
-"""All fields that are no part of an identity. Whoever marks another one says so here."""
+"""All fields that are not part of an identity. Whoever marks another one says so here."""
 
 SETTLED = {
     StepTraining: {

@@ -107,7 +107,7 @@ def test_switches_of_the_template_are_a_setting_of_the_model(folder):
     assert find_refusals(make(folder, "chatml", chat_template_kwargs={"enable_thinking": False})) == []
     with pytest.raises(ValueError, match="set it beside 'engine_args', not inside"):
         make(folder, "chatml", engine_args={"chat_template_kwargs": {"enable_thinking": False}})
-    with pytest.raises(ValueError, match="'tools' is no switch of a chat template"):
+    with pytest.raises(ValueError, match="'tools' is not a switch of a chat template"):
         make(folder, "chatml", chat_template_kwargs={"tools": []})
 
 

@@ -171,7 +171,7 @@ def test_mistakes_are_sentences(tmp_path):
     recipe = load_table(write_arena(tmp_path, layout="m-ArenaHard-v2.0"), "arena", ArenaRecipe)
     with pytest.raises(InputError, match=r"questions.jsonl:1: no field 'subcategory' .* \[arena.labels\] says"):
         build_arena(recipe, tmp_path / "out", quiet=True, open_engine=refuse_engine)
-    with pytest.raises(InputError, match="is there already and is no data set of this command"):
+    with pytest.raises(InputError, match="is there already and is not a data set of this command"):
         build_arena(recipe, tmp_path, quiet=True, open_engine=refuse_engine)
     recipe = load_table(write_arena(tmp_path), "arena", ArenaRecipe)
     rows = (tmp_path / "questions.jsonl").read_text()

@@ -184,7 +184,7 @@ def test_a_bounded_reason_comes_to_its_verdict(folder, server, warehouse):
         assert counts["num_wins"] + counts["num_losses"] + counts["num_ties"] == len(whole)
         num_unreadable.append(counts["num_unreadable"])
     assert num_unreadable[1] < num_unreadable[0] / 2
-    # Bytes that are no character may count for more than one.
+    # Bytes that are not characters may count for more than one.
     assert all(len(json.loads(game["text"], strict=False)["reason"]) < 70 for game in whole)
 
 

@@ -113,7 +113,7 @@ def test_a_search_writes_the_best(file, tmp_path):
             r":5: merge.density: Input should be less than or equal to 1 \(given: 1.4\)",
         ),
         ("[0.2, 0.8]", '"much"', r":10: merge.models.0.weight: a weight is a number, or a list of numbers over depth"),
-        ('"mlp"', '"(mlp"', r":14: merge.models.1.patterns: '\(mlp' is no regular expression"),
+        ('"mlp"', '"(mlp"', r":14: merge.models.1.patterns: '\(mlp' is not a regular expression"),
         (
             '"ties"',
             '"tie"',

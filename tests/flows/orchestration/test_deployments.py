@@ -144,8 +144,8 @@ def test_scheduling_again_updates_the_deployment_and_runs_may_wait(prefect, envi
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"cron": "every night"}, "'every night' is no cron expression; five fields are needed"),
-        ({"cron": "61 2 * * *"}, "'61 2 [*] [*] [*]' is no cron expression"),
+        ({"cron": "every night"}, "'every night' is not a cron expression; five fields are needed"),
+        ({"cron": "61 2 * * *"}, "'61 2 [*] [*] [*]' is not a cron expression"),
         ({"timezone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'; allowed are names such as"),
         ({"url": None}, "PREFECT_API_URL names none; start one with `prefect server start --host 127.0.0.1`"),
         ({"url": "http://127.0.0.1:9/api"}, "does not answer .*; start one with `prefect server start"),

@@ -208,7 +208,7 @@ def test_a_run_goes_on_without_settings_that_prefect_does_not_allow(environment,
 
 
 def misset(environment: dict[str, str], setting: str, value: str) -> None:
-    """Give a setting of Prefect a value that it does not allow, or write a profile file that is no TOML."""
+    """Give a setting of Prefect a value that it does not allow, or write a profile file that is not TOML."""
     if setting == "profiles.toml":
         (Path(environment["PREFECT_HOME"]) / setting).write_text(value)
     else:

@@ -139,7 +139,7 @@ def check_tables(recipe: Recipe, summary: PolicySummary) -> None:
             [last],
         )["kind"]
         learnt = scope.query("SELECT DISTINCT role, model, language FROM learnt_from WHERE checkpoint_id = ?", [last])
-    assert build == "small", "a build of a round is no latest build"
+    assert build == "small", "a build of a round is not a latest build"
     assert steps["step"].to_list() == ["base", *STEPS]
     assert steps["parent_id"].to_list()[1:] == steps["checkpoint_id"].to_list()[:-1]
     assert steps["export_id"].to_list()[1] == steps["export_id"].to_list()[2] != steps["export_id"].to_list()[3]

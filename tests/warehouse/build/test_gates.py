@@ -209,5 +209,8 @@ def test_prompts_in_languages_that_are_neither_asked_in_nor_translated_from_are_
 
 def test_a_pattern_that_is_none_is_named(tmp_path: Path) -> None:
     recipe = make_recipe(gates={"refusal_patterns": ["fine", "(?=no)"]})
-    with open_lake(tmp_path) as lake, pytest.raises(RecipeError, match=r"refusal_patterns: '\(\?=no\)' is no regular"):
+    with (
+        open_lake(tmp_path) as lake,
+        pytest.raises(RecipeError, match=r"refusal_patterns: '\(\?=no\)' is not a regular"),
+    ):
         gate(Scope.open(lake, CONFIG), recipe)

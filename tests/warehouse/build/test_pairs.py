@@ -268,8 +268,11 @@ def test_a_users_strategy(scored: tuple[Lake, int], tmp_path: Path, guards: dict
             "SELECT prompt_id, completion_id AS chosen_id FROM candidates",
             "must return the columns prompt_id, chosen_id, rejected_id; it returns prompt_id, chosen_id",
         ),
-        (USER_SQL.replace("chosen.completion_id AS", "'x' AS"), "chosen_id x is no candidate of this prompt"),
-        (USER_SQL.replace("rejected.completion_id AS", "NULL AS"), "rejected_id NULL is no candidate of this prompt"),
+        (USER_SQL.replace("chosen.completion_id AS", "'x' AS"), "chosen_id x is not a candidate of this prompt"),
+        (
+            USER_SQL.replace("rejected.completion_id AS", "NULL AS"),
+            "rejected_id NULL is not a candidate of this prompt",
+        ),
         (USER_SQL.replace("<> 'translated'", "= 'translated'"), "is a translated completion, which is never chosen"),
         (USER_SQL.replace("rejected.completion_id <>", "rejected.completion_id ="), "are the same completion"),
     ],

@@ -97,8 +97,8 @@ def test_a_users_router(lake: Lake, tmp_path: Path) -> None:
         ("SELEC 1", "is not SQL: .*SELEC"),
         ("SELECT prompt_id FROM candidates", "must return the columns prompt_id, completion_id; it returns prompt_id"),
         ("SELECT prompt_id, nonsense AS completion_id FROM candidates", "cannot be run: .*nonsense"),
-        ("SELECT prompt_id, 'x' AS completion_id FROM candidates", "completion_id x is no candidate of this prompt"),
-        ("SELECT prompt_id, NULL AS completion_id FROM candidates", "completion_id NULL is no candidate"),
+        ("SELECT prompt_id, 'x' AS completion_id FROM candidates", "completion_id x is not a candidate of this prompt"),
+        ("SELECT prompt_id, NULL AS completion_id FROM candidates", "completion_id NULL is not a candidate"),
         ("SELECT prompt_id, completion_id FROM candidates", "one of .*; a prompt has one selection"),
         (
             "SELECT prompt_id, any_value(completion_id) AS completion_id FROM candidates WHERE origin = 'translated' GROUP BY 1",

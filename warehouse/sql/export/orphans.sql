@@ -1,4 +1,4 @@
--- Purpose: selections and pairs of a build that name a completion which is no candidate, so that no row can be made of
+-- Purpose: selections and pairs of a build that name a completion which is not a candidate, so that no row can be made of
 --          them. None means pass.
 -- Grain: one row per missing completion of a selection or pair.
 SELECT named.completion_id, named.used_by

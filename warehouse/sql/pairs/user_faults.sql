@@ -1,10 +1,10 @@
 -- Purpose: what is wrong with the proposals of a user's pair strategy. None means pass.
 -- Grain: one row per faulty side of a proposal.
-SELECT prompt_id, 'chosen_id ' || coalesce(chosen_id, 'NULL') || ' is no candidate of this prompt' AS fault
+SELECT prompt_id, 'chosen_id ' || coalesce(chosen_id, 'NULL') || ' is not a candidate of this prompt' AS fault
 FROM $rows AS given
 ANTI JOIN candidates ON candidates.prompt_id = given.prompt_id AND candidates.completion_id = given.chosen_id
 UNION ALL
-SELECT prompt_id, 'rejected_id ' || coalesce(rejected_id, 'NULL') || ' is no candidate of this prompt'
+SELECT prompt_id, 'rejected_id ' || coalesce(rejected_id, 'NULL') || ' is not a candidate of this prompt'
 FROM $rows AS given
 ANTI JOIN candidates ON candidates.prompt_id = given.prompt_id AND candidates.completion_id = given.rejected_id
 UNION ALL

@@ -1,4 +1,4 @@
--- Purpose: which translations a build of prompts lacks, and which rows of its sources are no prompts of it, each with why.
+-- Purpose: which translations a build of prompts lacks, and which rows of its sources are not prompts of it, each with why.
 -- Grain: one row per source prompt and language without a kept translation, and one (root_id is null) per row of a source
 --        that was rejected.
 WITH verdicts AS (

@@ -1,6 +1,6 @@
 -- Purpose: what is wrong with the selections of a user's router. None means pass.
 -- Grain: one row per faulty selection.
-SELECT prompt_id, 'completion_id ' || coalesce(completion_id, 'NULL') || ' is no candidate of this prompt' AS fault
+SELECT prompt_id, 'completion_id ' || coalesce(completion_id, 'NULL') || ' is not a candidate of this prompt' AS fault
 FROM $rows
 ANTI JOIN candidates USING (prompt_id, completion_id)
 UNION ALL

@@ -1,4 +1,4 @@
--- Purpose: the recipe of the build, as JSON; execution settings are no part of it.
+-- Purpose: the recipe of the build, as JSON; execution settings are not part of it.
 -- Grain: one row, or none when no run of the build is recorded.
 SELECT config_id, any_value(name) AS name, any_value(recipe)::JSON AS recipe
 FROM builds

@@ -44,7 +44,7 @@ unjoined AS (
     SELECT count(*) AS num FROM rejections
     WHERE config_id = $config_id AND stage = 'read' AND settings_id <> '' AND in_slice(row_id)
 ),
--- Refused rows that are no prompts of the build; in slices these are cut otherwise than its prompts.
+-- Refused rows that are not prompts of the build; in slices these are cut otherwise than its prompts.
 unread AS MATERIALIZED (
     SELECT
         (SELECT count(*) FROM refused WHERE in_slice(row_id))
