@@ -130,7 +130,7 @@ def retry(
     reason: Annotated[list[str], typer.Option("--reason", help="A final reason to forget, such as poison.")],
 ) -> None:
     """Forget final failures with these reasons, so that the next run sends their requests again."""
-    from flows.commands import forget_failures
+    from flows.build.retry import forget_failures
 
     print(forget_failures(_load(recipe), reason))
 
@@ -172,7 +172,7 @@ def sql(
     as_of: AsOf = None,
 ) -> None:
     """Query the warehouse, read-only: tables, and views of one build such as candidates and arbitrage."""
-    from flows.commands import answer
+    from flows.sql import answer
 
     answer(_warehouse(recipe, warehouse), query, output_format, output, build=build, as_of=as_of)
 
@@ -186,7 +186,7 @@ def export(
     push: Annotated[str | None, typer.Option(help="Push to this dataset of the Hugging Face hub.")] = None,
 ) -> None:
     """Write the training shards of a build: what is in the warehouse now, or was at a snapshot."""
-    from flows.commands import export_recipe
+    from flows.build.export import export_recipe
 
     print(export_recipe(_load(recipe), snapshot=snapshot, push=push))
 

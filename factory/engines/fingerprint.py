@@ -7,9 +7,6 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
 from schemas.disk import whole_file
 from schemas.errors import EngineError
 from schemas.ids import Json, content_id, file_digest, folder_digest
@@ -52,6 +49,9 @@ def template_digest(model: Model) -> str | None:
 
 def resolve_commit(name: str, revision: str | None, file: str = "config.json") -> str:
     """Return the commit that a revision of a hub repository stands for: asked of the hub, or known from its cache."""
+    from huggingface_hub import hf_hub_download  # takes a fifth of a second, and only names on the hub need it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
     try:
         return Path(hf_hub_download(name, file, revision=revision)).parent.name
     except LocalEntryNotFoundError as error:

@@ -9,9 +9,7 @@ from itertools import chain, combinations, count
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from factory.inputs.folders import has_card_with_files, list_data_files, read_card, refuse_several_kinds
 from schemas.errors import InputError
@@ -163,7 +161,9 @@ def resolve_revision(name: str, revision: str | None, config: str | None = None)
     """
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
+    import httpx
     from huggingface_hub import HfApi  # takes a fifth of a second, and only this kind of source needs it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         return str(HfApi().dataset_info(name, revision=revision).sha)

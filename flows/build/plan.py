@@ -22,8 +22,9 @@ from schemas.recipe.recipe import Recipe
 from warehouse.build.scope import Scope
 from warehouse.build.user_sql import try_sql
 from warehouse.catalog.catalog import check_folders, find_catalog
+from warehouse.lake.frame_table import as_table
 from warehouse.lake.lake import Lake
-from warehouse.statements import read_sql
+from warehouse.statements import TableName, read_sql
 
 CHARS_PER_TOKEN = 3.5
 """A guess for a lane that has not run yet; one that has is estimated by what its requests have cost so far."""
@@ -235,17 +236,22 @@ class _Planner:
         return Counter({key[3]: num for key, num in self._facts.items() if key[:2] == ("kept", what)})
 
     def _query_facts(self) -> dict[tuple[str, str, str, str], int]:
+        roots = pl.DataFrame({"root_id": list(self._roots)}, schema={"root_id": pl.String})
+        with as_table(roots) as table:
+            rows = self._scope.query(self._plan_sql(table)).iter_rows()
+        return {(kind, stage, settings_id, language): num for kind, stage, settings_id, language, num in rows}
+
+    def _plan_sql(self, roots: TableName) -> str:
         translation = self._build.recipe.translation
         translated = translation.completions_of if translation else ()
-        sql = read_sql(
+        return read_sql(
             "reports/plan",
+            roots=roots,
             config_id=self._build.config_id,
             lanes=[lane.settings_id for lane in self._build.lanes],
             transient=sorted(TRANSIENT_REASONS),
             translated=[lane.settings_id for lane in self._build.teachers if lane.name in translated],
         )
-        rows = self._scope.query(sql, [list(self._roots)]).iter_rows()
-        return {(kind, stage, settings_id, language): num for kind, stage, settings_id, language, num in rows}
 
     def _cost(self, stage: str, lane: Lane) -> float:
         """Return the tokens that one request is expected to take."""

@@ -106,14 +106,14 @@ class Scope:
         """Drop a view that was added."""
         self.query(f'DROP VIEW memory."{self._schema}"."{name}"')
 
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
+    def query(self, sql: str, parameters: Sequence[Value] = ()) -> pl.DataFrame:
         """Return the rows of a query; see ``Lake.query``."""
         return self.lake.query(sql, parameters, schema=self._schema)
 
     def stream(
         self,
         sql: str,
-        parameters: Sequence[object] = (),
+        parameters: Sequence[Value] = (),
         *,
         batch_rows: int = 10_000,
         joined_as_written: bool = False,

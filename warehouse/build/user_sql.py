@@ -15,7 +15,7 @@ from schemas.recipe.recipe import Recipe
 from schemas.toml.named import Named, find_named
 from warehouse.build.scope import Scope
 from warehouse.lake.staging import stage
-from warehouse.statements import TableName, read_sql
+from warehouse.statements import TableName, literal, read_sql
 
 _ROUTED = ("prompt_id", "completion_id")
 _PAIRED = ("prompt_id", "chosen_id", "rejected_id")
@@ -77,7 +77,7 @@ def check_pattern(pattern: str) -> None:
     """Raise a RecipeError if a refusal pattern is not a regular expression of RE2."""
     with duckdb.connect() as connection:
         try:
-            connection.execute("SELECT regexp_matches('', ?)", [pattern])
+            connection.execute(f"SELECT regexp_matches('', {literal(pattern)})")
         except duckdb.Error as error:
             shown = " ".join(str(error).split())
             raise RecipeError(

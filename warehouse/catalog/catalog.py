@@ -14,7 +14,6 @@ import duckdb
 
 from schemas.errors import WarehouseError
 from schemas.recipe.settings import WarehouseSettings
-from schemas.tables import TABLES
 from warehouse.statements import literal
 
 METADATA = "__ducklake_metadata_lake"
@@ -140,6 +139,8 @@ def make_folders(catalog: Catalog) -> None:
         WarehouseError: they cannot be made.
     """
     if folder := catalog.data_folder:
+        from schemas.tables import TABLES  # takes half a second, and who only reads does not need it
+
         try:
             for name in ("schema_version", *TABLES):
                 (folder / "main" / name).mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import polars as pl
 
 from schemas.errors import WarehouseError
 from schemas.tables import KEYS, TABLES
+from warehouse.lake.results import count_changed
 from warehouse.statements import literal
 
 _PRUNING = {table: (*keys, *(("settings_id",) if table == "completions" else ())) for table, keys in KEYS.items()}
@@ -36,28 +37,16 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(good)
 
 
-def insert_new(cursor: duckdb.DuckDBPyConnection, table: str) -> int:
-    """Insert the rows of ``temp.incoming`` whose keys a table does not have, one for each key; return how many."""
+def insert_new(cursor: duckdb.DuckDBPyConnection, table: str, incoming: str) -> int:
+    """Insert the rows of the table ``incoming`` whose keys a table does not have, one for each key; return how many."""
     columns = ", ".join(f'"{name}"' for name in TABLES[table].column_names())
     keys = ", ".join(f'"{name}"' for name in KEYS[table])
     return count_changed(
         cursor.execute(
-            f'INSERT INTO "{table}" ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM temp.incoming '
-            f'ANTI JOIN (SELECT {keys} FROM "{table}" WHERE {_pruning(cursor, table)}) USING ({keys})'
+            f'INSERT INTO "{table}" ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM {incoming} '
+            f'ANTI JOIN (SELECT {keys} FROM "{table}" WHERE {_pruning(cursor, table, incoming)}) USING ({keys})'
         )
     )
-
-
-def count_changed(result: duckdb.DuckDBPyConnection) -> int:
-    """Return how many rows an INSERT, UPDATE or DELETE has changed."""
-    row = result.fetchone()
-    return int(row[0]) if row else 0
-
-
-def in_utc(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return a frame with its times in UTC; DuckDB gives them in the machine's time zone."""
-    zoned = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Datetime) and dtype.time_zone]
-    return frame.with_columns(pl.col(zoned).dt.convert_time_zone("UTC")) if zoned else frame
 
 
 def _cast(table: str, column: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -83,11 +72,13 @@ def _refusal(table: str, failed: dy.FailureInfo) -> WarehouseError:
     return WarehouseError(f"{count} rows do not fit the table {table!r}: {broken}; the first one's key is {key}")
 
 
-def _pruning(cursor: duckdb.DuckDBPyConnection, table: str) -> str:
+def _pruning(cursor: duckdb.DuckDBPyConnection, table: str, incoming: str) -> str:
     """Return a condition that holds for every row with an incoming key; its few constants let files be skipped."""
+    few = (f'(SELECT list(v) FROM (SELECT DISTINCT "{name}" AS v FROM {incoming} LIMIT 9))' for name in _PRUNING[table])
+    row = cursor.execute(f"SELECT {', '.join(few)}").fetchone()
     conditions = ["true"]
-    for column in _PRUNING[table]:
-        found = cursor.execute(f'SELECT DISTINCT "{column}" FROM temp.incoming LIMIT 9').fetchall()
-        if len(found) <= 8 and all(isinstance(value, str) and "\0" not in value for (value,) in found):
-            conditions.append(f'"{column}" IN ({", ".join(literal(value) for (value,) in found) or "NULL"})')
+    for name, found in zip(_PRUNING[table], row or (), strict=True):
+        values = found or ()
+        if len(values) <= 8 and all(isinstance(value, str) and "\0" not in value for value in values):
+            conditions.append(f'"{name}" IN ({", ".join(map(literal, values)) or "NULL"})')
     return " AND ".join(conditions)

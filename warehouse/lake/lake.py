@@ -41,12 +41,13 @@ from warehouse.catalog.catalog import (
 from warehouse.catalog.data_folder import DataFolder
 from warehouse.catalog.locks import WRITE, Locks, open_locks
 from warehouse.lake import migrations
-from warehouse.lake.append import conform, count_changed, in_utc, insert_new
 from warehouse.lake.compaction import clean_up, compact_tables
 from warehouse.lake.duckdb_errors import explain, is_passing
+from warehouse.lake.frame_table import as_table
+from warehouse.lake.results import count_changed, in_utc
 from warehouse.lake.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
 from warehouse.lake.spool import Spool
-from warehouse.statements import literal
+from warehouse.statements import Value, bind, literal
 
 _Result = TypeVar("_Result")
 
@@ -151,15 +152,13 @@ class Lake:
         Raises:
             WarehouseError: the rows do not fit the table's schema, or cannot be written.
         """
+        from warehouse.lake.append import conform, insert_new  # with the schemas, which who only reads does not need
+
         rows = conform(table, frame)
         if rows.is_empty():
             return 0
-
-        def change(cursor: duckdb.DuckDBPyConnection) -> int:
-            cursor.register("incoming", rows)
-            return insert_new(cursor, table)
-
-        return self.transact(change)
+        with as_table(rows) as incoming:
+            return self.transact(lambda cursor: insert_new(cursor, table, incoming))
 
     def insert_select(self, table: str, select: str, *, slices: int = 1, schema: str = _SHARED) -> int:
         """Add the rows of a query whose keys the table does not have yet; return how many were written.
@@ -168,9 +167,12 @@ class Lake:
         same key one is taken. With ``slices`` the query runs on each slice of the build that its views speak of, which
         are those of ``schema``, as in ``query``.
         """
+        from warehouse.lake.append import insert_new
 
         def change(cursor: duckdb.DuckDBPyConnection) -> int:
-            return insert_new(cursor, table)
+            num_new = insert_new(cursor, table, "temp.incoming")
+            cursor.execute("DROP TABLE temp.incoming")
+            return num_new
 
         return self.transact(
             change, before=lambda cursor: self._fill(cursor, "temp.incoming", select, slices), schema=schema
@@ -181,13 +183,10 @@ class Lake:
         with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
             self._fill(cursor, name, select, slices)
 
-    def delete(self, table: str, where: str, parameters: Sequence[object] = ()) -> int:
+    def delete(self, table: str, where: str, parameters: Sequence[Value] = ()) -> int:
         """Delete the rows for which ``where`` holds; return how many there were. Older snapshots keep them."""
-
-        def change(cursor: duckdb.DuckDBPyConnection) -> int:
-            return count_changed(cursor.execute(f'DELETE FROM "{table}" WHERE {where}', list(parameters)))
-
-        return self.transact(change)
+        sql = f'DELETE FROM "{table}" WHERE {bind(where, parameters)}'
+        return self.transact(lambda cursor: count_changed(cursor.execute(sql)))
 
     def transact(
         self,
@@ -207,18 +206,18 @@ class Lake:
             self._has_written = True
             return self._transact(change, before=before, lock=True, schema=schema)
 
-    def query(self, sql: str, parameters: Sequence[object] = (), *, schema: str = _SHARED) -> pl.DataFrame:
+    def query(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = _SHARED) -> pl.DataFrame:
         """Return the rows of a query. Times are in UTC.
 
         Names in it are looked up among the lake's tables, then among what ``make_schema`` has made under ``schema``.
         """
         with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
-            return in_utc(cursor.execute(sql, list(parameters)).pl())
+            return in_utc(cursor.execute(bind(sql, parameters)).pl())
 
     def stream(
         self,
         sql: str,
-        parameters: Sequence[object] = (),
+        parameters: Sequence[Value] = (),
         *,
         batch_rows: int = 10_000,
         joined_as_written: bool = False,
@@ -238,7 +237,7 @@ class Lake:
         with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
             for _ in self._each_slice(cursor, slices):
                 with planned():
-                    batches = cursor.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
+                    batches = cursor.execute(bind(sql, parameters)).to_arrow_reader(batch_rows)
                 for batch in batches:
                     yield in_utc(pl.DataFrame(batch))
 
@@ -323,12 +322,12 @@ class Lake:
             yield
 
     @contextlib.contextmanager
-    def _cursor(self, schema: str = _SHARED, *, is_kept: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Have a cursor for the length of a ``with`` block; after that it serves the next one, if nothing is left on it.
+    def _cursor(self, schema: str = _SHARED) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Have a cursor for the length of a ``with`` block; after that it serves the next one, unless there was an error.
 
         To set up a new one takes as long as a small query.
         """
-        cursor = self._take_cursor(schema)
+        cursor, is_kept = self._take_cursor(schema), True
         try:
             yield cursor
         except BaseException:
@@ -421,9 +420,7 @@ class Lake:
         schema: str = _SHARED,
     ) -> _Result:
         def attempt() -> _Result:
-            with self._cursor(
-                schema, is_kept=False
-            ) as cursor:  # rows are registered with it, and held in its temporary tables
+            with self._cursor(schema) as cursor:
                 if before:
                     with self._locks.reading():
                         before(cursor)

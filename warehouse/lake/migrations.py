@@ -3,7 +3,6 @@
 import duckdb
 
 from schemas.errors import WarehouseError
-from warehouse.lake.ddl import create_statements
 
 Migration = tuple[str, ...]
 
@@ -72,6 +71,8 @@ def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
     """Make the tables, or bring older ones up to date; within the caller's transaction."""
     version = read_version(cursor)
     if version is None:
+        from warehouse.lake.ddl import create_statements  # with the schemas, which older tables have already
+
         statements = [SMALL_ROW_GROUPS, "CREATE TABLE schema_version (version INTEGER NOT NULL)", *create_statements()]
     else:
         check(version, is_past=True)
@@ -79,4 +80,4 @@ def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
     for statement in statements:
         cursor.execute(statement)
     if version != schema_version():
-        cursor.execute("INSERT INTO schema_version VALUES (?)", [schema_version()])
+        cursor.execute(f"INSERT INTO schema_version VALUES ({schema_version():d})")

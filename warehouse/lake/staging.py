@@ -11,8 +11,6 @@ from typing import Protocol, Self
 import duckdb
 import polars as pl
 
-from schemas.tables import KEYS, TABLES
-from warehouse.lake.append import conform
 from warehouse.lake.lake import Lake
 from warehouse.statements import TableName, literal
 
@@ -61,6 +59,8 @@ class Frames:
     def add(self, frame: pl.DataFrame) -> None:
         """Add rows, as ``Lake.append`` takes them."""
         if not frame.is_empty():
+            from warehouse.lake.append import conform
+
             conform(self._table, frame).write_parquet(Path(self._folder.name) / f"{self._num_files}.parquet")
             self._num_files += 1
 
@@ -86,6 +86,8 @@ def replace_rows(lake: Lake, derived: Mapping[str, Derived]) -> tuple[int, int]:
 
 
 def _replace(cursor: duckdb.DuckDBPyConnection, table: str, rows: Derived) -> tuple[int, int]:
+    from schemas.tables import KEYS, TABLES  # takes half a second, and who only reads does not need it
+
     columns, keys = ", ".join(TABLES[table].column_names()), ", ".join(KEYS[table])
     if not cursor.execute(f"FROM {table} WHERE {rows.own} LIMIT 1").fetchone():
         return _count(cursor, f"INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows.select})"), 0

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, Literal, TextIO
 
 import polars as pl
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -77,6 +76,8 @@ def print_csv(columns: Columns, lines: Iterator[str], out: TextIO) -> int:
 
 def write_parquet(empty: pl.DataFrame, frames: Iterator[pl.DataFrame], out: IO[bytes]) -> int:
     """Write a Parquet file with the columns of ``empty``; return how many rows."""
+    import pyarrow.parquet as pq
+
     schema = empty.to_arrow().schema
     num_rows = 0
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:

@@ -11,7 +11,6 @@ from typing import TextIO
 from schemas.disk import whole_file
 from schemas.errors import WarehouseError
 from schemas.recipe.settings import WarehouseSettings
-from schemas.tables import TABLES
 from warehouse.build.scope import VIEWS, Scope, latest_build
 from warehouse.catalog.catalog import find_catalog
 from warehouse.lake.lake import Lake
@@ -111,6 +110,8 @@ def run_shell(
 
 def _run_command(scope: Scope, words: list[str], out: TextIO) -> bool:
     """Run a dot-command; return whether to go on."""
+    from schemas.tables import TABLES  # takes half a second, and a query does not need it
+
     match words:
         case [".quit" | ".exit"]:
             return False

@@ -1,8 +1,8 @@
 -- Purpose: what a plan starts from: of the prompts with given roots, how many prompts and completions there are for later
 --          stages to work on (kept), and how many requests of each lane are settled, by an answer or for a final reason.
--- Grain: one row per kind, stage or table, lane and language. The parameter is the list of root ids.
+-- Grain: one row per kind, stage or table, lane and language. ``roots`` is a table of root ids.
 WITH roots AS (
-    SELECT unnest(?::VARCHAR[]) AS root_id
+    SELECT root_id FROM $roots
 ),
 verdicts AS (
     SELECT row_id FROM rejections WHERE config_id = $config_id

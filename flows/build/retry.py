@@ -1,20 +1,12 @@
-"""The small commands: forgetting failures, exporting, querying."""
+"""Forgetting failures, so that what failed is asked for again."""
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import cast, get_args
 
-from flows.identity import resolve_build, resolve_made_build
+from flows.identity import resolve_build
 from schemas.errors import FactoryError
 from schemas.reasons import TRANSIENT_REASONS, Reason
 from schemas.recipe.recipe import Recipe
-from schemas.recipe.settings import WarehouseSettings
-from warehouse.export.export import export_build
-from warehouse.export.hub import push_export
 from warehouse.lake.lake import Lake
-from warehouse.shell.output import Form
-from warehouse.shell.shell import open_for_reading, run_query, run_shell
 
 _SHARED_REASONS = (Reason.EMPTY, Reason.TRUNCATED, Reason.EMPTY_PROMPT, Reason.INVALID_TEXT)
 """Why a request may fail, and also why a gate or a source may reject a row."""
@@ -65,50 +57,3 @@ def _check_reasons(reasons: Sequence[str]) -> None:
             f"{', '.join(map(repr, verdicts))} cannot be retried: that is a verdict of the recipe's gates, sources "
             f"or pairs and changes with them; {allowed}"
         )
-
-
-def export_recipe(recipe: Recipe, *, snapshot: int | None, push: str | None) -> Path:
-    """Export a recipe's build as it is, or was at a snapshot, and push it where asked; return the folder.
-
-    Raises:
-        FactoryError: no build of the recipe has run; or whatever else the user can mend.
-    """
-    build = resolve_made_build(recipe)
-    with Lake.open(recipe.warehouse) as lake:
-        result = export_build(lake, build.config_id, recipe, Path(recipe.run.exports), snapshot=snapshot)
-    target = push or recipe.run.push_to_hub
-    if target:
-        push_export(result.path, target)
-    return result.path
-
-
-def answer(
-    settings: WarehouseSettings,
-    query: str | None,
-    output_format: str,
-    output: Path | None,
-    *,
-    build: str | None,
-    as_of: int | None,
-) -> None:
-    """Answer one query, from the argument or from a pipe, or many interactively, about tables and views of one build."""
-    form = parse_form(output_format)
-    if query == "-" or (query is None and not sys.stdin.isatty()):
-        query = sys.stdin.read()
-    with open_for_reading(settings, as_of=as_of, build=build) as lake:
-        if query is None:
-            run_shell(lake, form, sys.stdout)
-        else:
-            run_query(lake, query, form, output or sys.stdout)
-
-
-def parse_form(name: str) -> Form:
-    """Return the output format of a name.
-
-    Raises:
-        FactoryError: there is none of that name.
-    """
-    for form in get_args(Form):
-        if form == name:
-            return cast("Form", form)
-    raise FactoryError(f"there is no output format {name!r}; allowed are {', '.join(get_args(Form))}")
