@@ -6,7 +6,7 @@ from typing import Literal
 from factory.engines.base import Engine
 from factory.engines.fingerprint import resolve_commit
 from factory.engines.model_folders import check_model
-from factory.engines.supervision.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine, ChildModel
 from schemas.errors import EngineError
 from schemas.recipe.models import Model
 from schemas.toml.paths import is_path
@@ -44,11 +44,8 @@ def open_engine(
         case "recorded":
             raise EngineError("a recorded teacher has no engine; its completions are read from a file")
     return ChildEngine(
-        core,
-        settings,
-        name=f"model '{model.model}'",
+        ChildModel(core, settings, f"model '{model.model}'", devices),
         max_in_flight=model.run.max_in_flight or MAX_IN_FLIGHT,
-        devices=devices,
         stall_seconds=model.run.timeout_seconds,
         stop=stop,
     )

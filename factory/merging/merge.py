@@ -116,10 +116,7 @@ def _write_weights(
         with open_reader() as reader:
             reader.open(path for source in sources for path in source.paths())
             stream(
-                (
-                    _plan_work(settings, sources, each, reader, writer, scratch, dtypes[each.name])
-                    for each in parameters
-                ),
+                (_plan_work(settings, sources, each, reader, writer, scratch) for each in parameters),
                 num_threads=settings.run.threads or default_num_threads(settings.run.device),
                 block_elements=BLOCK_ELEMENTS if settings.run.device == "cpu" else GPU_BLOCK_ELEMENTS,
                 finished=finished,
@@ -138,7 +135,6 @@ def _plan_work(
     reader: Reader,
     writer: Writer,
     scratch: Scratch,
-    dtype: torch.dtype,
 ) -> Work:
     name = parameter.name
     stored = [source.tensors[name] for source in sources]
@@ -153,7 +149,7 @@ def _plan_work(
         return Block(start, stop, read, lambda: read(-1, -1), scratch)
 
     def write(start: int, values: Tensor) -> None:
-        writer.write(name, start, scratch.take("result", values.numel(), dtype).copy_(values))
+        writer.write(name, start, scratch.take("result", values.numel(), writer.dtype_of(name)).copy_(values))
 
     def prefetch() -> None:
         for tensor in stored:

@@ -75,14 +75,21 @@ class Tally:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a recipe says of recorded answers: the languages of their prompts (None: any), the tags around their thinking."""
+
+    languages: Collection[str] | None = None
+    reasoning: tuple[str, str] | None = None
+
+
 def read_recorded(
     index: PromptIndex,
     lane: Provenance,
+    declared: Declared = Declared(),
     *,
     detect: Detect | None,
     config_id: str,
-    languages: Collection[str] | None = None,
-    reasoning: tuple[str, str] | None = None,
     batch_rows: int = 2000,
 ) -> Iterator[LandedAnswers]:
     """Yield recorded rows as completions (origin "recorded") and rejections; every row is in one of the two.
@@ -90,8 +97,7 @@ def read_recorded(
     Several answers to a prompt are its samples 0, 1, ... in the order of the file, and their ids follow from
     ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the text of a single-turn
     prompt, white space at its ends aside. A conversation before the answer must be that of the prompt, system turns
-    aside. With ``languages``, answers to prompts in any other are rejected. ``reasoning`` are the tags around the thinking
-    that stands before an answer.
+    aside. Answers to prompts in other languages than the declared ones are rejected.
 
     Raises:
         InputError: the file is missing or cannot be read, lacks a column, none of its rows has the right shape, or one
@@ -99,12 +105,16 @@ def read_recorded(
     """
     recorded = index.recorded
     rows = refuse_hopeless(
-        (_read_row(raw, index, languages) for raw in open_recorded(recorded)),
+        (_read_row(raw, index, declared.languages) for raw in open_recorded(recorded)),
         recorded.path,
     )
     while batch := list(islice(rows, batch_rows)):
         for row in batch:
-            row |= _split_text(row["text"], reasoning) if row["text"] is not None and row["reasoning"] is None else {}
+            row |= (
+                _split_text(row["text"], declared.reasoning)
+                if row["text"] is not None and row["reasoning"] is None
+                else {}
+            )
         kept = [row for row in batch if row["reason"] is None]
         for row in kept:
             row |= _make_completion(row, lane, index.count_answer(row["prompt_id"]))

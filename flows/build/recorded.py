@@ -2,7 +2,7 @@
 
 from factory.inputs.files import stamp_files
 from factory.stages.prompt_index import PromptIndex
-from factory.stages.recorded import REJOIN_STAGE, STAGE, Tally
+from factory.stages.recorded import REJOIN_STAGE, STAGE, Declared, Tally
 from factory.stages.recorded import read_recorded as read_answers
 from factory.texts.langid import shared_detector
 from flows.identity import Lane, teacher_lane
@@ -35,10 +35,9 @@ def read_recorded(context: RunContext, scope: Scope, lane: Lane, *, rows_of: str
         for landed in read_answers(
             _index_prompts(scope, lane.model.recorded, rows_of or scope.config_id),
             lane.provenance,
+            Declared(lane.languages, lane.model.reasoning),
             detect=shared_detector().detect,
             config_id=scope.config_id,
-            languages=lane.languages,
-            reasoning=lane.model.reasoning,
         ):
             _refuse_change(path, stamp_files(path) != stamps)
             completions.add(landed.rows)

@@ -37,7 +37,7 @@ from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.recipe.settings import WarehouseSettings
 from schemas.toml.paths import is_path
 from schemas.toml.section import CONTENT, EXECUTION, PLACE, identify
-from warehouse.build.games import add_games, games_with_verdicts, pending_games, pending_scored_games
+from warehouse.build.games import Match, add_games, games_with_verdicts, pending_games, pending_scored_games
 from warehouse.build.scope import Scope, latest_build
 from warehouse.lake.lake import Lake
 from warehouse.lake.staging import Derived, Frames, replace_rows
@@ -241,15 +241,14 @@ def _find_held_out(lake: Lake, evaluation: Evaluation, build_id: str) -> pl.Data
 
 def _add_games(scope: Scope, evaluation: Evaluation) -> None:
     settings, judge = evaluation.settings, evaluation.settings.judge
-    add_games(
-        scope,
+    match = Match(
         models=(evaluation.a.settings_id, evaluation.b.settings_id),
-        num_samples=settings.a.samples,
-        judge=evaluation.judge_fingerprint,
         languages=settings.languages,
+        num_samples=settings.a.samples,
         swap=judge.swap if judge.llm is not None else "none",
         seed=settings.seed,
     )
+    add_games(scope, match, evaluation.judge_fingerprint)
 
 
 def _read_prompts(lake: Lake, evaluation: Evaluation) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from factory.merging.search import (
     with_weights,
 )
 from flows.lanes.slots import Slot, SlotPool
-from flows.models.model_record import record_checkpoint
+from flows.models.model_record import Making, record_checkpoint
 from flows.terminal import choose_say, make_table, say_line
 from schemas.ids import content_id
 from schemas.recipe.merging import MergeSettings
@@ -130,14 +130,13 @@ def _record(
     warehouse: WarehouseSettings,
 ) -> str:
     """Record the merged model."""
-    return record_checkpoint(
-        model,
-        warehouse,
+    making = Making(
         kind="merge",
         parents=fingerprint_parents(settings),
         config={"merge": identify(settings, content=lambda _, name: name), "notes": list(notes)},
         metrics=metrics,
     )
+    return record_checkpoint(model, warehouse, making)
 
 
 def _show(weights: tuple[float, ...]) -> str:

@@ -12,9 +12,10 @@ from factory.training.data.reading import read_export_id
 from factory.training.identity import RunIdentity, claim_output, identify_run, pin_data
 from factory.training.result import TrainResult, read_result
 from flows.lanes.slots import SlotPool, find_slots
-from flows.models.model_record import record_checkpoint
+from flows.models.model_record import Making, record_checkpoint
 from flows.terminal import choose_say
 from schemas.errors import TrainingError
+from schemas.ids import Json
 from schemas.recipe.settings import WarehouseSettings
 from schemas.recipe.training import TrainSettings, load_train_settings
 
@@ -80,17 +81,22 @@ def summarize(result: TrainResult) -> str:
 
 
 def _record(settings: TrainSettings, identity: RunIdentity, result: TrainResult, warehouse: WarehouseSettings) -> None:
-    kept = {"train": result.metrics, "eval": result.eval_metrics, "num_rejected": sum(result.rejected.values())}
-    kept |= {"num_steps": result.num_steps, "num_tokens": result.num_tokens, "seconds": round(result.seconds, 3)}
-    record_checkpoint(
-        result.model,
-        warehouse,
+    kept: dict[str, Json] = {
+        "train": result.metrics,
+        "eval": result.eval_metrics,
+        "num_rejected": sum(result.rejected.values()),
+        "num_steps": result.num_steps,
+        "num_tokens": result.num_tokens,
+        "seconds": round(result.seconds, 3),
+    }
+    making = Making(
         kind="preference" if settings.is_preference else "sft",
         parents=[identity.model, *([] if identity.reference is None else [identity.reference])],
         config=identity.parts(),
         metrics=kept,
         export_id=read_export_id(settings.data),
     )
+    record_checkpoint(result.model, warehouse, making)
 
 
 def _launch(settings: TrainSettings, output: Path, *, quiet: bool, devices: tuple[int, ...]) -> None:

@@ -1,7 +1,8 @@
 """The figures of the house: ``python -m tests.benchmarks.house [CHECKOUT]``, for this checkout or another one.
 
 Prints, for the four packages: the number of files, the median and 90th percentile of the lines of files and of
-functions, the files that import in a circle (lazily or not, by grimp), the longest parameter list and whose it is,
+functions, the files that import in a circle (lazily or not, by grimp), the longest parameter list and whose it is (of
+functions; and of commands, where every parameter is an option of the command line),
 ``Any`` in signatures (and in aliases, behind which it could hide), ``type: ignore`` comments, and which heavy packages
 the parent process of a build has imported in the end. The build is a whole one, from recorded answers and a reward
 model on a server, by the ``factory`` command, so that versions can be compared whatever their modules are called.
@@ -88,6 +89,11 @@ def list_parameters(function: Function) -> list[ast.arg]:
     return given[1:] if given and given[0].arg in {"self", "cls"} else given
 
 
+def is_command(function: Function) -> bool:
+    """Whether typer makes a command of a function."""
+    return any(re.match(r"\w+\.(command|callback)\(", ast.unparse(decorator)) for decorator in function.decorator_list)
+
+
 def count_any(annotation: ast.expr | None) -> int:
     """Count how often an annotation says ``Any``, in quotes too."""
     return 0 if annotation is None else len(re.findall(r"\bAny\b", ast.unparse(annotation)))
@@ -139,14 +145,18 @@ def main() -> None:
     }
     trees = {path: ast.parse(text) for path, text in texts.items()}
     functions = [(path, function) for path, tree in trees.items() for function in list_functions(tree)]
-    path, longest = max(functions, key=lambda found: len(list_parameters(found[1])))
     circles = [circle.split() for circle in run_python(checkout, CIRCLES, checkout).splitlines() if circle]
     print(f"files                  {len(texts)}")
     print(f"lines of a file        {show_lengths([text.count(chr(10)) for text in texts.values()])}")
     lengths = [function.end_lineno - function.lineno + 1 for _, function in functions if function.end_lineno]
     print(f"lines of a function    {show_lengths(lengths)} of {len(lengths)}")
     print(f"circles                {len(circles)}, of {sum(map(len, circles))} files")
-    print(f"longest parameter list {len(list_parameters(longest))}: {longest.name} in {path.relative_to(checkout)}")
+    for what, of_commands in (("longest parameter list", False), ("options of a command  ", True)):
+        path, longest = max(
+            (found for found in functions if is_command(found[1]) == of_commands),
+            key=lambda found: len(list_parameters(found[1])),
+        )
+        print(f"{what} {len(list_parameters(longest))}: {longest.name} in {path.relative_to(checkout)}")
     print(f"Any in signatures      {sum(count_any_of_signature(function) for _, function in functions)}")
     print(f"Any in aliases         {sum(map(count_any_of_aliases, trees.values()))}")
     print(f"type: ignore           {sum(text.count('# type: ignore') for text in texts.values())}")

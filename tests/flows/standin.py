@@ -9,7 +9,7 @@ from typing import Any
 
 from factory.engines.base import Reply, Request
 from factory.engines.open import Task
-from factory.engines.supervision.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine, ChildModel
 from schemas.ids import content_id
 from schemas.recipe.models import Model
 
@@ -82,7 +82,7 @@ class StandInEngines:
             "seconds": self.seconds,
             "log": str(self.log),
         }
-        return ChildEngine(CORE, settings, max_in_flight=self.max_in_flight, devices=devices, stop=stop)
+        return ChildEngine(ChildModel(CORE, settings, devices=devices), max_in_flight=self.max_in_flight, stop=stop)
 
     def asked(self) -> list[tuple[str, int, str, str]]:
         """Return (task, pid, content id of what was asked, model) of every request that a stand-in was given."""

@@ -1,36 +1,38 @@
 """Games: pairs of two models' answers, of which a judge says who won; over the evaluation that the views speak of."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from warehouse.build.scope import Scope
 from warehouse.statements import read_sql
 
 
-def add_games(
-    scope: Scope,
-    *,
-    models: tuple[str, str],
-    num_samples: int,
-    judge: str,
-    languages: Sequence[str],
-    swap: str,
-    seed: int,
-) -> None:
-    """Add the view ``games`` to an evaluation's scope: of two models, named by settings id, and of one judge, named by fingerprint.
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which games two models play, both named by settings id.
 
-    The first ``num_samples`` answers of both models to a prompt are paired, in their order. ``swap`` is "both" (each
-    pair in both orders), "random" (in one that chance decides) or "none" (a first).
+    The first ``num_samples`` answers of both to a prompt are paired, in their order. ``swap`` is "both" (each pair in
+    both orders), "random" (in one that chance, ``seed``, decides) or "none" (a first).
     """
-    first, second = models
+
+    models: tuple[str, str]
+    languages: tuple[str, ...]
+    num_samples: int
+    swap: str
+    seed: int
+
+
+def add_games(scope: Scope, match: Match, judge: str) -> None:
+    """Add the view ``games`` to an evaluation's scope: those of a match, before a judge that is named by fingerprint."""
+    first, second = match.models
     select = read_sql(
         "evaluation/games",
         first=first,
         second=second,
-        num_samples=num_samples,
+        num_samples=match.num_samples,
         judge=judge,
-        languages=languages,
-        swap=swap,
-        seed=seed,
+        languages=match.languages,
+        swap=match.swap,
+        seed=match.seed,
     )
     scope.add_views({"games": select})
 

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 LOG_TAIL_LINES = 12
 CLOSE_SECONDS = 10.0
@@ -29,7 +28,7 @@ class ChildProcess:
     What the child and its own children print goes to an unlinked temporary file; ``log_tail`` shows the end of it.
     """
 
-    def __init__(self, core: str, settings: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    def __init__(self, core: str, settings: Mapping[str, object], environment: Mapping[str, str]) -> None:
         request_read, self.request_fd = os.pipe()
         self.reply_fd, reply_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()

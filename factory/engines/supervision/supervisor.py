@@ -8,8 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 from factory.engines.base import Failure, Reply, Request
 from factory.engines.devices import visible_devices
@@ -28,6 +28,19 @@ NUM_PULLED_AHEAD = 64
 _MAX_UNSENT_BYTES = 1 << 18
 
 
+@dataclass(frozen=True, slots=True)
+class ChildModel:
+    """What a child process runs: a core, opened by the function ``core`` (``module:function``) from ``settings``.
+
+    ``name`` is what errors call it. ``devices`` are the numbers of GPUs among those that this process sees.
+    """
+
+    core: str
+    settings: Mapping[str, object]
+    name: str = "the model"
+    devices: tuple[int, ...] = ()
+
+
 class ChildEngine:
     """A core (``factory.engines.supervision.child.Core``) in a child process, behind the ``Engine`` protocol.
 
@@ -36,28 +49,21 @@ class ChildEngine:
     request that kills it again and again on its own becomes a failure (POISON, or TIMEOUT if the child hung), and the
     run goes on. Setting ``stop`` ends a stream early and cleanly: nothing new is sent, what is in flight is still
     answered and yielded. One stream at a time.
-
-    ``devices`` are the numbers of GPUs among those that this process sees.
     """
 
     def __init__(
         self,
-        core: str,
-        settings: Mapping[str, Any],
+        model: ChildModel,
         *,
-        name: str = "the model",
         max_in_flight: int = 512,
-        devices: tuple[int, ...] = (),
         stall_seconds: float = 600.0,
         stop: threading.Event | None = None,
     ) -> None:
-        self._core = core
-        self._settings = settings
-        self.name = name
+        self._model = model
+        self.name = model.name
         self.max_in_flight = max_in_flight
         self.stall_seconds = stall_seconds
         self.stop = stop or threading.Event()
-        self._devices = devices
         self.serials = itertools.count()
         self.child: ChildProcess | None = None
         self.is_ready = False
@@ -84,7 +90,7 @@ class ChildEngine:
     def start_child(self) -> ChildProcess:
         """Start a fresh child; ``is_ready`` becomes true when it says so."""
         self.is_ready = False
-        self.child = ChildProcess(self._core, self._settings, visible_devices(self._devices))
+        self.child = ChildProcess(self._model.core, self._model.settings, visible_devices(self._model.devices))
         return self.child
 
     def end_child(self) -> None:

@@ -194,6 +194,10 @@ class Writer:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
         path.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Return what a tensor is written in."""
+        return self._places[name].dtype
+
     def write(self, name: str, start: int, values: Tensor) -> None:
         """Write values, in the tensor's dtype, from element ``start`` of the flattened tensor on."""
         place = self._places[name]

@@ -4,8 +4,9 @@ On CPU every group goes through SDPA by itself, so that its cost is the square o
 On a GPU one flex-attention call takes the batch with a block mask, compiled once.
 """
 
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,62 +22,65 @@ BLOCK = 128
 """The side of flex attention's blocks, its own default."""
 
 
+class LayerOptions(TypedDict, total=False):
+    """What transformers hands an attention function by name, and of this what is used here."""
+
+    scaling: float | None
+    dropout: float
+    sliding_window: int | None
+    softcap: float | None
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """How a layer weighs what a query sees: scores times ``scale``, capped, within a window of positions, with dropout."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
+    dropout: float
+
+
 def packed_attention(
     _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     _attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    layout: Layout | None = None,
-    **_unused: Any,
+    **options: Unpack[LayerOptions],
 ) -> tuple[Tensor, None]:
     """Return attention [1, T, heads, size] of queries [1, heads, T, size] over keys and values of as many or fewer heads."""
-    assert layout is not None, "packed attention needs the layout of the batch"
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scaling = options.get("scaling")
+    weighing = Weighing(
+        query.shape[-1] ** -0.5 if scaling is None else scaling,
+        options.get("sliding_window"),
+        options.get("softcap"),
+        options.get("dropout", 0.0),
+    )
     attend = _flex if query.device.type == "cuda" else _attend_by_group
-    return attend(query, key, value, layout, scale, sliding_window, softcap, dropout).transpose(1, 2), None
+    return attend(query, key, value, options["layout"], weighing).transpose(1, 2), None
 
 
-def _attend_by_group(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    layout: Layout,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-    dropout: float,
-) -> Tensor:
+def _attend_by_group(query: Tensor, key: Tensor, value: Tensor, layout: Layout, weighing: Weighing) -> Tensor:
     ratio = query.shape[1] // key.shape[1]
     if ratio > 1:
         key, value = key.repeat_interleave(ratio, 1), value.repeat_interleave(ratio, 1)
     parts = zip(*(tensor.split(layout.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     mixed = [
-        _attend(*part, mask=layout.group_mask(group, window), scale=scale, softcap=softcap, dropout=dropout)
+        _attend(*part, mask=layout.group_mask(group, weighing.window), weighing=weighing)
         for group, part in enumerate(parts)
     ]
     return torch.cat(mixed, dim=2)
 
 
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    mask: Tensor | None,
-    scale: float,
-    softcap: float | None,
-    dropout: float,
-) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, weighing: Weighing) -> Tensor:
+    softcap, dropout = weighing.softcap, weighing.dropout
     if softcap is None:
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=weighing.scale
         )
-    scores = torch.tanh((query @ key.transpose(2, 3)) * (scale / softcap)) * softcap
+    scores = torch.tanh((query @ key.transpose(2, 3)) * (weighing.scale / softcap)) * softcap
     length = query.shape[2]
     if mask is None:
         mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
@@ -84,34 +88,25 @@ def _attend(
     return torch.dropout(shares, dropout, dropout > 0) @ value
 
 
-def _flex(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    layout: Layout,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-    dropout: float,
-) -> Tensor:
+def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, weighing: Weighing) -> Tensor:
     """Attend over the whole batch at once.
 
     What a mask or a score needs to know is in tensors: numbers in their closures would be compiled in, or break compiling.
     """
-    if dropout:
+    if weighing.dropout:
         raise TrainingError(
             "attention dropout is not available on a GPU; set attention_dropout = 0 in the model's config"
         )
     cap = None
-    if softcap is not None:
-        bound = torch.full((), softcap, device=query.device)
+    if weighing.softcap is not None:
+        bound = torch.full((), weighing.softcap, device=query.device)
 
         def cap(score: Tensor, *_places: Tensor) -> Tensor:
             return torch.tanh(score / bound) * bound
 
-    name = ("flex", window)
+    name = ("flex", weighing.window)
     if name not in layout.masks:
-        layout.masks[name] = _make_block_mask(layout, window)
+        layout.masks[name] = _make_block_mask(layout, weighing.window)
     kind, dtype = query.device.type, value.dtype  # under autocast rotary positions leave queries and keys in float32
     with torch.autocast(kind, enabled=False):
         mixed: Tensor = _compiled_flex(kind)(
@@ -120,7 +115,7 @@ def _flex(
             value,
             block_mask=layout.masks[name],
             score_mod=cap,
-            scale=scale,
+            scale=weighing.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
     return mixed

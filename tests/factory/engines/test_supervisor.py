@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from factory.engines.base import Message, Reply, Request
-from factory.engines.supervision.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine, ChildModel
 from schemas.errors import EngineError
 from schemas.reasons import Reason
 from tests.waiting import GUARD_SECONDS, wait_until
@@ -59,7 +59,7 @@ def test_every_request_gets_its_own_reply_whatever_its_text() -> None:
         "😀" * 9000,
     ]
     requests = ask_all(texts * 30)
-    with ChildEngine(CORE, {"batch": 7}, max_in_flight=32) as engine:
+    with ChildEngine(ChildModel(CORE, {"batch": 7}), max_in_flight=32) as engine:
         replies = list(engine.stream(requests))
     assert_one_reply_each(requests, replies)
     wanted = {request.request_id: f"echo {request.messages[0]['content']}" for request in requests}
@@ -67,13 +67,13 @@ def test_every_request_gets_its_own_reply_whatever_its_text() -> None:
 
 
 def test_no_requests_start_no_child() -> None:
-    with ChildEngine(CORE, {}) as engine:
+    with ChildEngine(ChildModel(CORE, {})) as engine:
         assert list(engine.stream([])) == []
         assert engine.child is None
 
 
 def test_a_failure_concerns_one_request() -> None:
-    with ChildEngine(CORE, {}) as engine:
+    with ChildEngine(ChildModel(CORE, {})) as engine:
         replies = list(engine.stream(ask_all(["a", "refuse", "b"])))
     assert failures(replies) == {"request-1": Reason.PROMPT_TOO_LONG}
     assert len(replies) == 3
@@ -87,7 +87,7 @@ def test_requests_are_taken_lazily_and_the_child_works_on_while_nobody_consumes(
         for num_taken in itertools.count():
             yield ask(num_taken, "x")
 
-    with ChildEngine(CORE, {"batch": 4}, max_in_flight=8) as engine:
+    with ChildEngine(ChildModel(CORE, {"batch": 4}), max_in_flight=8) as engine:
         stream = engine.stream(plan())
         next(stream)
         wait_until(lambda: num_taken > 4 * 8)
@@ -103,7 +103,7 @@ def test_a_slow_plan_does_not_hold_replies_back() -> None:
         assert answered.wait(GUARD_SECONDS)
         yield ask(1, "second")
 
-    with ChildEngine(CORE, {}) as engine:
+    with ChildEngine(ChildModel(CORE, {})) as engine:
         texts = []
         for reply in engine.stream(plan()):
             texts.append(reply.text)
@@ -116,12 +116,12 @@ def test_an_error_while_planning_reaches_the_consumer() -> None:
         yield ask(0, "x")
         raise LookupError("no more prompts")
 
-    with ChildEngine(CORE, {}) as engine, pytest.raises(LookupError, match="no more prompts"):
+    with ChildEngine(ChildModel(CORE, {})) as engine, pytest.raises(LookupError, match="no more prompts"):
         list(engine.stream(plan()))
 
 
 def test_a_stream_closed_early_leaves_nothing_behind_for_the_next() -> None:
-    with ChildEngine(CORE, {"batch": 1, "seconds": 0.005}, max_in_flight=64) as engine:
+    with ChildEngine(ChildModel(CORE, {"batch": 1, "seconds": 0.005}), max_in_flight=64) as engine:
         stream = engine.stream(ask_all(["old"] * 200))
         next(stream)
         stream.close()
@@ -131,7 +131,7 @@ def test_a_stream_closed_early_leaves_nothing_behind_for_the_next() -> None:
 
 def test_stop_sends_nothing_new_and_answers_what_is_in_flight() -> None:
     stop = threading.Event()
-    with ChildEngine(CORE, {"batch": 4, "seconds": 0.01}, max_in_flight=16, stop=stop) as engine:
+    with ChildEngine(ChildModel(CORE, {"batch": 4, "seconds": 0.01}), max_in_flight=16, stop=stop) as engine:
         replies = []
         for reply in engine.stream(ask(number, "x") for number in itertools.count()):
             replies.append(reply)
@@ -145,7 +145,7 @@ def test_stop_sends_nothing_new_and_answers_what_is_in_flight() -> None:
 def test_a_killed_child_loses_no_request_and_blames_none() -> None:
     requests = ask_all([f"text {number}" for number in range(3000)])
     rng = random.Random(0)
-    with ChildEngine(CORE, {"batch": 16, "seconds": 0.003}, max_in_flight=128) as engine:
+    with ChildEngine(ChildModel(CORE, {"batch": 16, "seconds": 0.003}), max_in_flight=128) as engine:
         replies, pids = [], set()
         for reply in engine.stream(requests):
             replies.append(reply)
@@ -162,7 +162,7 @@ def test_a_killed_child_loses_no_request_and_blames_none() -> None:
 def test_a_request_that_kills_the_child_is_set_aside_and_no_other(bad: str) -> None:
     culprits = {100, 101, 350}
     requests = ask_all([bad if number in culprits else "good" for number in range(500)])
-    with ChildEngine(CORE, {"batch": 16}, max_in_flight=64) as engine:
+    with ChildEngine(ChildModel(CORE, {"batch": 16}), max_in_flight=64) as engine:
         replies = list(engine.stream(requests))
     assert_one_reply_each(requests, replies)
     assert failures(replies) == {f"request-{number}": Reason.POISON for number in culprits}
@@ -170,37 +170,46 @@ def test_a_request_that_kills_the_child_is_set_aside_and_no_other(bad: str) -> N
 
 def test_a_hung_child_is_replaced() -> None:
     requests = ask_all(["good", "hang", *["good"] * 20])
-    with ChildEngine(CORE, {"batch": 4}, max_in_flight=8, stall_seconds=1.5) as engine:
+    with ChildEngine(ChildModel(CORE, {"batch": 4}), max_in_flight=8, stall_seconds=1.5) as engine:
         replies = list(engine.stream(requests))
     assert_one_reply_each(requests, replies)
     assert failures(replies) == {"request-1": Reason.TIMEOUT}
 
 
 def test_a_child_that_works_long_without_an_answer_is_not_hung() -> None:
-    with ChildEngine(CORE, {"idle_steps": 60, "seconds": 0.1}, stall_seconds=5.0) as engine:
+    with ChildEngine(ChildModel(CORE, {"idle_steps": 60, "seconds": 0.1}), stall_seconds=5.0) as engine:
         assert [reply.text for reply in engine.stream(ask_all(["x"]))] == ["echo x"]
 
 
 def test_a_child_that_always_dies_ends_the_run() -> None:
-    with ChildEngine(CORE, {}) as engine, pytest.raises(EngineError, match="died 16 times without answering anything"):
+    with (
+        ChildEngine(ChildModel(CORE, {})) as engine,
+        pytest.raises(EngineError, match="died 16 times without answering anything"),
+    ):
         list(engine.stream(ask_all(["poison"] * 1000)))
 
 
 def test_a_core_that_refuses_says_why() -> None:
-    with ChildEngine(CORE, {"refuse": "there are no weights"}) as engine, pytest.raises(EngineError) as error:
+    with (
+        ChildEngine(ChildModel(CORE, {"refuse": "there are no weights"})) as engine,
+        pytest.raises(EngineError) as error,
+    ):
         list(engine.stream(ask_all(["x"])))
     assert str(error.value) == "there are no weights"
 
 
 def test_a_core_that_crashes_while_loading_shows_its_last_words() -> None:
-    with ChildEngine(CORE, {"crash": True}, name="model 'm'") as engine, pytest.raises(EngineError) as error:
+    with (
+        ChildEngine(ChildModel(CORE, {"crash": True}, name="model 'm'")) as engine,
+        pytest.raises(EngineError) as error,
+    ):
         list(engine.stream(ask_all(["x"])))
     assert "model 'm' cannot be loaded: its process exited with status 3" in str(error.value)
     assert "cannot allocate memory for the stand-in" in str(error.value)
 
 
 def test_leaving_the_engine_ends_the_child_and_its_children() -> None:
-    with ChildEngine(CORE, {"grandchild": True}) as engine:
+    with ChildEngine(ChildModel(CORE, {"grandchild": True})) as engine:
         (reply,) = engine.stream(ask_all(["pid"]))
         pids = [int(pid) for pid in (reply.text or "").split()]
         assert all(map(is_alive, pids))
@@ -209,7 +218,7 @@ def test_leaving_the_engine_ends_the_child_and_its_children() -> None:
 
 def test_the_devices_of_a_slot_are_numbered_among_the_visible_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    with ChildEngine(CORE, {}, devices=(1, 2)) as engine:
+    with ChildEngine(ChildModel(CORE, {}, devices=(1, 2))) as engine:
         (reply,) = engine.stream(ask_all(["devices"]))
     assert reply.text == "5,7"
 
@@ -217,7 +226,7 @@ def test_the_devices_of_a_slot_are_numbered_among_the_visible_ones(monkeypatch: 
 PARENT = """
 import itertools, signal, sys, threading
 from factory.engines.base import Request
-from factory.engines.supervision.supervisor import ChildEngine
+from factory.engines.supervision.supervisor import ChildEngine, ChildModel
 
 stop = threading.Event()
 signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -227,7 +236,7 @@ def plan():
     for number in itertools.count():
         yield Request(str(number), ({"role": "user", "content": TEXT},))
 
-with ChildEngine("tests.factory.engines.standin:open_core", SETTINGS, max_in_flight=16, stop=stop) as engine:
+with ChildEngine(ChildModel("tests.factory.engines.standin:open_core", SETTINGS), max_in_flight=16, stop=stop) as engine:
     replies = []
     for reply in engine.stream(plan()):
         replies.append(reply)

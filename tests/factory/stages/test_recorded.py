@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from factory.stages.outputs import Detect, Provenance, StageOutput
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts, list_rows, make_text_id
-from factory.stages.recorded import Tally, read_recorded
+from factory.stages.recorded import Declared, Tally, read_recorded
 from factory.stages.sources import read_source
 from schemas.errors import InputError
 from schemas.ids import content_id
@@ -116,7 +116,7 @@ def test_the_thinking_of_recorded_answers_is_kept_apart(tmp_path: Path, lane: Pr
     path.write_text("".join(json.dumps({"key": 1, "text": text}) + "\n" for text in texts), encoding="utf-8")
     how = Recorded.model_validate({"path": str(path), "columns": {"text": "text", "key": "key"}})
     tags, index = ("<think>", "</think>"), PromptIndex(how, [rows_of(PROMPTS)], [PROMPTS])
-    (landed,) = read_recorded(index, lane, detect=None, config_id="c" * 32, reasoning=tags)
+    (landed,) = read_recorded(index, lane, Declared(reasoning=tags), detect=None, config_id="c" * 32)
     assert landed.rows.select("text", "reasoning", "finish_reason", "num_chars").rows() == [
         ("四", "为什么", None, 1),
         ("just so", None, None, 7),
