@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +19,7 @@ from factory.merging.checkpoints.parents import Checkpoint, fit_together, open_c
 from factory.merging.checkpoints.safetensors_files import Reader, Writer, open_reader
 from factory.merging.methods import MIN_WEIGHT_SUM
 from factory.merging.passes import Block, Parameter, copy_steps, plan_steps
+from factory.merging.result import MergeResult
 from factory.merging.stream import BLOCK_ELEMENTS, GPU_BLOCK_ELEMENTS, Work, default_num_threads, stream
 from factory.merging.weights import count_layers, find_depth, weights_of
 from schemas.disk import sync
@@ -28,17 +28,6 @@ from schemas.recipe.merging import MergeSettings
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many bytes of the result are written, and of how many."""
-
-
-@dataclass(frozen=True, slots=True)
-class MergeResult:
-    """What a merge wrote, and what a person should know about it."""
-
-    path: Path
-    num_parameters: int
-    num_bytes: int
-    seconds: float
-    notes: tuple[str, ...]
 
 
 def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = None) -> MergeResult:

@@ -17,7 +17,6 @@ from typing import TypeAlias
 import numpy as np
 
 from factory.merging.identity import identify_merge
-from factory.merging.merge import merge
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.recipe.merging import MergeModel, MergeSettings
@@ -57,7 +56,7 @@ class Evaluator:
     """Merges with given weights and scores the result, once for each weights."""
 
     def __init__(
-        self, settings: MergeSettings, fitness: Fitness, folder: Path, *, fitness_name: str, merge: Merge = merge
+        self, settings: MergeSettings, fitness: Fitness, folder: Path, *, fitness_name: str, merge: Merge
     ) -> None:
         """Open the evaluations in ``folder``; ``fitness_name`` tells this fitness from others, such as its command.
 

@@ -7,21 +7,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from factory.engines.base import Reply
+from factory.progress import LOG_SECONDS, Bars, Interval
 
-LOG_SECONDS = 10.0
-"""How often a lane is reported where no terminal redraws the bars, and to who watches."""
+REDRAW_SECONDS = 0.2
 
 TellProgress = Callable[[float, str], None]
 """Receives the progress of a piece of work: the percentage done, and a line for a person."""
@@ -47,7 +38,6 @@ class Meter:
     num_completion_tokens: int = 0
     started: float = field(default_factory=time.monotonic)
     answered: float | None = None
-    reported: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
@@ -77,41 +67,33 @@ class Meter:
         return f"{self.done:,}/{self.total:,} rows, {rows:,.1f} rows/s, {self.tokens_per_second:,.0f} tokens/s{left}{rejected}"
 
 
-class Board:
+class Board(Bars):
     """Where the lanes of a run report. One board serves all threads of a run."""
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        self.console = console or Console(stderr=True)
-        self.quiet = quiet
-        self._lock = threading.Lock()
-        self._num_lanes = 0
-        self._bars = Progress(
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(
             SpinnerColumn(),
             TextColumn("{task.description:<44}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rates]}", style="dim"),
             TimeRemainingColumn(),
-            console=self.console,
-            disable=quiet or not self.console.is_terminal,
+            quiet=quiet,
         )
-
-    def say(self, text: str) -> None:
-        """Print one line above the bars."""
-        if not self.quiet:
-            self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._lock = threading.Lock()
+        self._num_lanes = 0
 
     @contextmanager
     def lane(self, stage: str, name: str, total: int) -> Iterator["LaneReport"]:
         """Show one lane while it runs, and its sum when it ends."""
         meter = Meter(stage, name, total)
         self._show_bars(1)
-        bar = self._bars.add_task(f"{stage} · {name}", total=total, rates="")
+        bar = self.rich.add_task(f"{stage} · {name}", total=total, rates="")
         report = LaneReport(self, meter, bar)
         try:
             yield report
         finally:
-            self._bars.remove_task(bar)
+            self.rich.remove_task(bar)
             self._show_bars(-1)
             self.say(f"  {stage} · {name}: {meter.line()} in {meter.seconds:,.1f} s")
 
@@ -120,9 +102,9 @@ class Board:
         with self._lock:
             was, self._num_lanes = self._num_lanes, self._num_lanes + change
             if not was:
-                self._bars.start()
+                self.rich.start()
             elif not self._num_lanes:
-                self._bars.stop()
+                self.rich.stop()
 
 
 class LaneReport:
@@ -133,7 +115,7 @@ class LaneReport:
         self._board = board
         self._bar = bar
         self._tell = PROGRESS.get()
-        self._told = time.monotonic()
+        self._redraw, self._log, self._report = Interval(REDRAW_SECONDS), Interval(LOG_SECONDS), Interval(LOG_SECONDS)
 
     def count_reply(self, reply: Reply) -> None:
         """Add the answer to one request."""
@@ -151,18 +133,14 @@ class LaneReport:
     def _show(self) -> None:
         """Redraw, or say a line where nothing is redrawn, if the last time is long enough ago."""
         meter = self.meter
-        now = time.monotonic()
-        meter.answered = meter.answered or now
-        bars = self._board._bars
-        if not bars.disable and (now - meter.reported > 0.2 or meter.done >= meter.total):
-            rate = f"{meter.rows_per_second:,.1f} rows/s"
-            tokens = f"{meter.tokens_per_second:,.0f} tok/s"
-            lost = f" {meter.num_rejected:,} rejected" if meter.num_rejected else ""
-            bars.update(self._bar, completed=meter.done, rates=f"{rate} {tokens}{lost}")
-            meter.reported = now
-        elif bars.disable and now - meter.reported > LOG_SECONDS:
+        meter.answered = meter.answered or time.monotonic()
+        if self._board.is_live:
+            if self._redraw.is_due() or meter.done >= meter.total:
+                rate = f"{meter.rows_per_second:,.1f} rows/s"
+                tokens = f"{meter.tokens_per_second:,.0f} tok/s"
+                lost = f" {meter.num_rejected:,} rejected" if meter.num_rejected else ""
+                self._board.rich.update(self._bar, completed=meter.done, rates=f"{rate} {tokens}{lost}")
+        elif self._log.is_due():
             self._board.say(f"  {meter.stage} · {meter.name}: {meter.line()}")
-            meter.reported = now
-        if self._tell is not None and now - self._told >= LOG_SECONDS and meter.total:
+        if self._tell is not None and meter.total and self._report.is_due():
             self._tell(min(100.0, 100.0 * meter.done / meter.total), meter.line())
-            self._told = now

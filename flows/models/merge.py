@@ -1,18 +1,19 @@
 """The merge commands: merging, searching for weights, leaving one out."""
 
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from factory.child_process import run_child
 from factory.merging.identity import fingerprint_parents, identify_merge
-from factory.merging.merge import MergeResult, merge
+from factory.merging.progress import merge_visibly
+from factory.merging.result import RESULT, MergeResult
 from factory.merging.search import (
     Contribution,
     Evaluation,
@@ -25,14 +26,21 @@ from factory.merging.search import (
 from flows.lanes.slots import Slot, SlotPool
 from flows.models.model_record import Making, record_checkpoint
 from flows.terminal import choose_say, make_table, say_line
+from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.settings import WarehouseSettings
 from schemas.toml.section import identify
 from schemas.toml.toml_file import load_table
 
-LOG_SECONDS = 10.0
-"""How often progress is reported where no terminal redraws a bar."""
+PACKAGE = "factory.merging"
+"""What merges, in a process of its own."""
+
+
+class Merge(Protocol):
+    """Merges into a folder, and shows the progress unless ``quiet``."""
+
+    def __call__(self, settings: MergeSettings, output: Path, *, quiet: bool) -> MergeResult: ...
 
 
 def run_merge(path: Path, output: Path, *, warehouse: WarehouseSettings | None, quiet: bool = False) -> MergeResult:
@@ -50,7 +58,10 @@ def run_search(
     num_evaluations: int,
     warehouse: WarehouseSettings | None,
 ) -> Evaluation:
-    """Search for the weights whose merge a command scores highest, and write and record that merge."""
+    """Search for the weights whose merge a command scores highest, and write and record that merge.
+
+    A search merges so often that it does so in this process, which loads torch once.
+    """
     settings = load_table(path, "merge", MergeSettings)
 
     def tell(evaluation: Evaluation) -> None:
@@ -58,7 +69,7 @@ def run_search(
 
     best = search_weights(_open_evaluator(settings, command, folder), num_evaluations=num_evaluations, progress=tell)
     chosen = with_weights(settings, best.weights)
-    _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=False)
+    _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=False, merge=merge_visibly)
     return best
 
 
@@ -87,9 +98,24 @@ def _open_evaluator(settings: MergeSettings, command: str, folder: Path) -> Eval
 
     def merge_on_device(settings: MergeSettings, output: Path) -> MergeResult:
         with _hold_device(settings):
-            return merge(settings, output)
+            return merge_visibly(settings, output, quiet=True)
 
     return Evaluator(settings, command_fitness(command), folder, fitness_name=command, merge=merge_on_device)
+
+
+def _merge_in_child(settings: MergeSettings, output: Path, *, quiet: bool) -> MergeResult:
+    """Merge in a process of its own, so that this one loads no torch and keeps no memory of the GPU's."""
+    reported = run_child(
+        PACKAGE,
+        settings,
+        output,
+        work="merging",
+        error=InputError,
+        after_death="what it had written is cleared away by the next merge to the same place",
+        quiet=quiet,
+    )
+    assert reported is not None
+    return RESULT.validate_json(reported)
 
 
 def _merge_and_record(
@@ -99,9 +125,10 @@ def _merge_and_record(
     warehouse: WarehouseSettings | None,
     *,
     quiet: bool,
+    merge: Merge = _merge_in_child,
 ) -> MergeResult:
-    with _hold_device(settings, quiet=quiet), _Meter(quiet=quiet) as meter:
-        result = merge(settings, output, progress=meter.update)
+    with _hold_device(settings, quiet=quiet):
+        result = merge(settings, output, quiet=quiet)
     if not quiet:
         for note in result.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -141,38 +168,3 @@ def _record(
 
 def _show(weights: tuple[float, ...]) -> str:
     return " ".join(f"{weight:.3f}" for weight in weights)
-
-
-class _Meter:
-    """Progress in bytes with time left: a bar in a terminal, lines in a log."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        console = Console(stderr=True)
-        self._quiet = quiet
-        self._bars = Progress(
-            TextColumn("merging"),
-            BarColumn(bar_width=24),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
-        )
-        self._bar = self._bars.add_task("merging", total=None)
-        self._started = self._reported = time.monotonic()
-
-    def __enter__(self) -> "_Meter":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bars.stop()
-
-    def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` bytes are written."""
-        self._bars.update(self._bar, completed=done, total=total)
-        now = time.monotonic()
-        if self._bars.disable and not self._quiet and now - self._reported > LOG_SECONDS and done:
-            left = (now - self._started) * (total - done) / done
-            print(f"  merged {done / 1e9:,.2f} of {total / 1e9:,.2f} GB, {left:,.0f} s left", file=sys.stderr)
-            self._reported = now

@@ -1,12 +1,9 @@
 """The train command: the trainer in a process of its own or in several, and the row that records its model."""
 
-import contextlib
 import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
+from factory.child_process import run_child
 from factory.engines.devices import visible_devices
 from factory.training.data.reading import read_export_id
 from factory.training.identity import RunIdentity, claim_output, identify_run, pin_data
@@ -101,40 +98,14 @@ def _record(settings: TrainSettings, identity: RunIdentity, result: TrainResult,
 
 def _launch(settings: TrainSettings, output: Path, *, quiet: bool, devices: tuple[int, ...]) -> None:
     """Run the trainer, which ends when this process does, and wait for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        file, error = Path(folder) / "settings.json", Path(folder) / "error.txt"
-        file.write_text(settings.model_dump_json(), encoding="utf-8")
-        module = ["-m", "factory.training", str(file), str(output), "--error", str(error), "--parent", str(os.getpid())]
-        command = [sys.executable, *module, *(["--quiet"] if quiet else [])]
-        environment = {"OMP_NUM_THREADS": str(settings.run.threads)} | os.environ | visible_devices(devices)
-        process = subprocess.Popen(command, env=environment)
-        try:
-            code = _await(process)
-        except BaseException:
-            _stop(process)
-            if not error.is_file():
-                raise
-        if error.is_file():
-            raise TrainingError(error.read_text(encoding="utf-8"))
-    if code:
-        raise TrainingError(
-            f"the training process ended with code {code}; the same command goes on from its last checkpoint"
-        )
-
-
-def _await(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code. Waiting takes turns, between which a signal is noticed that came to another thread."""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(1.0)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Let the trainer finish its step and save its state; interrupted again, kill it."""
-    process.terminate()
-    try:
-        _await(process)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+    run_child(
+        "factory.training",
+        settings,
+        output,
+        work="training",
+        error=TrainingError,
+        after_death="the same command goes on from its last checkpoint",
+        quiet=quiet,
+        environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(settings.run.threads))}
+        | visible_devices(devices),
+    )

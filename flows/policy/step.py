@@ -17,6 +17,7 @@ from flows.build.build_run import BuildSummary
 from flows.evaluation.evaluate import EvaluationResult, run_evaluation
 from flows.held_out import make_evaluation
 from flows.lanes.context import RunContext
+from flows.models.merge import merge_once
 from flows.models.train import train_and_record
 from flows.policy.reward_hacking import find_hacking
 from flows.policy.step_records import Origin, StepOutcome, find_outcome, make_scores, record_outcome
@@ -120,8 +121,6 @@ def _merge(run: PolicyRun, step: Step, start: StepOutcome, models: dict[str, str
         (model,) = models.values()
         return model, fingerprint_model(Model(model=model))
     settings = run.policy.merge_of(step).settings(models, start.model)
-    from flows.models.merge import merge_once  # with torch, which few runs need
-
     return merge_once(settings, run.folder, step.name, run.recipe.warehouse, quiet=run.context.board.quiet)
 
 

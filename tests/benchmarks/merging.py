@@ -45,7 +45,9 @@ CONFIG = {
 OURS = """
 import json, sys, time
 from pathlib import Path
-from factory.merging.merge import merge
+from factory.loading import loading
+with loading():
+    from factory.merging.merge import merge
 from schemas.recipe.merging import MergeSettings
 settings = MergeSettings.model_validate_json(sys.argv[1])
 started = time.perf_counter()

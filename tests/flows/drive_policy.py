@@ -3,32 +3,21 @@
 Merging is slowed down, and writes the file MARKER while it is at it, so that it can be killed in the middle.
 """
 
+import os
 import sys
-import time
-from functools import wraps
 from pathlib import Path
 
 import flows.models.merge
 from flows.build.run import execute_build
 from flows.policy.policy import train_policy
 from schemas.recipe.recipe import load_recipe
+from tests.flows import slow_merging
 from tests.flows.direct import DirectEngines
 
 if __name__ == "__main__":
-    marker = Path(sys.argv[2])
-    merge = flows.models.merge.merge
-
-    @wraps(merge)
-    def merge_slowly(settings, output, *, progress):
-        def dawdle(done, total):
-            marker.write_text(f"{output.name} {done}")
-            time.sleep(0.01)
-
-        result = merge(settings, output, progress=dawdle)
-        marker.unlink(missing_ok=True)
-        return result
-
-    flows.models.merge.merge = merge_slowly
-    recipe = load_recipe(Path(sys.argv[1]))
+    path, marker = sys.argv[1:]
+    flows.models.merge.PACKAGE = slow_merging.PACKAGE
+    os.environ[slow_merging.MARKER] = marker
+    recipe = load_recipe(Path(path))
     engines = DirectEngines()
     train_policy(recipe, execute_build(recipe, quiet=True, open_engine=engines), quiet=True, open_engine=engines)

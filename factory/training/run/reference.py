@@ -81,7 +81,7 @@ class ReferencePass:
                 num_tokens += self._compute(self._batches[first : first + world.size])
                 seconds = time.monotonic() - started
                 seconds_left = seconds * (len(self._batches) / (first + world.size) - 1)
-                watch.show(self._num_done, f"{num_tokens / seconds:,.0f} tokens/s", seconds_left)
+                watch.count(self._num_done, f"{num_tokens / seconds:,.0f} tokens/s", seconds_left)
                 if asked := signals.asked(world):
                     self._stop(asked)
                 is_due = torch.tensor(int(time.monotonic() - kept_at > KEEP_SECONDS), device=world.device)

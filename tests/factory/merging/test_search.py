@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from factory.merging.merge import merge
 from factory.merging.search import EVALUATIONS, Evaluator, command_fitness, leave_one_out, search_weights, with_weights
 from schemas.errors import InputError
 from schemas.recipe.merging import MergeSettings
@@ -41,7 +42,9 @@ class Distance:
 
 def test_it_finds_the_mixture(settings, tmp_path):
     best = search_weights(
-        Evaluator(settings, Distance(settings, (0.2, 0.7, 0.1)), tmp_path / "search", fitness_name="distance"),
+        Evaluator(
+            settings, Distance(settings, (0.2, 0.7, 0.1)), tmp_path / "search", fitness_name="distance", merge=merge
+        ),
         num_evaluations=150,
     )
     assert np.array(best.weights) / sum(best.weights) == pytest.approx([0.2, 0.7, 0.1], abs=0.03)
@@ -51,7 +54,7 @@ def test_it_finds_the_mixture(settings, tmp_path):
 
 def test_singles_and_the_uniform_merge_come_first(settings, tmp_path):
     search_weights(
-        Evaluator(settings, Distance(settings, (1, 0, 0)), tmp_path / "search", fitness_name="distance"),
+        Evaluator(settings, Distance(settings, (1, 0, 0)), tmp_path / "search", fitness_name="distance", merge=merge),
         num_evaluations=10,
     )
     _, *lines = (tmp_path / "search" / EVALUATIONS).read_text().splitlines()
@@ -65,7 +68,7 @@ def test_singles_and_the_uniform_merge_come_first(settings, tmp_path):
 
 def test_a_single_that_is_best_is_what_is_returned(settings, tmp_path):
     best = search_weights(
-        Evaluator(settings, Distance(settings, (0, 0, 1)), tmp_path / "search", fitness_name="distance"),
+        Evaluator(settings, Distance(settings, (0, 0, 1)), tmp_path / "search", fitness_name="distance", merge=merge),
         num_evaluations=20,
     )
     assert best.label == "single 2"
@@ -78,7 +81,7 @@ class StoppedError(Exception):
 def test_a_stopped_search_goes_on_to_the_same_end(settings, tmp_path):
     fitness = Distance(settings, (0.3, 0.3, 0.4))
     whole = search_weights(
-        Evaluator(settings, fitness, tmp_path / "whole", fitness_name="distance"), num_evaluations=40
+        Evaluator(settings, fitness, tmp_path / "whole", fitness_name="distance", merge=merge), num_evaluations=40
     )
     num_calls = fitness.num_calls
 
@@ -88,17 +91,19 @@ def test_a_stopped_search_goes_on_to_the_same_end(settings, tmp_path):
         return fitness(folder)
 
     with pytest.raises(StoppedError):
-        search_weights(Evaluator(settings, stops, tmp_path / "parts", fitness_name="distance"), num_evaluations=40)
+        search_weights(
+            Evaluator(settings, stops, tmp_path / "parts", fitness_name="distance", merge=merge), num_evaluations=40
+        )
     with (tmp_path / "parts" / EVALUATIONS).open("a") as file:
         file.write('{"label": "half a li')
     again = search_weights(
-        Evaluator(settings, fitness, tmp_path / "parts", fitness_name="distance"), num_evaluations=40
+        Evaluator(settings, fitness, tmp_path / "parts", fitness_name="distance", merge=merge), num_evaluations=40
     )
     assert again == whole
     assert fitness.num_calls == 2 * num_calls
     assert (tmp_path / "parts" / EVALUATIONS).read_text() == (tmp_path / "whole" / EVALUATIONS).read_text()
     search_weights(
-        Evaluator(settings, Distance(settings, (1, 1, 1)), tmp_path / "parts", fitness_name="distance"),
+        Evaluator(settings, Distance(settings, (1, 1, 1)), tmp_path / "parts", fitness_name="distance", merge=merge),
         num_evaluations=40,
     )
     assert fitness.num_calls == 2 * num_calls
@@ -109,7 +114,7 @@ def test_numpys_random_state_is_left_alone(settings, tmp_path):
     wanted = np.random.rand()
     np.random.seed(5)
     search_weights(
-        Evaluator(settings, Distance(settings, (1, 0, 0)), tmp_path / "search", fitness_name="distance"),
+        Evaluator(settings, Distance(settings, (1, 0, 0)), tmp_path / "search", fitness_name="distance", merge=merge),
         num_evaluations=8,
     )
     assert np.random.rand() == wanted
@@ -118,7 +123,7 @@ def test_numpys_random_state_is_left_alone(settings, tmp_path):
 @pytest.mark.parametrize("other", ["dtype", "weights", "fitness"])
 def test_evaluations_of_other_models_settings_or_fitness_are_refused(settings, tmp_path, other):
     fitness, name = Distance(settings, (1, 0, 0)), "distance"
-    search_weights(Evaluator(settings, fitness, tmp_path / "search", fitness_name=name), num_evaluations=4)
+    search_weights(Evaluator(settings, fitness, tmp_path / "search", fitness_name=name, merge=merge), num_evaluations=4)
     if other == "dtype":
         settings = settings.model_copy(update={"dtype": "bfloat16"})
     elif other == "weights":
@@ -127,16 +132,22 @@ def test_evaluations_of_other_models_settings_or_fitness_are_refused(settings, t
     else:
         name = "another command"
     with pytest.raises(InputError, match=r"holds the evaluations of other models, settings or another fitness; name"):
-        search_weights(Evaluator(settings, fitness, tmp_path / "search", fitness_name=name), num_evaluations=4)
+        search_weights(
+            Evaluator(settings, fitness, tmp_path / "search", fitness_name=name, merge=merge), num_evaluations=4
+        )
 
 
 def test_a_search_goes_on_where_its_models_have_been_moved(settings, tmp_path):
     fitness = Distance(settings, (1, 0, 0))
-    search_weights(Evaluator(settings, fitness, tmp_path / "search", fitness_name="distance"), num_evaluations=4)
+    search_weights(
+        Evaluator(settings, fitness, tmp_path / "search", fitness_name="distance", merge=merge), num_evaluations=4
+    )
     place = Path(settings.models[0].model)
     first = settings.models[0].model_copy(update={"model": str(place.rename(tmp_path / "moved"))})
     settings = settings.model_copy(update={"models": (first, *settings.models[1:])})
-    search_weights(Evaluator(settings, fitness, tmp_path / "search", fitness_name="distance"), num_evaluations=4)
+    search_weights(
+        Evaluator(settings, fitness, tmp_path / "search", fitness_name="distance", merge=merge), num_evaluations=4
+    )
     assert fitness.num_calls == 4
 
 
@@ -144,17 +155,19 @@ def test_a_file_that_holds_no_evaluations_is_refused(settings, tmp_path):
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / EVALUATIONS).write_text("nonsense\n")
     with pytest.raises(InputError, match="is not a file of evaluations"):
-        search_weights(Evaluator(settings, lambda _: 0.0, tmp_path / "search", fitness_name="zero"), num_evaluations=4)
+        search_weights(
+            Evaluator(settings, lambda _: 0.0, tmp_path / "search", fitness_name="zero", merge=merge), num_evaluations=4
+        )
 
 
 def test_leave_one_out_is_the_difference_that_each_makes(settings, tmp_path):
     """With fitness of the shares 0.5, 0.5, 0 the third parent does harm."""
     fitness = Distance(settings, (0.5, 0.5, 0.0))
-    table = leave_one_out(Evaluator(settings, fitness, tmp_path / "loo", fitness_name="distance"))
+    table = leave_one_out(Evaluator(settings, fitness, tmp_path / "loo", fitness_name="distance", merge=merge))
     assert [row.model for row in table] == ["a", "b", "c"]
     assert table[2].adds < 0 < min(table[0].adds, table[1].adds)
     assert table[2].fitness_without == pytest.approx(0, abs=1e-12)
-    assert leave_one_out(Evaluator(settings, fitness, tmp_path / "loo", fitness_name="distance")) == table
+    assert leave_one_out(Evaluator(settings, fitness, tmp_path / "loo", fitness_name="distance", merge=merge)) == table
     assert fitness.num_calls == 4
 
 
@@ -198,5 +211,6 @@ def test_a_command_that_fails(text, sentence, tmp_path):
 def test_a_fitness_that_is_no_number(settings, tmp_path):
     with pytest.raises(InputError, match="it must be a finite number"):
         search_weights(
-            Evaluator(settings, lambda _: float("nan"), tmp_path / "search", fitness_name="distance"), num_evaluations=4
+            Evaluator(settings, lambda _: float("nan"), tmp_path / "search", fitness_name="distance", merge=merge),
+            num_evaluations=4,
         )

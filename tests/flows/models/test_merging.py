@@ -1,6 +1,8 @@
 """The merge commands on the command line, over the microworld's models."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -20,6 +22,9 @@ from schemas.recipe.recipe import load_recipe
 from schemas.recipe.settings import WarehouseSettings
 from schemas.toml.section import identify
 from schemas.toml.toml_file import load_table
+from tests.flows import slow_merging
+from tests.flows.children import find_children
+from tests.waiting import wait_until
 from warehouse.lake.lake import Lake
 
 MODELS = Path(__file__).parents[3] / "factory/microworld/models"
@@ -81,6 +86,28 @@ def test_a_merge_is_written_and_recorded(file, tmp_path):
 def test_without_a_warehouse_nothing_is_recorded(file, tmp_path):
     assert factory(tmp_path, "merge", "--quiet", file, "out").stdout == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merge.toml", "out"]
+
+
+INTERRUPTED = f"""
+import sys
+from pathlib import Path
+import flows.models.merge
+flows.models.merge.PACKAGE = {slow_merging.PACKAGE!r}
+flows.models.merge.run_merge(Path("merge.toml"), Path.cwd() / "out", warehouse=None)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_merge_ends_with_the_command_that_started_it_and_leaves_nothing(number, file, tmp_path):
+    marker = tmp_path / "merging"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), slow_merging.MARKER: str(marker)}
+    command = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    wait_until(marker.exists, process)
+    process.send_signal(number)
+    assert process.wait() == -number
+    wait_until(lambda: not find_children(slow_merging.PACKAGE, tmp_path), otherwise="it goes on")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merge.toml", "merging"]
 
 
 def test_a_search_writes_the_best(file, tmp_path):

@@ -12,6 +12,8 @@ import pytest
 from flows.build.run import execute_build
 from flows.policy.policy import train_policy
 from schemas.recipe.recipe import load_recipe
+from tests.flows import slow_merging
+from tests.flows.children import find_children
 from tests.flows.direct import DirectEngines
 from tests.flows.policy_recipe import make_policy
 from tests.waiting import wait_until
@@ -32,19 +34,6 @@ def count_lines(models: Path, run: str) -> int:
     return sum(len(path.read_text().splitlines()) for path in models.glob(f"{run}-*/metrics.jsonl"))
 
 
-def find_trainers(folder: Path) -> list[int]:
-    """Return the processes that train models of this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"factory.training" in words and any(str(folder).encode() in word for word in words):
-            found.append(int(path.parent.name))
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
@@ -58,12 +47,20 @@ def test_kills_in_training_and_merging(write_recipe, tmp_path, monkeypatch):
         wait_until(lambda run=run, num_steps=num_steps: count_lines(models, run) >= num_steps, process)
         process.kill()
         process.wait()
-        wait_until(lambda: not find_trainers(tmp_path), otherwise="a trainer outlives the build that started it")
+        wait_until(
+            lambda: not find_children("factory.training", tmp_path),
+            otherwise="a trainer outlives the build that started it",
+        )
         assert not list(models.glob(f"{run}-*/result.json"))
         process = start(path, marker)
         wait_until(marker.exists, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        wait_until(
+            lambda: not find_children(slow_merging.PACKAGE, tmp_path),
+            otherwise="a merge outlives the build that started it",
+        )
+        assert not list(models.glob(".*")), "a merge that ends with its build leaves nothing half-written"
         step = run.partition("-")[0]
         assert len(list(models.glob(f"{step}-*/result.json"))) == 2, "both clusters were trained"
         assert not [folder for folder in models.glob(f"{step}-*") if (folder / "config.json").is_file()]

@@ -1,0 +1,32 @@
+"""``python -m factory.merging SETTINGS OUTPUT``: one merge, in this process."""
+
+import signal
+import sys
+
+from factory.child_process import do_work, make_parser
+from factory.merging.progress import merge_visibly
+from factory.merging.result import RESULT
+from schemas.recipe.merging import MergeSettings
+
+PACKAGE = "factory.merging"
+
+
+def main() -> int:
+    """Run what the command line names."""
+    arguments = make_parser(PACKAGE, "Merge models.", "JSON of the fields of a [merge] table").parse_args()
+    # A merge that is told to end removes what it has written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments.parent is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; whether to end this one, the parent decides
+
+    def run() -> None:
+        settings = MergeSettings.model_validate_json(arguments.settings.read_bytes())
+        result = merge_visibly(settings, arguments.output, quiet=arguments.quiet)
+        if arguments.result is not None:
+            arguments.result.write_bytes(RESULT.dump_json(result))
+
+    return do_work(arguments, run, stopped="stopped; nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Merges as ``factory.merging`` does, slowly, with a file that is there while it does: ``python -m tests.flows.slow_merging``."""
+
+import os
+import sys
+import time
+from functools import wraps
+from pathlib import Path
+
+PACKAGE = "tests.flows.slow_merging"
+
+MARKER = "FACTORY_TEST_MERGING_MARKER"
+"""The variable that names the file."""
+
+if __name__ == "__main__":
+    from factory.merging import merge as module
+    from factory.merging.__main__ import main
+
+    merge, marker = module.merge, Path(os.environ[MARKER])
+
+    @wraps(merge)
+    def merge_slowly(settings, output, *, progress):
+        def dawdle(done, total):
+            marker.write_text(f"{output.name} {done}")
+            time.sleep(0.01)
+
+        result = merge(settings, output, progress=dawdle)
+        marker.unlink(missing_ok=True)
+        return result
+
+    module.merge = merge_slowly
+    sys.exit(main())
