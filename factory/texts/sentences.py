@@ -10,10 +10,10 @@ MAX_CHARS = {True: 400, False: 150}
 
 # A run of marks is looked at from its first one only, and never again in part: a text of nothing but "!" takes no
 # quadratic time.
-_MARKS, _CLOSERS = ".!?…‼⁇⁈⁉", r"[\"'”’»)\]*_]*+"
+_MARKS, _CLOSERS = ".!?…‼⁇⁈⁉", r"(?:[\u00a0\u202f ]?»)?+[\"'”’»)\]*_]*+"  # « Oui ! » has a space before its mark
 _ENDS = re.compile(
     rf"(?<![{_MARKS}])[{_MARKS}]++{_CLOSERS}(?=\s)"
-    r"|[。！？｡．]++[」』）”’》】\"]*"
+    r"|[。！？｡．]++[」』）”’》】\"]*+(?!(?<=」)(?:と|って|、))"  # but not in a quotation that the sentence goes on after
     r"|(?<![!?])[!?]++(?=[\u3040-\u30ff\u3400-\u9fff])"
     rf"|(?<![؟۔])[؟۔]++{_CLOSERS}(?=\s)"
     r"|[।॥]+"
@@ -25,12 +25,15 @@ _ABBREVIATIONS = (
     "mr mrs ms dr prof sr jr st mt gen rep sen gov lt col sgt rev hon vs e.g i.e cf al approx dept "
     "z.b d.h u.a bzw ca bspw vgl fr hr mme mlle mm p.ex sra srta dra ud uds p.ej sig dott ing dhr mevr "
     "bijv d.w.z o.a np tzn ul tj např mgr bc dl dna т.е т.к им ул гр пл обл напр ім вул örn sn av doç yth bpk tp "
-    "π.χ δηλ κ"
+    "π.χ δηλ κ βλ"
 )
 _BEFORE_NUMBERS = (
     "no nr num núm fig p pp pág vol eq art sec ch cap kap abb tab str стр рис č n° "
-    "jan feb mar apr jun jul aug sep sept oct nov dec"
+    "jan feb mar apr jun jul aug sep sept oct nov dec σελ"
 )
+
+_ORDINALS = frozenset({"cs", "de", "pl", "tr"})
+"""Languages that write ordinals with a full stop: "am 3. Oktober"."""
 
 _JOINED, _NUMBERED = frozenset(_ABBREVIATIONS.split()), frozenset(_BEFORE_NUMBERS.split())
 _LAST_WORD = re.compile(r"[\w.°]+$")
@@ -50,7 +53,7 @@ def split_sentences(text: str, language: str) -> list[str]:
         end = match.end()
         while end < len(text) and text[end].isspace():
             end += 1
-        if end < len(text) and _is_end(text, begin, match, end):
+        if end < len(text) and _is_end(text, begin, match, end, has_ordinals=language in _ORDINALS):
             sentences.append(text[begin:end])
             begin = end
     sentences.append(text[begin:])
@@ -58,7 +61,7 @@ def split_sentences(text: str, language: str) -> list[str]:
     return [part for sentence in sentences for part in _cut(sentence, limit)]
 
 
-def _is_end(text: str, begin: int, match: re.Match[str], following: int) -> bool:
+def _is_end(text: str, begin: int, match: re.Match[str], following: int, *, has_ordinals: bool) -> bool:
     mark = match[0][0]
     if mark not in _MARKS:
         return True
@@ -70,9 +73,11 @@ def _is_end(text: str, begin: int, match: re.Match[str], following: int) -> bool
     word = last[0].lower() if last else ""
     if word in _NUMBERED:
         return not text[following].isdigit()
-    # An ordinal ("am 3. Oktober"), an initial ("J. R. R. Tolkien") or "z. B.", but not "in 1999."
-    is_short = (word.isdigit() and len(word) <= 2) or (len(word) == 1 and word.upper() != word)
-    return not is_short and word not in _JOINED
+    # An ordinal, or the number of an item ("1. Open it."), but not "in 1999." or, in English, "on Jan. 5."
+    if word.isdigit() and len(word) <= 2:
+        return not has_ordinals and text[begin : match.start()].strip() != word
+    is_initial = len(word) == 1 and word.upper() != word  # "J. R. R. Tolkien", "z. B."
+    return not is_initial and word not in _JOINED
 
 
 def _cut(sentence: str, limit: int) -> list[str]:

@@ -62,6 +62,15 @@ def translate(text: str, source: str, target: str, how: dict[str, str]) -> str:
         ("Τι είναι; Είναι σπίτι.", "el", ["Τι είναι; ", "Είναι σπίτι."]),
         ("One; two", "en", ["One; two"]),
         ("물이 있다. 끝났다.", "ko", ["물이 있다. ", "끝났다."]),
+        ("We met on Jan. 5. It rained.", "en", ["We met on Jan. 5. ", "It rained."]),
+        ("1. Open it. 2. Close it.", "en", ["1. Open it. ", "2. Close it."]),
+        ("« Oui ! » dit-il. Vraiment ? Non.", "fr", ["« Oui ! » dit-il. ", "Vraiment ? ", "Non."]),
+        ("Βλ. σελ. 12. Ναι!", "el", ["Βλ. σελ. 12. ", "Ναι!"]),
+        (
+            "「はい！」と彼は言った。「いいえ。」次に進む。",
+            "ja",
+            ["「はい！」と彼は言った。", "「いいえ。」", "次に進む。"],
+        ),
     ],
 )
 def test_sentences(text: str, language: str, expected: list[str]) -> None:

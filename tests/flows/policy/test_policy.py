@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,11 +113,11 @@ def test_the_time_at_the_end_is_the_whole_runs(monkeypatch, capsys):
 
     built = BuildSummary("small", "c", 1, 2, pl.DataFrame({"stage": ["read"]}), "exports", 113.6)
     monkeypatch.setattr(build_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(build_module, "execute_build", lambda *_, **__: do(113.6, built))
-    monkeypatch.setattr(build_module, "train_policy", lambda *_, **__: do(304.4, PolicySummary("p", (base,), base)))
-    monkeypatch.setattr(build_module, "check_run", lambda *_: "sft")
-    recipe = SimpleNamespace(name="small")
-    print_summary(build_module.build(recipe, Unwatched(quiet=True)))
+    monkeypatch.setattr(build_module, "open_context", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(build_module, "run_build", lambda *_, **__: do(113.6, built))
+    monkeypatch.setattr(build_module, "run_policy", lambda *_, **__: do(304.4, PolicySummary("p", (base,), base)))
+    recipe = SimpleNamespace(name="small", warehouse=None, run=None)
+    print_summary(build_module.build(recipe, Unwatched(quiet=True), until="sft"))
     out = capsys.readouterr().out
     assert "build: 2 rows sent; 113.6 s;" in out
     assert out.splitlines()[-1] == "build and policy: 418.0 s"
