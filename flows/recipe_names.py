@@ -6,9 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from factory.engines.fingerprint import fingerprint_model
+from factory.engines.open import PACKAGES
 from factory.stages.recorded import open_recorded
 from factory.stages.sources import read_source
 from schemas.errors import EngineError, FactoryError, InputError
+from schemas.extras import require
 from schemas.names import STAGES
 from schemas.recipe.models import Model, Recorded
 from schemas.recipe.prompts import PromptSource
@@ -21,6 +23,9 @@ from warehouse.lake.lake import Lake
 
 OTHER_COMMANDS = ("train", "merge")
 """Tables of a recipe that other commands than `run` read; what they name may come to be only later."""
+
+ASKED_BY = {"translation": "translate", "teachers": "sample", "reward_models": "score"}
+"""The stage that asks the models of a table."""
 
 
 def refuse_missing(recipe: Recipe, *, with_policy: bool) -> None:
@@ -94,12 +99,26 @@ def stages_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def check_run(recipe: Recipe, until: str | None) -> str:
-    """Return what a run ends with; refuse a stage that there is not, and what the recipe names and is not there."""
+    """Return what a run ends with; refuse a stage that there is not, and what the recipe needs and is not there."""
     allowed = stages_of(recipe)
     until = until or allowed[-1]
     check_stage(until, allowed)
     refuse_missing(recipe, with_policy=until not in STAGES)
+    _require_packages(recipe, until)
     return until
+
+
+def _require_packages(recipe: Recipe, until: str) -> None:
+    """Refuse a run whose models need packages that are not installed here."""
+    reached = STAGES[: STAGES.index(until) + 1] if until in STAGES else STAGES
+    engines = {
+        named.section.engine
+        for named in find_named(recipe)
+        if isinstance(named.section, Model) and ASKED_BY.get(str(named.location[0])) in reached
+    }
+    if until not in STAGES:
+        engines.add("vllm")  # by which a policy answers; what trains and merges it comes along
+    require(sorted({package for engine in engines for package in PACKAGES.get(engine, ())}))
 
 
 def check_stage(until: str, allowed: tuple[str, ...]) -> None:

@@ -21,6 +21,10 @@ class WarehouseError(FactoryError):
     """A warehouse that cannot be opened, read or written: wrong version, no space, no permission, damaged data."""
 
 
+class MissingPackageError(FactoryError):
+    """A command needs a package that only an extra of the installation brings."""
+
+
 class HeldError(WarehouseError):
     """Somebody else holds what only one may hold at a time."""
 

@@ -8,11 +8,15 @@ from factory.engines.fingerprint import resolve_commit
 from factory.engines.model_folders import check_model
 from factory.engines.supervision.supervisor import ChildEngine, ChildModel
 from schemas.errors import EngineError
+from schemas.extras import require
 from schemas.recipe.models import Model
 from schemas.toml.paths import is_path
 
 MAX_IN_FLIGHT = 2048
 """Twice the batch of vLLM on a large GPU (1024 sequences), so that a reply always finds the next request waiting."""
+
+PACKAGES = {"vllm": ("torch", "transformers", "vllm"), "transformers": ("torch", "transformers")}
+"""What an engine needs beyond what every installation has."""
 
 Task = Literal["generate", "score", "translate"]
 
@@ -27,7 +31,9 @@ def open_engine(
 
     Raises:
         EngineError: the model's folder is missing or incomplete, or the model cannot do the task.
+        MissingPackageError: the engine is not installed.
     """
+    require(PACKAGES.get(model.engine, ()))
     model = _pin(model)
     match model.engine:
         case "openai":

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
+from schemas.extras import require
 from schemas.languages import LANGUAGES
 
 _Segmenter: TypeAlias = Callable[[str], list[str]]
@@ -30,6 +31,7 @@ def split_words(line: str, language: str) -> list[str]:
 
 @cache
 def _load_jieba() -> _Segmenter:
+    require(("jieba",))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports the deprecated pkg_resources where that is installed
         import jieba
@@ -44,6 +46,7 @@ def _load_jieba() -> _Segmenter:
 
 @cache
 def _load_mecab() -> _Segmenter:
+    require(("fugashi", "unidic_lite"))
     import fugashi
     import unidic_lite
 

@@ -8,11 +8,13 @@ from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColu
 from factory.loading import loading
 from factory.merging.result import MergeResult
 from factory.progress import ProgressBar
+from schemas.extras import require
 from schemas.recipe.merging import MergeSettings
 
 
 def merge_visibly(settings: MergeSettings, output: Path, *, quiet: bool) -> MergeResult:
     """Merge as ``factory.merging.merge.merge`` does, and show the progress unless ``quiet``."""
+    require(("torch",))
     with loading():
         from factory.merging.merge import merge
     with MergeProgress(quiet=quiet) as progress:

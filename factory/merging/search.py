@@ -18,6 +18,7 @@ import numpy as np
 
 from factory.merging.identity import identify_merge
 from schemas.errors import InputError
+from schemas.extras import require
 from schemas.ids import content_id
 from schemas.recipe.merging import MergeModel, MergeSettings
 
@@ -130,6 +131,7 @@ def search_weights(
     the best of them, over logits: the models share the weight that the settings' weights sum to by a softmax. It ends
     after ``num_evaluations`` in all, or when CMA-ES has converged. The same call goes on where an earlier one stopped.
     """
+    require(("cma",))
     settings = evaluator.settings
     size = len(settings.models)
     total = sum(map(_mean_weight, settings.models)) or float(size)

@@ -5,6 +5,7 @@ import sys
 from typing import NoReturn
 
 from factory.child_process import do_work, make_parser
+from schemas.extras import require
 
 PACKAGE = "factory.training"
 
@@ -18,6 +19,7 @@ def main() -> int:
         from schemas.recipe.training import load_train_settings
 
         settings = load_train_settings(arguments.settings)
+        require(("torch", "transformers"))
         if settings.run.processes > 1 and "RANK" not in os.environ:
             _become_torchrun(settings.run.processes)
         os.environ.setdefault("OMP_NUM_THREADS", str(settings.run.threads))

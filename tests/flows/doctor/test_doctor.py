@@ -137,7 +137,7 @@ def test_packages_that_cannot_be_imported_are_problems(fake_packages):
         torch=CUDA.format(0), transformers="raise RuntimeError('no torchvision')", vllm="raise SystemExit('broken')"
     )
     with HeavyImports() as imports:
-        found = list(imports.check(0, needs_vllm=True))
+        found = list(imports.check(0, needed={"torch", "vllm"}))
     assert states(found) == {"torch": "ok", "transformers": "problem", "vLLM": "problem"}
     assert "RuntimeError: no torchvision" in found[1].found
     assert "cannot be imported: SystemExit: broken" in found[2].found
@@ -147,7 +147,7 @@ def test_gpus_that_the_packages_cannot_use_are_problems(fake_packages):
     fake_packages(torch=CUDA.format(0), transformers="", vllm____init__="", vllm__v1____init__="")
     fake_packages(vllm__v1__engine____init__="", vllm__v1__engine__llm_engine="")
     with HeavyImports() as imports:
-        found = list(imports.check(2, needs_vllm=True))
+        found = list(imports.check(2, needed={"torch", "vllm"}))
     assert "nvidia-smi shows 2 GPUs, torch can use none" in [finding.found for finding in found]
     assert states(found)["vLLM"] == "problem"  # the tests' environment has the CPU package
 
@@ -155,7 +155,10 @@ def test_gpus_that_the_packages_cannot_use_are_problems(fake_packages):
 def test_a_process_that_dies_of_an_import_is_a_problem(fake_packages):
     fake_packages(torch="import os\nos._exit(7)")
     with HeavyImports() as imports:
-        assert only(imports.check(0, needs_vllm=True), "problem").found == "importing ended the process (status 7)"
+        assert (
+            only(imports.check(0, needed={"torch", "vllm"}), "problem").found
+            == "importing ended the process (status 7)"
+        )
 
 
 def test_gpus_are_those_of_nvidia_smi(tmp_path, monkeypatch):

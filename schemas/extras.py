@@ -1,0 +1,26 @@
+"""Packages that only an extra of the installation brings: asked for in one sentence where they are missing."""
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from schemas.errors import MissingPackageError
+
+INSTALL = (
+    "`pip install 'expanse-factory[cpu]'`, or [gpu] on a machine with NVIDIA GPUs; in a checkout `make setup`, or "
+    "`make setup DEVICE=gpu`"
+)
+
+_BY_EVALUATE = {"fugashi", "jieba", "unidic_lite"}
+"""What the extra ``evaluate`` brings; ``cpu`` and ``gpu`` bring it too, and everything else."""
+
+
+def require(packages: Iterable[str]) -> None:
+    """Look for packages, by the names that they are imported by, without importing any.
+
+    Raises:
+        MissingPackageError: some are not installed; the sentence says what to install.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        install = "`pip install 'expanse-factory[evaluate]'`" if _BY_EVALUATE.issuperset(missing) else INSTALL
+        raise MissingPackageError(f"this needs {', '.join(missing)}, which is not installed: {install}")
