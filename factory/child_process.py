@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def do_work(arguments: argparse.Namespace, work: Callable[[], None], stopped: st
     """
     if arguments.parent is not None:
         _end_with(arguments.parent)
+    warnings.showwarning = _show_warning
     try:
         work()
     except FactoryError as error:
@@ -111,6 +113,11 @@ def do_work(arguments: argparse.Namespace, work: Callable[[], None], stopped: st
         print(stopped, file=sys.stderr)
         return STOPPED
     return 0
+
+
+def _show_warning(message: Warning | str, *_where: object, **_line: object) -> None:
+    """Say what a user should know in a line, without the line of code that says it."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _end_with(parent: int) -> None:

@@ -1,7 +1,6 @@
 """The scope of one build: its views, which people and curation select from, and every query that speaks of it."""
 
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -82,9 +81,7 @@ class Scope:
             "translates_prompts": build.translates_prompts,
             "eval_percents": build.eval_percents,
         }
-        schema = f"scope_{uuid.uuid4().hex}"
-        lake.make_schema(schema)
-        scope = cls(lake, build.config_id, schema)
+        scope = cls(lake, build.config_id, lake.make_schema("build"))
         scope.add_views({name: read_sql(file, **values) for name, file in files.items()})
         return scope
 

@@ -149,15 +149,17 @@ def _open_view(scope: Scope, path: str, columns: tuple[str, ...]) -> Iterator[st
     text, view = read_select(path), f"user_{uuid.uuid4().hex}"
     try:
         scope.add_views({view: text})
-        given = scope.query(f"DESCRIBE {view}")["column_name"].to_list()
     except WarehouseError as error:
         raise _cannot_run(path, error) from None
     try:
-        if not set(columns) <= set(given):
+        given = scope.query(f"DESCRIBE {view}")["column_name"].to_list()
+        if not set(columns) <= {name.lower() for name in given}:
             raise RecipeError(
                 f"the SELECT of {path} must return the columns {', '.join(columns)}; it returns {', '.join(given)}"
             )
         yield view
+    except WarehouseError as error:
+        raise _cannot_run(path, error) from None
     finally:
         scope.drop_view(view)
 
@@ -173,4 +175,4 @@ def _refuse(scope: Scope, path: str, check: str, rows: TableName) -> None:
     found = scope.query(f"FROM ({read_sql(check, rows=rows)}) LIMIT 1")
     if not found.is_empty():
         prompt_id, fault = found.row(0)
-        raise RecipeError(f"the SELECT of {path} returns a row for prompt {prompt_id} whose {fault}")
+        raise RecipeError(f"the SELECT of {path} returns a row for prompt {prompt_id or 'NULL'} whose {fault}")

@@ -80,6 +80,7 @@ class Lake:
         self._has_written = self._is_closed = False
         self._spare: dict[str, list[duckdb.DuckDBPyConnection]] = defaultdict(list)
         self._copied: tempfile.TemporaryDirectory[str] | None = None
+        self._schema_numbers = itertools.count()
         self._planning = threading.Lock()
         self._num_as_written = 0
         self._memory_limit = str(connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0])
@@ -262,9 +263,11 @@ class Lake:
                     "name another folder in TMPDIR"
                 ) from error
 
-    def make_schema(self, schema: str) -> None:
-        """Make a schema beside the tables for views of this lake's own, also when it is read-only; nobody else sees it."""
+    def make_schema(self, name: str) -> str:
+        """Make a schema beside the tables for views of this lake's own, also when it is read-only; return its full name."""
+        schema = f"{name}_{number}" if (number := next(self._schema_numbers)) else name
         self._run_beside(f'CREATE SCHEMA memory."{schema}"', schema=_SHARED)
+        return schema
 
     def make_views(self, schema: str, selects: Mapping[str, str]) -> None:
         """Make the views of a schema, or make them anew, each after those that it reads.
@@ -494,3 +497,7 @@ def _explained(catalog: Catalog) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise explain(error, catalog) from None
+    except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # what DuckDB makes of Ctrl-C while it works
+            raise KeyboardInterrupt from None
+        raise

@@ -4,7 +4,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -74,14 +74,16 @@ def read_rows(
         InputError: there is no such data, it lacks the columns, or none of its rows is of what was asked for, unless
             it ``may_be_empty``.
     """
-    if read_export_id(data) is not None:
+    is_export = read_export_id(data) is not None
+    if is_export:
         config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
         data = _name_shards(Path(data), config, split)
     wanted = _Wanted(settings)
     layout, raw = _open(settings, data, split, wanted)
     for row in raw:
         if row.value is None or wanted.take(row.value):
-            yield _parse(row, layout, wanted)
+            parsed = _parse(row, layout, wanted)
+            yield _without_history(parsed) if is_export and isinstance(parsed, TextRow) else parsed
     if not may_be_empty:
         wanted.refuse_nothing(data)
 
@@ -210,6 +212,17 @@ def _name_shards(folder: Path, config: str, split: str) -> str:
         if any((folder / config).glob(f"{split}-*{suffix}")):
             return str(folder / config / f"{split}-*{suffix}")
     raise InputError(f"export {folder} has no shards of split '{split}' in '{config}'")
+
+
+def _without_history(row: TextRow) -> TextRow:
+    """Return a conversation of which the last turn alone is trained.
+
+    Of an export that is the answer which was gated, scored and routed; the turns before it are its prompt, in a language
+    that they may have been translated into, and may have been marked as not to be trained where they came from.
+    """
+    if row.answers or isinstance(row.prompt, str):
+        return row
+    return replace(row, prompt=[*({**message, "weight": 0} for message in row.prompt[:-1]), row.prompt[-1]])
 
 
 def _parse(raw: RawRow, layout: Layout, wanted: _Wanted) -> TextRow | Rejected:

@@ -461,6 +461,33 @@ def test_a_hugging_face_dataset_and_parquet_files_are_read_as_json_lines_are(lla
         load_datasets(settings(llama, tmp_path / "nothing.jsonl"), make_tokenizer(), [])
 
 
+def write_last(folder, row):
+    """Write a file of the last turn and its question alone."""
+    path = folder / "last.jsonl"
+    write_rows(path, [{"messages": row["messages"][2:]}])
+    return path
+
+
+def test_of_an_export_the_routed_answer_alone_is_trained(llama, tmp_path):
+    """The turns before it are the prompt; of a file of conversations each answer is trained."""
+    folder = tmp_path / "v0001"
+    (folder / "sft").mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"export_id": "e"}))
+    texts = ("two and two?", "five", "really?", "no, it is four")
+    roles = ("user", "assistant", "user", "assistant")
+    row = {"messages": [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]}
+    shard = folder / "sft" / "train-00000-of-00001.jsonl"
+    write_rows(shard, [row])
+
+    def count_trained(data):
+        train_set, _ = load_datasets(settings(llama, data, "sft"), make_tokenizer(), [])
+        return sum(train_set.examples[0].num_trained)
+
+    (answer,) = load_datasets(settings(llama, write_last(tmp_path, row), "sft"), make_tokenizer(), [])[0].examples
+    assert count_trained(folder) == sum(answer.num_trained)
+    assert count_trained(shard) > sum(answer.num_trained)
+
+
 def test_an_export_is_read_with_its_held_out_split(llama, tmp_path):
     folder = tmp_path / "v0001"
     (folder / "preference").mkdir(parents=True)

@@ -1,7 +1,9 @@
 import csv
 import io
 import json
+import os
 import re
+import signal
 import sqlite3
 import threading
 import tracemalloc
@@ -364,3 +366,23 @@ def test_a_warehouse_on_servers_is_read_and_locked(postgres_url: str, s3_bucket:
         for sql in (f"FROM read_text('{s3_bucket}/lake-other/x')", "FROM read_text('/etc/hostname')"):
             with pytest.raises(WarehouseError, match="disabled by configuration"):
                 run(lake, sql)
+
+
+def test_ctrl_c_ends_a_query_and_not_the_shell(built: tuple[Path, Recipe, int]) -> None:
+    """By a real signal, while DuckDB works, which makes a RuntimeError of it."""
+    _, recipe, _ = built
+    slow = "SELECT count(*) FROM range(100000000) AS a, range(100000000) AS b WHERE a.range + b.range = 1;"
+    lines = iter([slow, ".quit"])
+    with open_for_reading(recipe.warehouse) as lake:
+        out = io.StringIO()
+        timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+        def read_line(_: str) -> str:
+            line = next(lines)
+            if line == slow:
+                timer.start()
+            return line
+
+        run_shell(lake, "table", out, read_line=read_line)
+    timer.join()
+    assert out.getvalue().splitlines() == ['Type ".help" for help.', ""]
