@@ -1,12 +1,9 @@
 """The merge of whole checkpoints: parents in, a folder out that vLLM and transformers load."""
 
-import fcntl
-import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +19,7 @@ from factory.merging.passes import Block, Parameter, copy_steps, plan_steps
 from factory.merging.result import MergeResult
 from factory.merging.stream import BLOCK_ELEMENTS, GPU_BLOCK_ELEMENTS, Work, default_num_threads, stream
 from factory.merging.weights import count_layers, find_depth, weights_of
-from schemas.disk import sync
+from schemas.disk import whole_folder
 from schemas.errors import InputError
 from schemas.recipe.merging import MergeSettings
 
@@ -36,6 +33,7 @@ def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = 
     Raises:
         InputError: a parent is missing, damaged or does not fit the others, the weights sum to zero, the folder exists,
             or the disk is too small.
+        HeldError: another process merges into it.
     """
     started = time.monotonic()
     if output.exists():
@@ -48,7 +46,7 @@ def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = 
     parameters = plan_parameters(settings, fitted[0])
     wanted = None if settings.dtype is None else getattr(torch, settings.dtype)
     dtypes = {name: _output_dtype(tensor.dtype, wanted) for name, tensor in fitted[0].tensors.items()}
-    with _new_folder(output) as folder:
+    with whole_folder(output) as folder:
         write_companions(fitted[0], folder, _most_common(dtypes.values()))
         num_bytes = _write_weights(settings, fitted, parameters, dtypes, folder, progress or _say_nothing)
     num_parameters = sum(parameter.num_elements for parameter in parameters)
@@ -182,42 +180,3 @@ def _check_space(folder: Path, num_bytes: int) -> None:
 
 def _say_nothing(done: int, total: int) -> None:
     pass
-
-
-@contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """Give a folder to write in, and rename it to ``output`` at the end; after an error nothing of it is left.
-
-    A folder that a killed merge left behind is removed by the next merge to the same place.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = output.parent / f".{output.name}.partial"
-    lock = _make_folder(folder)
-    try:
-        yield folder
-        for entry in (*folder.iterdir(), folder):
-            sync(entry)
-        folder.rename(output)
-        sync(output.parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
-
-
-def _make_folder(folder: Path) -> int:
-    """Make an empty folder and return a descriptor that holds it locked against other merges."""
-    if folder.exists():
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
-        except BlockingIOError as error:
-            raise InputError(f"another merge is writing to '{folder}'") from error
-        finally:
-            os.close(lock)
-    folder.mkdir()
-    lock = os.open(folder, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock

@@ -1,6 +1,5 @@
 """One run at a time in a folder."""
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import TextIO
 
 from factory.training.processes import World
 from schemas.errors import TrainingError
+from schemas.file_lock import claim
 
 LOCK_FILE = ".lock"
 
@@ -24,30 +24,18 @@ def hold_output(output: Path, world: World) -> Iterator[None]:
     Raises:
         TrainingError: another process trains there.
     """
-    holder = ""
     output.mkdir(parents=True, exist_ok=True)
     with (output / LOCK_FILE).open("a+", encoding="utf-8") as file:
-        if world.is_main and not _lock(file):
-            file.seek(0)
-            holder = file.read() or "?"
-        holder = "".join(world.gather(holder))
-        if holder:
-            raise TrainingError(f"process {holder} trains in {output} already; wait for its end, or stop it")
+        holders = world.gather(_wait(file) if world.is_main else None)
+        for holder in holders:
+            if holder is not None:
+                raise TrainingError(f"process {holder or '?'} trains in {output} already; wait for its end, or stop it")
         yield
 
 
-def _lock(file: TextIO) -> bool:
-    """Lock a file for this process and write down which it is; return whether that could be done."""
+def _wait(file: TextIO) -> str | None:
+    """Lock a file for this process and write down which it is; return who holds it where that could not be done."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        else:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return True
+    while (holder := claim(file, name=str(os.getpid()))) is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return holder

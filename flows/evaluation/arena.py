@@ -1,7 +1,6 @@
 """Benchmarks like m-ArenaHard: English prompts, translated by a build's own stages, as a data set of one config a language."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from factory.inputs.files import find_value
 from factory.stages.sources import open_rows, read_source
 from flows.build.run import execute_build
 from flows.lanes.context import OpenEngine
+from schemas.disk import whole_folder, write_text
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES
 from schemas.recipe.arena import LAYOUTS, ArenaRecipe
@@ -109,22 +109,17 @@ def _refuse_other_folder(output: Path) -> None:
 def _write(
     recipe: ArenaRecipe, config_id: str, rows: pl.DataFrame, missing: pl.DataFrame, output: Path
 ) -> dict[str, int]:
-    """Write the data set beside its place, then put it there; return the number of rows by language."""
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    """Write the data set; return the number of rows by language."""
     num_rows = {}
-    for language in recipe.languages:
-        own = rows.filter(language=language).select(LAYOUTS[recipe.layout])
-        num_rows[language] = own.height
-        if own.height:
-            (unfinished / language).mkdir()
-            own.write_parquet(unfinished / language / SPLIT_FILE)
-    missing.write_ndjson(unfinished / MISSING)
-    (unfinished / CARD).write_text("\n".join(_card(recipe, config_id, num_rows, missing)) + "\n", encoding="utf-8")
-    if output.exists():
-        shutil.rmtree(output)
-    unfinished.rename(output)
+    with whole_folder(output, replaces=True) as folder:
+        for language in recipe.languages:
+            own = rows.filter(language=language).select(LAYOUTS[recipe.layout])
+            num_rows[language] = own.height
+            if own.height:
+                (folder / language).mkdir()
+                own.write_parquet(folder / language / SPLIT_FILE)
+        missing.write_ndjson(folder / MISSING)
+        write_text(folder / CARD, "\n".join(_card(recipe, config_id, num_rows, missing)) + "\n")
     return num_rows
 
 

@@ -5,7 +5,6 @@ machine may write whatever their HOME and TMPDIR are.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from schemas.errors import EngineError, HeldError
-from warehouse.catalog.locks import name_holder
+from schemas.file_lock import claim
 
 _SHARED = Path("/dev/shm")
 """Where the leases lie: a TMPDIR may be a user's or a job's own."""
@@ -86,13 +85,9 @@ def lease(gpus: Sequence[str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(gpu: str) -> Iterator[None]:
     with os.fdopen(_open_for_all(_folder() / f"expanse-factory-gpu-{_slug(gpu)}"), "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HeldError(f"GPU {gpu} is held by {file.read() or 'another process'}") from None
-        file.truncate(0)
-        file.write(name_holder())
-        file.flush()
+        holder = claim(file)
+        if holder is not None:
+            raise HeldError(f"GPU {gpu} is held by {holder or 'another process'}")
         yield
 
 

@@ -36,6 +36,7 @@ from flows.build.run import execute_build
 from flows.models.merge import merge_once
 from flows.policy.policy import PolicySummary, train_policy
 from flows.policy.step_records import StepOutcome
+from schemas.disk import write_text
 from schemas.languages import CORE_LANGUAGES
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.policy import Policy, StepMerge
@@ -107,8 +108,7 @@ class Seed:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(measure())
-            path.with_suffix(".unfinished").write_text(text)
-            path.with_suffix(".unfinished").rename(path)
+            write_text(path, text)
             print(f"seed {self.number} · {part} · {arm}: {text}", flush=True)
 
 

@@ -5,9 +5,6 @@ process that holds them, however it dies, so nothing has to be cleaned up after 
 """
 
 import contextlib
-import fcntl
-import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from schemas.errors import HeldError, WarehouseError
+from schemas.file_lock import claim, lock, name_holder, unlock
 from schemas.ids import content_id
 from warehouse.catalog.catalog import Catalog, is_read_only
 
@@ -95,14 +93,9 @@ class FileLocks:
     @contextlib.contextmanager
     def hold(self, name: str, *, wait: bool) -> Iterator[None]:
         with self._open(content_id("lock", name)) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                file.seek(0)
-                raise _taken(name, file.read()) from None
-            file.truncate(0)
-            file.write(name_holder())
-            file.flush()
+            holder = claim(file, wait=wait)
+            if holder is not None:
+                raise _taken(name, holder)
             yield
 
     @contextlib.contextmanager
@@ -113,20 +106,20 @@ class FileLocks:
         them, the files that it merged are in neither list, and a query would miss their rows.
         """
         with self._open(content_id("lock", _GATE)) as gate, self._open(content_id("lock", _READ)) as file:
-            fcntl.flock(gate, fcntl.LOCK_SH)
-            fcntl.flock(file, fcntl.LOCK_SH)
-            fcntl.flock(gate, fcntl.LOCK_UN)
+            lock(gate, shared=True)
+            lock(file, shared=True)
+            unlock(gate)
             yield
 
     @contextlib.contextmanager
     def rewriting(self, *, patience: float) -> Iterator[bool]:
         deadline = time.monotonic() + patience
         with self._open(content_id("lock", _GATE)) as gate, self._open(content_id("lock", _READ)) as file:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            while not (is_alone := _try_lock(file)) and time.monotonic() < deadline:
+            lock(gate)
+            while not (is_alone := lock(file, wait=False)) and time.monotonic() < deadline:
                 time.sleep(0.02)
             if not is_alone:
-                fcntl.flock(gate, fcntl.LOCK_UN)
+                unlock(gate)
             yield is_alone
 
     def _open(self, name: str) -> TextIO:
@@ -255,19 +248,6 @@ _HOLDER = """
 SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s
 """
-
-
-def _try_lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def name_holder() -> str:
-    """Return the words by which a lock names its holder, this process."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _taken(name: str, holder: str) -> HeldError:

@@ -6,10 +6,7 @@ of that name is always whole.
 """
 
 import contextlib
-import fcntl
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
-from schemas.disk import sync
+from schemas.disk import remove_unfinished, whole_folder, write_text
 from schemas.errors import AuditError, NothingToExportError, WarehouseError
+from schemas.file_lock import lock
 from schemas.ids import Json, content_id, file_digest
 from schemas.recipe.curation import Export
 from schemas.recipe.recipe import Recipe
@@ -37,8 +35,6 @@ _LAYOUT_VERSION = 1
 """Part of every export id; it rises when the same rows would make other files."""
 
 _VERSION = re.compile(r"v(\d+)-[0-9a-f]{8}")
-
-_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +125,9 @@ def _audit(rows: BuildRows, config_id: str) -> None:
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """Wait until no other export writes to this folder, and clear away what a killed one left."""
-    with (home / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in home.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(leftover)
+    with (home / ".lock").open("a") as file:
+        lock(file)
+        remove_unfinished(home)
         yield
 
 
@@ -162,14 +157,8 @@ def _name_version(lake: Lake, home: Path, export_id: str) -> str:
 
 def _write(lake: Lake, home: Path, job: _Job, on_progress: Progress | None) -> ExportResult:
     version = _name_version(lake, home, job.export_id)
-    unfinished = home / f"{_UNFINISHED}{version}"
-    unfinished.mkdir()
-    try:
-        manifest = _write_version(unfinished, version, job, on_progress)
-        unfinished.rename(home / version)
-        sync(home)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with whole_folder(home / version) as folder:
+        manifest = _write_version(folder, version, job, on_progress)
     return ExportResult(home / version, manifest, is_new=True)
 
 
@@ -198,9 +187,8 @@ def _write_version(folder: Path, version: str, job: _Job, on_progress: Progress 
         files=tuple(shards),
         recipe=job.recipe.identity(),
     )
-    _write_text(folder / "README.md", write_card(job.recipe, manifest))
-    _write_text(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
-    sync(folder)
+    write_text(folder / "README.md", write_card(job.recipe, manifest))
+    write_text(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
     return manifest
 
 
@@ -233,7 +221,6 @@ def _write_config(
             for shard in writer.close()
         ]
     spool.rmdir()
-    sync(folder / config)
     return {split: tally.counts() for split, tally in tallies.items()}, shards
 
 
@@ -265,10 +252,3 @@ def _record(lake: Lake, result: ExportResult) -> None:
         "created_at": manifest.created_at,
     }
     lake.append("exports", pl.DataFrame([row]))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -21,12 +21,10 @@ from torch.distributed.checkpoint.state_dict import (
 
 from factory.training.model.model import Policy
 from factory.training.processes import World
-from schemas.disk import share, sync
+from schemas.disk import finish_folder, name_unfinished, remove_unfinished, share
 from schemas.errors import TrainingError
 
 _PROGRESS = "progress.json"
-
-_UNFINISHED = ".unfinished-"
 
 _OPTIONS = StateDictOptions(ignore_frozen_params=True)
 
@@ -58,7 +56,7 @@ def save_checkpoint(
         TrainingError: it cannot be written; earlier checkpoints stay.
     """
     final = folder / f"step-{progress.step:07d}"
-    unfinished = folder / f"{_UNFINISHED}{final.name}"
+    unfinished = name_unfinished(final)
 
     def begin() -> None:
         remove_unfinished(folder)
@@ -70,11 +68,8 @@ def save_checkpoint(
 
     def finish() -> None:
         (unfinished / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-        sync(unfinished / _PROGRESS)
         share(unfinished)
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.rename(final)
-        sync(folder)
+        finish_folder(unfinished, final, replaces=True)
         _prune(folder, progress, keep_last)
 
     for act, is_shared in ((begin, False), (write, True), (finish, False)):
@@ -84,12 +79,6 @@ def save_checkpoint(
             kept = find_checkpoints(folder)
             there = f"the last good one is {kept[-1].name}" if kept else "there is no earlier one"
             raise TrainingError(f"checkpoint {final} could not be written: {faults[0]}; {there}")
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Delete what a run that was killed while it saved has left."""
-    for path in folder.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def load_checkpoint(path: Path, policy: Policy, optimizer: torch.optim.Optimizer | None, world: World) -> Progress:

@@ -14,10 +14,10 @@ from factory.training.identity import RunIdentity
 from factory.training.model.memory import release_memory
 from factory.training.model.model import Policy, add_adapters, check_lengths, check_logits, load_policy
 from factory.training.processes import World
-from factory.training.run.checkpoints import Progress, find_checkpoints, load_checkpoint, remove_unfinished
+from factory.training.run.checkpoints import Progress, find_checkpoints, load_checkpoint
 from factory.training.run.optimization import make_optimizer, seed_torch
 from factory.training.run.reference import ReferencePass, find_cache, read_reference
-from schemas.disk import read_text
+from schemas.disk import read_text, remove_unfinished
 from schemas.errors import TrainingError
 from schemas.recipe.training import TrainSettings
 

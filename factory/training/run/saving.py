@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from factory.training.model.model import Policy, add_adapters
 from factory.training.processes import World
-from schemas.disk import share
+from schemas.disk import share, whole_folder
 from schemas.errors import TrainingError
 from schemas.recipe.training import TrainSettings
 
@@ -39,24 +39,20 @@ def write_model(
 ) -> None:
     """Write weights in the dtype of the model that they came from, with tokenizer, template and generation config.
 
-    The folder is written beside its place and moved there. Adapters that are not to be merged are written alone.
+    The folder appears when it is whole, in place of one that is there. Adapters that are not to be merged are written alone.
 
     Raises:
         TrainingError: it cannot be written.
     """
-    unfinished = final.with_name(f".unfinished-{final.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        if settings.lora is not None and not settings.lora.merge:
-            policy.model.save_pretrained(unfinished, state_dict=_plain_names(weights))
-        else:
-            _save_whole(policy, weights, settings, unfinished)
-        shutil.copytree(tokenizer, unfinished, dirs_exist_ok=True)
-        share(unfinished)
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.rename(final)
+        with whole_folder(final, replaces=True) as folder:
+            if settings.lora is not None and not settings.lora.merge:
+                policy.model.save_pretrained(folder, state_dict=_plain_names(weights))
+            else:
+                _save_whole(policy, weights, settings, folder)
+            shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+            share(folder)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         line = str(error).strip().partition("\n")[0]
         raise TrainingError(f"the model could not be written to {final}: {line}; the checkpoints stay") from error
 

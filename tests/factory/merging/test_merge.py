@@ -18,7 +18,8 @@ from factory.merging.buffers import Scratch
 from factory.merging.masks import draw_mask
 from factory.merging.merge import merge
 from factory.merging.passes import Block, Parameter, plan_steps
-from schemas.errors import InputError
+from schemas.disk import whole_folder
+from schemas.errors import HeldError, InputError
 from schemas.recipe.merging import MergeSettings
 from tests.factory.merging.conftest import draw_weights, read_weights, same, write_checkpoint
 
@@ -387,11 +388,11 @@ def test_an_error_on_the_way_leaves_nothing(parents, tmp_path):
 
 
 def test_what_a_killed_merge_left_is_cleared_away(parents, tmp_path):
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial/model.safetensors").write_bytes(b"half")
+    (tmp_path / ".unfinished-out").mkdir()
+    (tmp_path / ".unfinished-out/model-00001-of-00002.safetensors").write_bytes(b"half")
     merge(settings("linear", parents), tmp_path / "out")
-    assert not (tmp_path / ".out.partial").exists()
-    with merge_module._new_folder(tmp_path / "two"), pytest.raises(InputError, match="another merge is writing"):
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith((".", "model-00001"))]
+    with whole_folder(tmp_path / "two"), pytest.raises(HeldError, match="another process is writing"):
         merge(settings("linear", parents), tmp_path / "two")
 
 
