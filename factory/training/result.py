@@ -16,6 +16,7 @@ class TrainResult:
     """A finished run. ``model`` is the folder of the final model, ``metrics`` are those of the last step.
 
     ``eval_metrics`` are those of the final model: of the best evaluation where its weights were kept, or of the last one.
+    ``num_others`` is how many rows are of languages or strategies that were not asked for; older results lack it.
     """
 
     run_id: str
@@ -29,6 +30,7 @@ class TrainResult:
     metrics: dict[str, Any]
     eval_metrics: dict[str, Any]
     best_step: int | None
+    num_others: int = 0
 
 
 def write_result(output: Path, result: TrainResult) -> None:

@@ -70,6 +70,8 @@ def summarize(result: TrainResult) -> str:
     if result.rejected or result.num_cut:
         reasons = ", ".join(f"{count} {reason}" for reason, count in result.rejected.items()) or "none"
         lines.append(f"rows: {result.num_rows:,} used, {result.num_cut:,} of them cut; rejected: {reasons}")
+    if result.num_others:
+        lines.append(f"{result.num_others:,} rows of other languages or strategies were not used")
     for name, metrics in (("train", result.metrics), ("held out", result.eval_metrics)):
         shown = [f"{key} {metrics[key]:.4f}" for key in ("loss", "accuracy", "margin", "kl") if key in metrics]
         if shown:

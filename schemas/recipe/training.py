@@ -83,7 +83,8 @@ class TrainSettings(Section):
     (a commit, branch or tag; none: the newest), resolved to a commit when a run starts. ``format`` says what a prompt and its answers are that are texts:
     turns of a ``chat``, or ``text`` as it is (the default for columns named ``prompt`` and ``completion``, ``chosen``,
     ``rejected``, but for transcripts and JSON texts of turns). ``objective`` and its formula: factory/training/model/losses.py.
-    ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all).
+    ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all). Rows of others
+    are counted; one that does not say what it is of, or names no known language, is rejected.
     A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
     tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
     SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times what it was at

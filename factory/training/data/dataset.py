@@ -23,12 +23,16 @@ from schemas.recipe.training import TrainSettings
 
 @dataclass(slots=True)
 class Dataset:
-    """Examples in the order of their rows. ``reference`` has the log-probability of each trained token, one after another."""
+    """Examples in the order of their rows. ``reference`` has the log-probability of each trained token, one after another.
+
+    ``num_others`` is how many rows are of languages or strategies that were not asked for.
+    """
 
     examples: list[Example]
     rejected: list[Rejected]
     languages: list[str]
     reference: NDArray[np.float32] | None = None
+    num_others: int = 0
     _lengths: list[int] = field(default_factory=list)
     _starts: list[int] = field(default_factory=list)
 
@@ -100,7 +104,10 @@ def load_datasets(settings: TrainSettings, tokenizer: Any, eos_ids: Iterable[int
         TrainingError: no row can be used, or the model has no chat template.
     """
     templater = Templater(tokenizer, settings, eos_ids)
-    train = make_dataset(templater.examples(read_rows(settings, settings.data, settings.split)), settings.data)
+    others: Counter[str] = Counter()
+    rows = read_rows(settings, settings.data, settings.split, others=others)
+    train = make_dataset(templater.examples(rows), settings.data)
+    train.num_others = others.total()
     if settings.eval_data is not None:
         split = "eval" if read_export_id(settings.eval_data) is not None else settings.split
         rows = read_rows(settings, settings.eval_data, split)

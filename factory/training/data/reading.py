@@ -66,9 +66,17 @@ class Rejected:
 
 
 def read_rows(
-    settings: TrainSettings, data: str, split: str, *, may_be_empty: bool = False
+    settings: TrainSettings,
+    data: str,
+    split: str,
+    *,
+    may_be_empty: bool = False,
+    others: Counter[str] | None = None,
 ) -> Iterator[TextRow | Rejected]:
     """Yield the rows of a data set, in its order, that are of the languages and strategies asked for.
+
+    A row that does not say what it is of is rejected. Those of other languages and strategies are counted in ``others``,
+    by the column.
 
     Raises:
         InputError: there is no such data, it lacks the columns, or none of its rows is of what was asked for, unless
@@ -81,9 +89,12 @@ def read_rows(
     wanted = _Wanted(settings)
     layout, raw = _open(settings, data, split, wanted)
     for row in raw:
-        if row.value is None or wanted.take(row.value):
-            parsed = _parse(row, layout, wanted)
-            yield _without_history(parsed) if is_export and isinstance(parsed, TextRow) else parsed
+        if row.value is not None and (other := wanted.find_other(row.value)):
+            if others is not None:
+                others[other] += 1
+            continue
+        parsed = _parse(row, layout, wanted)
+        yield _without_history(parsed) if is_export and isinstance(parsed, TextRow) else parsed
     if not may_be_empty:
         wanted.refuse_nothing(data)
 
@@ -155,15 +166,34 @@ class _Wanted:
         self.asked = {column: names for column, names in asked.items() if names}
         self._found = {column: Counter[str]() for column in self.asked}
 
-    def take(self, value: dict[str, Any]) -> bool:
-        """Whether a row is of what is asked for."""
-        is_wanted = True
+    def find_other(self, value: dict[str, Any]) -> str | None:
+        """Return the column by which a row is of another language or strategy than those asked for; None if by none."""
+        found: list[str] = []
+        for column, names in self.asked.items():
+            name = self._name(column, find_optional(value, column))
+            self._found[column][name or "none"] += 1
+            if name not in names and self._is_known(column, name):
+                found.append(column)
+        return found[0] if found else None
+
+    def refuse_unknown(self, value: dict[str, Any]) -> None:
+        """Raise a RowError if a row does not say of which language or strategy it is, and some are asked for."""
         for column, names in self.asked.items():
             given = find_optional(value, column)
-            name = name_language(given) if column == self.columns["language"] else "" if given is None else str(given)
-            self._found[column][name or "none"] += 1
-            is_wanted = is_wanted and name in names
-        return is_wanted
+            name = self._name(column, given)
+            if name in names or self._is_known(column, name):
+                continue
+            is_language = column == self.columns["language"]
+            fault = "is empty" if not name else f"is {given!r:.60}, which is no known language"
+            asked = f"{'languages' if is_language else 'strategies'} = {sorted(names)}"
+            reason = Reason.UNKNOWN_LANGUAGE if is_language else Reason.INVALID_ROW
+            raise RowError(f"'{column}' {fault}; rows were chosen by {asked}", reason)
+
+    def _name(self, column: str, given: Any) -> str:
+        return name_language(given) if column == self.columns["language"] else "" if given is None else str(given)
+
+    def _is_known(self, column: str, name: str) -> bool:
+        return find_language(name) is not None if column == self.columns["language"] else bool(name)
 
     def refuse_nothing(self, where: str) -> None:
         """Refuse data of which no row is of a language or strategy asked for, and warn of each that no row is of.
@@ -234,6 +264,7 @@ def _parse(raw: RawRow, layout: Layout, wanted: _Wanted) -> TextRow | Rejected:
     name = next((str(found) for found in named if found is not None), raw.where)
     language = name_language(find_optional(value, wanted.columns["language"]))
     try:
+        wanted.refuse_unknown(value)
         found = read_conversation(value, layout)
     except LookupError as error:
         return Rejected(name, language, Reason.INVALID_ROW, f"{raw.where}: {error.args[0]}")

@@ -97,6 +97,7 @@ class Run:
             metrics=metrics,
             eval_metrics=evaluations.get(kept, {}),
             best_step=progress.best_step,
+            num_others=prepared.train.num_others,
         )
         if self._world.is_main:
             write_model(prepared.policy, weights, settings, self._output / "tokenizer", result.model)

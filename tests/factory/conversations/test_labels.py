@@ -1,14 +1,17 @@
 """Columns that say what a row is of: absent is null, and a language goes by all its names, in prompts and in training."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from factory.stages.sources import read_source
-from factory.training.data.reading import read_rows
+from factory.training.data.reading import Rejected, TextRow, read_rows
 from schemas.errors import InputError
 from schemas.recipe.prompts import PromptSource
 from schemas.recipe.training import TrainSettings
@@ -69,9 +72,9 @@ def test_a_column_that_no_row_has_is_refused_with_those_that_there_are(tmp_path:
 @pytest.mark.parametrize("name", ["eng_Latn", "English", "en-US", "EN", "eng"])
 def test_training_finds_a_language_by_all_its_names(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "a.jsonl", [talk(language="Arabic"), talk(language=name), talk()])
-    (row,) = train_on(path, languages=["en"])
-    assert row.language == "en"
-    assert len(train_on(path, languages=[name])) == 1
+    for asked in ("en", name):
+        row, unnamed = train_on(path, languages=[asked])
+        assert (row.language, unnamed.reason) == ("en", "unknown_language")
     assert [row.language for row in train_on(path)] == ["ar", "en", ""]
 
 
@@ -81,8 +84,9 @@ def test_a_language_of_which_no_row_is_a_sentence_with_those_that_there_are(tmp_
     with pytest.raises(InputError, match=said):
         train_on(path, languages=["en", "fr"])
     with pytest.warns(UserWarning, match=r"no row of .*a\.jsonl has the language en; there are ar \(2\)"):
-        assert len(train_on(path, languages=["en", "ar"])) == 2
-    assert len(train_on(path, languages=["swh"])) == 1
+        found = train_on(path, languages=["en", "ar"])
+    assert [row.language for row in found if isinstance(row, TextRow)] == ["ar", "ar"]
+    assert [row.language for row in train_on(path, languages=["swh"]) if isinstance(row, TextRow)] == ["swh"]
 
 
 def test_a_strategy_of_which_no_row_is_a_sentence_with_those_that_there_are(tmp_path: Path) -> None:
@@ -90,11 +94,40 @@ def test_a_strategy_of_which_no_row_is_a_sentence_with_those_that_there_are(tmp_
     path = write(tmp_path / "a.jsonl", [pair | {"strategy": "best_vs_worst"}, pair | {"kind": "x"}])
     with pytest.raises(InputError, match=r"has the strategy best; there are best_vs_worst \(1\), none \(1\)"):
         train_on(path, objective="dpo", strategies=["best"])
-    assert len(train_on(path, objective="dpo", strategies=["best_vs_worst"])) == 1
+    row, unnamed = train_on(path, objective="dpo", strategies=["best_vs_worst"])
+    assert isinstance(row, TextRow)
+    assert (unnamed.reason, unnamed.detail) == (
+        "invalid_row",
+        "a.jsonl:2: 'strategy' is empty; rows were chosen by strategies = ['best_vs_worst']",
+    )
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(["asked", "other", "none", "unknown"])] * 2), max_size=20))
+def test_every_row_is_used_rejected_or_counted(tmp_path_factory: Any, kinds: list[tuple[str, str]]) -> None:
+    """Rows that do not say what they are of are rejections; those of other languages and strategies are counted."""
+    languages = {"asked": "deu_Latn", "other": "fr", "none": None, "unknown": "klingon"}
+    strategies = {"asked": "best", "other": "worst", "none": None, "unknown": "novel"}
+    pair = {"prompt": "?", "chosen": "a", "rejected": "b"}
+    kinds = [("asked", "asked"), *kinds]
+    path = write(
+        tmp_path_factory.mktemp("data") / "a.jsonl",
+        [pair | {"language": languages[one], "strategy": strategies[two]} for one, two in kinds],
+    )
+    settings = {"objective": "dpo", "languages": ["de"], "strategies": ["best"]}
+    others: Counter[str] = Counter()
+    found = list(read_rows(TrainSettings(model="m", data=str(path), **settings), str(path), "train", others=others))
+    is_other = [one == "other" or two in ("other", "unknown") for one, two in kinds]
+    assert others.total() == sum(is_other)
+    assert [row.reason if isinstance(row, Rejected) else None for row in found] == [
+        "unknown_language" if one != "asked" else "invalid_row" if two != "asked" else None
+        for (one, two), other in zip(kinds, is_other, strict=True)
+        if not other
+    ]
 
 
 def test_labels_are_found_in_columns_of_other_names(tmp_path: Path) -> None:
     rows = [talk(meta={"lang": "deu_Latn", "n": 7}), talk(meta={"lang": "fra", "n": 8}), talk()]
     path = write(tmp_path / "a.jsonl", rows)
-    (row,) = train_on(path, languages=["de"], columns={"language": "meta.lang", "id": "meta.n"})
+    row, unnamed = train_on(path, languages=["de"], columns={"language": "meta.lang", "id": "meta.n"})
     assert (row.row, row.language) == ("7", "de")
+    assert unnamed.detail == "a.jsonl:3: 'meta.lang' is empty; rows were chosen by languages = ['de']"

@@ -83,6 +83,28 @@ def test_a_run_is_recorded_with_its_parents_and_export_and_not_run_again(tmp_pat
     assert json.loads(row["metrics"])["train"]["languages"]["ja"]["loss"] < 1
 
 
+def test_rows_that_are_not_of_the_languages_asked_for_are_accounted_for(tmp_path, capsys):
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    languages = [*["en"] * 4, "eng_Latn", "fr", "Arabic", "klingon", None]
+    rows = [json.dumps({"messages": turns, "language": language, "id": str(language)}) for language in languages]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    file = write_settings(tmp_path)
+    given = 'data = "rows.jsonl"\nlanguages = ["en"]\nobjective = "sft"'
+    file.write_text(file.read_text().replace('data = "export"\nobjective = "dpo"', given))
+    result = run_training(file, tmp_path / "run", warehouse=None)
+    assert (result.num_rows, result.rejected, result.num_others) == (5, {"unknown_language": 2}, 2)
+    lines = map(json.loads, (tmp_path / "run" / "rejected.jsonl").read_text().splitlines())
+    assert [(line["row"], line["detail"]) for line in lines] == [
+        ("klingon", "rows.jsonl:8: 'language' is 'klingon', which is no known language; rows were chosen by languages = ['en']"),
+        ("None", "rows.jsonl:9: 'language' is empty; rows were chosen by languages = ['en']"),
+    ]  # fmt: skip
+    assert "2 rows of other languages or strategies were not used" in capsys.readouterr().out.splitlines()
+    written = tmp_path / "run" / "result.json"
+    older = {name: value for name, value in json.loads(written.read_bytes()).items() if name != "num_others"}
+    written.write_text(json.dumps(older))
+    assert run_training(file, tmp_path / "run", warehouse=None).num_others == 0
+
+
 def test_mistakes_of_the_trainer_reach_the_caller_as_one_sentence(tmp_path, export, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError, match="has no tokenizer that can be loaded"):
