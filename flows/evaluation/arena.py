@@ -1,6 +1,5 @@
 """Benchmarks like m-ArenaHard: English prompts, translated by a build's own stages, as a data set of one config a language."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from schemas.errors import InputError
 from schemas.languages import LANGUAGES
 from schemas.recipe.arena import LAYOUTS, ArenaRecipe
 from warehouse.build.scope import Scope
+from warehouse.export.card import write_front_matter
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql
 
@@ -126,18 +126,8 @@ def _write(
 def _card(recipe: ArenaRecipe, config_id: str, num_rows: dict[str, int], missing: pl.DataFrame) -> Iterator[str]:
     """Yield the lines of the card, whose front matter makes each language a config."""
     filled = [language for language, number in num_rows.items() if number]
-    yield "---"
-    yield f"pretty_name: {json.dumps(recipe.name)}"
-    yield f"language: {json.dumps(sorted({LANGUAGES[code].detector_code for code in filled}))}"
-    yield 'task_categories: ["text-generation"]'
-    yield "configs:"
-    for language in filled:
-        yield f"- config_name: {language}"
-        yield "  data_files:"
-        yield "  - split: test"
-        yield f"    path: {language}/{SPLIT_FILE}"
-    yield "---"
-    yield ""
+    configs = {language: {"test": f"{language}/{SPLIT_FILE}"} for language in filled}
+    yield write_front_matter(configs, filled, pretty_name=recipe.name)
     yield f"# {recipe.name}"
     yield ""
     yield (

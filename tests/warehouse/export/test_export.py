@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import polars as pl
 import pytest
+from huggingface_hub import DatasetCard
 from polars.testing import assert_frame_equal
 
 from schemas.errors import AuditError, WarehouseError
@@ -290,8 +291,13 @@ def test_counts_in_the_manifest(exported: ExportResult) -> None:
 
 def test_card_states_licences_counts_and_snapshot(exported: ExportResult) -> None:
     card = (exported.path / "README.md").read_text("utf-8")
-    assert 'language: ["ar", "en", "hi", "ja"]' in card
-    assert 'license: ["apache-2.0", "cc-by-4.0", "unknown"]' in card
+    data = DatasetCard(card).data
+    assert data.language == ["ar", "en", "hi", "ja"]
+    assert data.license == ["apache-2.0", "cc-by-4.0", "unknown"]
+    assert [(config["config_name"], config.get("default")) for config in data.configs] == [
+        ("sft", True),
+        ("preference", None),
+    ]
     assert "| teacher | able (org/able) | apache-2.0 |" in card
     assert "| teacher | bold (org/bold) | not stated |" in card
     assert "| prompts | numbers (numbers.jsonl) | CC-BY-4.0 |" in card
