@@ -177,7 +177,15 @@ def sql(
     answer(_warehouse(recipe, warehouse), query, output_format, output, build=build, as_of=as_of)
 
 
-@app.command()
+exports = typer.Typer(cls=DefaultGroup, help="Write training shards: factory export RECIPE.", no_args_is_help=True)
+app.add_typer(exports, name="export")
+
+ExportName = Annotated[
+    str, typer.Argument(help="An export: its folder, its version such as v0001, or its id.", show_default=False)
+]
+
+
+@exports.command("run")
 def export(
     recipe: RecipePath,
     snapshot: Annotated[
@@ -185,10 +193,20 @@ def export(
     ] = None,
     push: Annotated[str | None, typer.Option(help="Push to this dataset of the Hugging Face hub.")] = None,
 ) -> None:
-    """Write the training shards of a build: what is in the warehouse now, or was at a snapshot."""
+    """Write the training shards of a build: what is in the warehouse now, or was at a snapshot; `run` may be left out."""
     from flows.build.export import export_recipe
 
     print(export_recipe(_load(recipe), snapshot=snapshot, push=push))
+
+
+@exports.command("diff")
+def export_diff(
+    before: ExportName, after: ExportName, warehouse: WarehouseFolder = Path("lake"), recipe: OptionalRecipe = None
+) -> None:
+    """Show which rows were added, removed and changed from one export to another, by config, split and language."""
+    from flows.build.export import print_diff
+
+    print_diff(before, after, _warehouse(recipe, warehouse), _load(recipe).name if recipe else None)
 
 
 @app.command()
