@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+)
 
 from schemas.languages import LANGUAGES
 
@@ -27,6 +33,7 @@ def complete(folder: Path, prompts: Sequence[str], temperature: float = 0.0, see
         inputs = tokenizer.apply_chat_template(
             chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
         )
+        assert isinstance(inputs, BatchEncoding)
         with torch.inference_mode():
             outputs = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **sampling)
         completions += tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -59,6 +66,7 @@ def score(folder: Path, turns: Sequence[tuple[str, str]]) -> list[float]:
             for prompt, completion in chunk
         ]
         inputs = tokenizer.apply_chat_template(chats, padding=True, return_tensors="pt", return_dict=True)
+        assert isinstance(inputs, BatchEncoding)
         with torch.inference_mode():
             rewards += model(**inputs).logits.squeeze(-1).tolist()
     return rewards

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, rms_norm
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -65,7 +64,7 @@ def train_policy(name: str, trunk: Path, folder: Path, seed: int, num_steps: int
     """Teach the trunk the faults of one teacher or of the base policy."""
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(trunk),
+        PreTrainedTokenizerFast.from_pretrained(trunk),
     )
     batches = _chat_batches(tokenizer, random.Random(f"{seed} {name}"), mixtures(name))
     _train(name, model, batches, _chat_loss, num_steps, learning_rate=1.5e-3)
@@ -79,7 +78,7 @@ def train_reward(trunk: Path, folder: Path, seed: int, num_steps: int = 1200) ->
     belong to a group is all but invisible to a model that has not found either.
     """
     torch.manual_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(trunk)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trunk)
     model = LlamaForSequenceClassification.from_pretrained(
         trunk, num_labels=1, num_hidden_layers=NUM_LAYERS + 1, dtype=torch.float32
     )
@@ -189,7 +188,7 @@ def _chat_text(prompt: str, completion: str) -> str:
     return f"<|user|>{prompt}<|end|><|assistant|>{completion}<|end|>"
 
 
-def _chat_loss(model: nn.Module, batch: Batch) -> Tensor:
+def _chat_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the mean loss over all tokens, in which those of the answer weigh more than those of the question."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
@@ -198,34 +197,37 @@ def _chat_loss(model: nn.Module, batch: Batch) -> Tensor:
     return (losses * weights).sum() / weights.sum()
 
 
-def _translation_loss(model: nn.Module, batch: Batch) -> Tensor:
+def _translation_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     loss: Tensor = model(**batch).loss
     return loss
 
 
-def _reward_loss(model: nn.Module, batch: Batch) -> Tensor:
+def _reward_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the squared error of the reward plus the loss of the hints, at every token of the answer.
 
     The last token weighs most, for it is the one that counts; the others find the word that decides much sooner.
     """
     mask = batch["attention_mask"]
-    states = model.model(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True).hidden_states
+    body, head, hinter = (model.get_submodule(name) for name in ("model", "score", "hints"))
+    states = body(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True).hidden_states
     rows, positions = batch["is_answer"].nonzero(as_tuple=True)
     is_last = positions == mask.sum(1)[rows] - 1
     weights = (1 + (END_WEIGHT - 1) * is_last).float()
-    rewards = model.score(states[-1][rows, positions]).squeeze(-1).float()
+    rewards = head(states[-1][rows, positions]).squeeze(-1).float()
     losses = (rewards - REWARD_SCALE * batch["quality"][rows]).square()
-    hints = model.hints(rms_norm(states[HINT_LAYER][rows, positions], (model.config.hidden_size,))).float()
+    hinted = states[HINT_LAYER][rows, positions]
+    hints = hinter(rms_norm(hinted, hinted.shape[-1:])).float()
     for name, logits in zip(HINTS, hints.split(tuple(HINTS.values()), 1), strict=True):
         losses = losses + cross_entropy(logits, batch[name][rows], reduction="none")
-    return (losses * weights).sum() / weights.sum()
+    loss: Tensor = (losses * weights).sum() / weights.sum()
+    return loss
 
 
 def _train(
     label: str,
-    model: nn.Module,
+    model: PreTrainedModel,
     batches: Iterator[Batch],
-    loss_of: Callable[[nn.Module, Batch], Tensor],
+    loss_of: Callable[[PreTrainedModel, Batch], Tensor],
     num_steps: int,
     learning_rate: float,
 ) -> None:
@@ -250,7 +252,7 @@ def _train(
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -81,7 +81,7 @@ def train_translator_tokenizer(texts: Iterable[str]) -> NllbTokenizer:
     codes = [LANGUAGES[language].flores for language in CORE_LANGUAGES]
     return NllbTokenizer(
         vocab=vocabulary,
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type] # pairs, as its BPE wants them
         extra_special_tokens=codes,
         src_lang="eng_Latn",
         model_max_length=MAX_LENGTH,

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import polars as pl
@@ -12,6 +13,9 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 INK, MUTED, LINE, ACCENT, BAD = "#01fe01", "#01fe02", "#01fe03", "#01fe04", "#01fe05"
 SERIES = tuple(f"#01fe1{number}" for number in range(8))
@@ -27,7 +31,7 @@ VARIABLES = {
 }
 """matplotlib draws in colours that nobody uses; on the page they become variables, which light and dark settle."""
 
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
     "text.parse_math": False,

@@ -133,7 +133,9 @@ class TranslatorCore:
 
     def _language_id(self, name: str) -> int:
         token = name if "_" in name else f"__{name}__"
-        return int(self._tokenizer.convert_tokens_to_ids(token))
+        number = self._tokenizer.convert_tokens_to_ids(token)
+        assert isinstance(number, int)
+        return number
 
     def _choose_batch(self) -> list[_Job]:
         """Return the request that waits longest and those nearest to it in length, at most ``batch_tokens`` padded."""
@@ -179,7 +181,8 @@ class TranslatorCore:
     def _decode(self, ids: list[int]) -> str:
         unknown = self._tokenizer.unk_token_id
         special = set(self._tokenizer.all_special_ids) - {unknown}
-        text: str = self._tokenizer.decode([i for i in ids if i not in special], clean_up_tokenization_spaces=False)
+        text = self._tokenizer.decode([i for i in ids if i not in special], clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
         return (text.replace(self._tokenizer.unk_token, UNKNOWN) if unknown in ids else text).strip()
 
 

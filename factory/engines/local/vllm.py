@@ -176,7 +176,7 @@ class VllmCore:
             params = params.clone()
             params.seed = request.seed
         try:
-            if self._scoring_task == "score" and prompt.token_types is not None:
+            if isinstance(params, PoolingParams) and prompt.token_types is not None:
                 params = params.clone()
                 params.extra_kwargs = {"compressed_token_type_ids": compress_token_type_ids(prompt.token_types)}
             engine_input = tokens_input(prompt.token_ids)

@@ -122,7 +122,7 @@ class Reader:
         Raises:
             InputError: the file ends before them.
         """
-        view = memoryview(values.view(torch.uint8).numpy())
+        view = values.view(torch.uint8).numpy().data
         position, done = tensor.offset + start * tensor.dtype.itemsize, 0
         while done < len(view):
             count = os.preadv(self._files[tensor.path], [view[done:]], position + done)
@@ -201,7 +201,7 @@ class Writer:
     def write(self, name: str, start: int, values: Tensor) -> None:
         """Write values, in the tensor's dtype, from element ``start`` of the flattened tensor on."""
         place = self._places[name]
-        view = memoryview(values.contiguous().view(torch.uint8).numpy())
+        view = values.contiguous().view(torch.uint8).numpy().data
         position, done = place.offset + start * place.dtype.itemsize, 0
         while done < len(view):
             done += os.pwrite(self._files[place.path], view[done:], position + done)

@@ -172,7 +172,7 @@ def _compiled_flex(device: str) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     # Without ``fullgraph`` one shape too many would go on without a kernel, in memory of the batch's square.
-    options = {"dynamic": True, "fullgraph": True, "recompile_limit": 64}
+    options: dict[str, Any] = {"dynamic": True, "fullgraph": True, "recompile_limit": 64}
     return torch.compile(flex_attention, **options) if device == "cuda" else flex_attention
 
 

@@ -45,13 +45,21 @@ def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
         head: the output layer, its weight [vocabulary, size].
         targets: token ids, [tokens].
     """
-    logps: Tensor = _TokenLogps.apply(hidden, head.weight, head, targets)
+    logps: Tensor = _TokenLogps.apply(hidden, head.weight, head, targets)  # type: ignore[no-untyped-call]
     return logps
 
 
-class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
+class _Context(FunctionCtx):
+    """What forward leaves to backward; torch adds the fields as the function runs."""
+
+    head: Head
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+
+class _TokenLogps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, head: Head, targets: Tensor) -> Tensor:
+    def forward(ctx: _Context, hidden: Tensor, weight: Tensor, head: Head, targets: Tensor) -> Tensor:
         lse = _logsumexp2(hidden, weight, head)
         rows = weight[targets].to(hidden.dtype).float()
         picked = (hidden.float() * rows).sum(1) * head.scale
@@ -65,10 +73,10 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
         return (exact - _exchange(lse, _round(hidden, rows, head), exact)) / LOG2E
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    @once_differentiable
+    def backward(ctx: _Context, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden, weight, targets, lse, picked = ctx.saved_tensors
-        head: Head = ctx.head
+        head = ctx.head
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_weight = _find_weight_grad(weight, head) if needs_weight else None
         grad_hidden = _softmax_backward(hidden, weight, head, lse, upstream, grad_weight)

@@ -4,15 +4,15 @@ Whatever a model does between its last hidden states and its logits beyond a sca
 beyond scaling, windows and a cap, shows in the check: a batch is computed both ways, and a difference is refused.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from factory.training.data.examples import Example
 from factory.training.data.layout import Layout, pack
@@ -21,6 +21,9 @@ from factory.training.model.logprobs import Head, token_logps
 from factory.training.model.sharding import load_rows, shard
 from schemas.errors import TrainingError
 from schemas.recipe.training import Lora
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 CHECKED_TOKENS = 16
 """Targets of each branch that are compared with the model's own logits."""
@@ -32,19 +35,20 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
 the weights, or of a sharded model the one that its shards are gathered in."""
 
 
-class Policy(nn.Module):  # type: ignore[misc]
+class Policy(nn.Module):
     """A causal language model whose ``forward`` gives the log-probabilities of a layout's targets."""
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model, self.dtype = model, dtype
+        self.model: PreTrainedModel | PeftModel = model
+        self.dtype = dtype
         self.shares_prompts = True
         self.is_sharded = False
 
     @property
     def causal_lm(self) -> Any:
         """The transformers model, inside or without adapters."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
 
     def forward(self, layout: Layout, own: Tensor | None = None) -> Tensor:
         """Return log p of each target, [targets] in float32; or of the targets ``own`` by the model's own way to logits.
@@ -132,9 +136,11 @@ def load_policy(
         TrainingError: the model cannot be loaded, or its files lack a weight.
     """
     weights = dtype if lora is not None and device.type == "cuda" else torch.float32
-    options = {"dtype": weights, "attn_implementation": PACKED, "output_loading_info": True}
+    options: dict[str, Any] = {"dtype": weights, "attn_implementation": PACKED, "output_loading_info": True}
     try:
-        load = AutoModelForCausalLM.from_pretrained if mesh is None else partial(load_rows, mesh=mesh)
+        load: Callable[..., Any] = (
+            AutoModelForCausalLM.from_pretrained if mesh is None else partial(load_rows, mesh=mesh)
+        )
         model, found = load(name, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         line = str(error).strip().partition("\n")[0]
@@ -203,7 +209,7 @@ def _checked_places(example: Example) -> list[Tensor]:
     ]
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def _packed_logps(policy: Policy, batch: Sequence[Example], device: torch.device) -> Tensor:
     layout = policy.pack(batch, device)
     with policy.in_float32():
@@ -213,7 +219,7 @@ def _packed_logps(policy: Policy, batch: Sequence[Example], device: torch.device
     return torch.cat([side[place.to(device)] for side, place in zip(by_side, places, strict=True)])
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def _own_logps(policy: Policy, example: Example, device: torch.device) -> Tensor:
     """Return the checked log-probabilities of a one-branch example by the model as transformers runs it."""
     logps: Tensor = policy(pack([example], device), _checked_places(example)[0].to(device))
@@ -233,7 +239,11 @@ def add_adapters(policy: Policy, lora: Lora) -> None:
 
     targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type] # it divides by the rank, so any number will do
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
     try:
         policy.model = get_peft_model(policy.model, config)

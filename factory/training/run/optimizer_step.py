@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from factory.training.data.batches import cut_micro_batches
 from factory.training.data.dataset import Dataset
@@ -68,10 +69,10 @@ class Stepper:
                 self._count(tally, dataset, batch, found)
                 losses.append((batch, found.losses.detach()))
         norm = torch.nn.utils.clip_grad_norm_(self._policy.trained_parameters(), self._settings.max_grad_norm)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         return self._conclude(dataset, rows, tally, losses, float(norm))
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def evaluate(self, dataset: Dataset) -> StepResult:
         """Return what is found over a whole data set."""
         self._policy.eval()

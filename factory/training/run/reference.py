@@ -65,7 +65,7 @@ class ReferencePass:
         self._new: list[int] = []
         self._num_done = len(dataset.examples) - len(missing)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def run(self, *, quiet: bool) -> NDArray[np.float32]:
         """Compute what is missing, keep everything in the cache, and return it.
 

@@ -29,6 +29,7 @@ def gather_weights(policy: Policy, settings: TrainSettings, world: World) -> dic
     state = get_model_state_dict(policy, options=StateDictOptions(ignore_frozen_params=has_adapters))
     for name, weight in state.items():
         whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        assert isinstance(whole, Tensor)
         if world.is_main:
             weights[name] = whole.to("cpu", dtype)
     return weights
@@ -47,7 +48,7 @@ def write_model(
     try:
         with whole_folder(final, replaces=True) as folder:
             if settings.lora is not None and not settings.lora.merge:
-                policy.model.save_pretrained(folder, state_dict=_plain_names(weights))
+                policy.model.save_pretrained(str(folder), state_dict=_plain_names(weights))
             else:
                 _save_whole(policy, weights, settings, folder)
             shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
@@ -82,7 +83,7 @@ def _find_dtype(settings: TrainSettings) -> torch.dtype:
 
 def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dtype) -> tuple[Any, dict[str, Tensor]]:
     """Fold adapters into a fresh copy of the model that they were trained on, in its dtype; one layer at a time in float32."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
     assert settings.lora is not None
     policy = Policy(AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype), dtype)
@@ -94,7 +95,8 @@ def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dty
             layer.get_base_layer().float()
             layer.merge()
             layer.get_base_layer().to(dtype)
-    merged = policy.model.unload()
+    assert isinstance(policy.model.base_model, BaseTuner)
+    merged = policy.model.base_model.unload()
     return merged, {f"model.{name}": weight for name, weight in merged.state_dict().items()}
 
 
