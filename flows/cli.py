@@ -13,8 +13,6 @@ from flows.home import provide_home
 from schemas.errors import BuildStoppedError, FactoryError
 
 if TYPE_CHECKING:
-    from typer._click.core import Context
-
     from flows.recipe_run import RecipeSummary
     from schemas.recipe.recipe import Recipe
     from schemas.recipe.settings import WarehouseSettings
@@ -32,7 +30,7 @@ STOPPED = 130
 class DefaultGroup(TyperGroup):
     """Commands of which `run` is meant where none is named."""
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override] # its own has no public name
         named = bool(args) and (args[0] in self.commands or args[0] == "--help")
         return super().parse_args(ctx, args if named or not args else ["run", *args])
 
@@ -65,22 +63,18 @@ BuildName = Annotated[
 def main() -> None:
     """Run the command line; a mistake that the user can mend is one sentence, not a traceback."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except FactoryError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(STOPPED if isinstance(error, BuildStoppedError) else 1)
-    except BrokenPipeError:  # whoever read our output has seen enough, such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors know how to show themselves
-            error.show()
-            sys.exit(error.exit_code)
-        raise
-    else:
-        if code == STOPPED:  # what typer makes of Ctrl-C
+    except SystemExit as ending:
+        if isinstance(ending.__context__, BrokenPipeError):  # who read our output has seen enough, such as `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+        if ending.code == STOPPED:  # what typer makes of Ctrl-C
             print("stopped; what was answered is committed, and the same command goes on from there", file=sys.stderr)
-        if code:
-            sys.exit(code)
+        if ending.code:
+            raise
 
 
 @app.callback()
