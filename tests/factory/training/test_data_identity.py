@@ -9,10 +9,9 @@ import datasets
 import httpx
 import pytest
 from huggingface_hub import HfApi
-from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from factory.engines import fingerprint
-from factory.inputs import hf_datasets
 from factory.inputs.hf_datasets import resolve_revision
 from factory.training.data import reading as rows
 from factory.training.identity import identify_run, pin_data
@@ -123,7 +122,7 @@ def test_files_have_no_revision(tmp_path: Path) -> None:
 
 def test_a_data_set_that_the_hub_does_not_give_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     request = httpx.Request("GET", "http://hub/api")
-    hub.error = hf_datasets.HfHubHTTPError("404 not found\nmore", response=httpx.Response(404, request=request))
+    hub.error = HfHubHTTPError("404 not found\nmore", response=httpx.Response(404, request=request))
     with pytest.raises(InputError, match=r"^'org/set' at revision 'x' is neither a file or folder .*: 404 not found$"):
         resolve_revision("org/set", "x")
 
