@@ -167,7 +167,7 @@ def resolve_judge(judge: Judge, languages: tuple[str, ...]) -> tuple[Lane | None
         return lane, content_id("judge", [lane.settings_id, judge.tie_margin])
     if judge.llm is None:
         return None, content_id("judge", ["truth", judge.truth, judge.tie_margin])
-    # Built anew as a teacher: of a judge, its own check would refuse the structure that is set here.
+    # A judge is asked as a teacher is, whose answers have a structure.
     structure = make_structure(judge.scale, judge.output, judge.max_reason_chars)
     fields = judge.llm.model_dump() | {"structured": structure, "languages": ()}
     lane = teacher_lane(Teacher.model_validate(fields), languages, "judge")

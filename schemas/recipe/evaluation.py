@@ -1,14 +1,16 @@
 """Settings of one evaluation: two models, the prompts that they answer, and who judges the answers."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.ids import Json
 from schemas.languages import CORE_LANGUAGES, LANGUAGES
-from schemas.recipe.models import RewardModel, Sampling, Teacher
+from schemas.recipe.models import NamedWriter, RewardModel, Sampling, Teacher
 from schemas.recipe.prompts import PromptSource
 from schemas.recipe.settings import RunSettings
-from schemas.toml.section import EXECUTION, PLACE, Section, identify
+from schemas.toml.section import EXECUTION, FINGERPRINTED, PLACE, Section, identify
 
 Scale = Literal["aya", "arena"]
 
@@ -21,17 +23,21 @@ class Contestant(Teacher):
     sampling: Sampling = Sampling(temperature=0.75)
 
 
-class JudgeModel(Teacher):
-    """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision."""
+class JudgeModel(NamedWriter):
+    """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision.
 
+    What its verdicts look like is said by the judge's ``output``.
+    """
+
+    SETTLED: ClassVar[Mapping[str, Json]] = {"structured": None}
+
+    engine: Annotated[Literal["vllm", "openai"], FINGERPRINTED] = "vllm"
     name: Annotated[str, EXECUTION] = Field(min_length=1)
     licence: Annotated[str | None, EXECUTION] = None
     sampling: Sampling = Sampling(temperature=0.0)
 
     @model_validator(mode="after")
     def _writes(self) -> Self:
-        if self.engine == "recorded" or self.structured is not None:
-            raise ValueError("a judge runs on the vllm or openai engine, and 'output' says what its verdicts look like")
         if self.system_prompt is not None:
             raise ValueError("a judge has no 'system_prompt': its criteria stand there, and 'scale' chooses them")
         return self

@@ -6,9 +6,9 @@ What identifies a merge is worked out in ``factory.merging.identity``.
 import re
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from schemas.toml.section import EXECUTION, FINGERPRINTED, ModelName
+from schemas.toml.section import EXECUTION, FINGERPRINTED, ModelName, Section
 
 
 def _check_weight(value: object) -> object:
@@ -24,8 +24,8 @@ Weight: TypeAlias = Annotated[float | tuple[float, ...], BeforeValidator(_check_
 Method: TypeAlias = Literal["linear", "slerp", "ties", "dare_linear", "dare_ties"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True)
+class _Section(Section):
+    model_config = ConfigDict(allow_inf_nan=False, validate_by_name=True)
 
 
 class MergeModel(_Section):
@@ -62,8 +62,8 @@ class MergeRun(_Section):
     max_shard_gb: float = Field(default=5.0, gt=0)
 
 
-class MergeSettings(_Section):
-    """One merge. The models' order matters for nothing but the files that come along: the first model's.
+class Merging(_Section):
+    """How models are merged, whichever they are.
 
     ``normalize`` divides by the sum of the weights; by default linear and ties do, and DARE does not. ``density`` is the
     share of each task vector that ties and DARE keep. ``rescale`` says how DARE makes up for what it drops: divide by the
@@ -71,8 +71,6 @@ class MergeSettings(_Section):
     """
 
     method: Method = "linear"
-    models: tuple[MergeModel, ...] = Field(min_length=1)
-    base: MergeModel | None = None
     normalize: bool | None = None
     density: float = Field(default=0.5, ge=0, le=1)
     lambda_: float = Field(default=1.0, validation_alias="lambda", serialization_alias="lambda")
@@ -80,6 +78,22 @@ class MergeSettings(_Section):
     seed: int = Field(default=0, ge=0)
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     run: Annotated[MergeRun, EXECUTION] = MergeRun()
+
+    @property
+    def has_task_vectors(self) -> bool:
+        """Whether the method works on differences from a base."""
+        return self.method in {"ties", "dare_linear", "dare_ties"}
+
+    @property
+    def is_normalized(self) -> bool:
+        return self.method in {"linear", "slerp", "ties"} if self.normalize is None else self.normalize
+
+
+class MergeSettings(Merging):
+    """One merge. The models' order matters for nothing but the files that come along: the first model's."""
+
+    models: tuple[MergeModel, ...] = Field(min_length=1)
+    base: MergeModel | None = None
 
     @field_validator("base", mode="before")
     @classmethod
@@ -96,15 +110,6 @@ class MergeSettings(_Section):
         if len(set(named)) < len(named):
             raise ValueError("two models have the same 'name'; names must differ")
         return self
-
-    @property
-    def has_task_vectors(self) -> bool:
-        """Whether the method works on differences from a base."""
-        return self.method in {"ties", "dare_linear", "dare_ties"}
-
-    @property
-    def is_normalized(self) -> bool:
-        return self.method in {"linear", "slerp", "ties"} if self.normalize is None else self.normalize
 
     def density_of(self, model: MergeModel) -> float:
         return self.density if model.density is None else model.density

@@ -281,14 +281,12 @@ class Writer(Model):
     reasoning: ReasoningTags | None = None
 
 
-class Teacher(Writer):
-    """``[[teachers]]``: one model of the pool, for the languages it is declared for (none named: all)."""
+class NamedWriter(Writer):
+    """A writer that has a name, for the languages it is declared for (none named: all)."""
 
     name: Annotated[str, REQUEST] = Field(min_length=1)
     languages: Annotated[tuple[str, ...], REQUEST] = ()
     samples: Annotated[int, REQUEST] = Field(default=1, gt=0)
-    structured: Structured | None = None
-    recorded: Annotated[Recorded | None, FINGERPRINTED] = None
     licence: Annotated[str | None, REQUEST] = None
 
     @field_validator("languages")
@@ -296,12 +294,18 @@ class Teacher(Writer):
     def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_languages(value)
 
+
+class Teacher(NamedWriter):
+    """``[[teachers]]``: one model of the pool, or answers that it has given before."""
+
+    engine: Annotated[Literal["vllm", "openai", "recorded"], FINGERPRINTED] = "vllm"
+    structured: Structured | None = None
+    recorded: Annotated[Recorded | None, FINGERPRINTED] = None
+
     @model_validator(mode="after")
     def _fits_engine(self) -> Self:
         if (self.engine == "recorded") != (self.recorded is not None):
             raise ValueError("a [teachers.recorded] section and engine = 'recorded' go together")
-        if self.engine == "transformers":
-            raise ValueError("the transformers engine serves translators; allowed for teachers: vllm, openai, recorded")
         return self
 
 
@@ -312,7 +316,7 @@ class Translation(Writer):
     in_language_vs_translated pairs. ``instruction`` is what an LLM is told; it may use {source}, {target} and {text}.
     """
 
-    engine: Annotated[Literal["vllm", "openai", "transformers", "recorded"], FINGERPRINTED] = "transformers"
+    engine: Annotated[Literal["transformers", "vllm", "openai"], FINGERPRINTED] = "transformers"
     prompts: Annotated[bool, REQUEST] = True
     completions_of: Annotated[tuple[str, ...], REQUEST] = ()
     sampling: Sampling = Sampling(temperature=0.0)
@@ -322,8 +326,6 @@ class Translation(Writer):
 
     @model_validator(mode="after")
     def _fits_engine(self) -> Self:
-        if self.engine == "recorded":
-            raise ValueError("a translator runs on the transformers, vllm or openai engine")
         if self.engine == "transformers" and self.reasoning is not None:
             raise ValueError("'reasoning' was given, and an encoder-decoder translator does not think; leave it out")
         return self
@@ -332,10 +334,5 @@ class Translation(Writer):
 class RewardModel(Model):
     """``[[reward_models]]``: a sequence classifier or reward model served by vLLM pooling."""
 
+    engine: Annotated[Literal["vllm", "openai"], FINGERPRINTED] = "vllm"
     name: Annotated[str, REQUEST] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _fits_engine(self) -> Self:
-        if self.engine not in {"vllm", "openai"}:
-            raise ValueError("a reward model runs on the vllm or openai engine")
-        return self

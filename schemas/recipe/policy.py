@@ -1,43 +1,36 @@
 """The ``[policy]`` table: which model is trained on a build, in which steps, and how each step is judged."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.ids import Json
 from schemas.languages import LANGUAGES
 from schemas.names import ALL, BASE, STAGES, check_folder_name, fold_name, refuse_reference
 from schemas.recipe.curation import PairStrategy
 from schemas.recipe.evaluation import Judge
-from schemas.recipe.merging import MergeSettings, Weight
+from schemas.recipe.merging import MergeSettings, Merging, Weight
 from schemas.recipe.models import ModelRun, ReasoningTags, Sampling, Switches
 from schemas.recipe.prompts import PromptSource
-from schemas.recipe.training import TrainSettings
+from schemas.recipe.training import Training, TrainSettings
 from schemas.toml.section import EXECUTION, LATER, ModelName, Section, check_languages
 
 
-class StepTraining(TrainSettings):
-    """``[policy.steps.train]``: the fields of ``[train]`` less those that the step settles."""
+class StepTraining(Training):
+    """``[policy.steps.train]``: how a step trains. Which model, and on which rows, the step settles: on those of its clusters."""
 
-    model: str = ""
-    data: str = ""
-
-    @model_validator(mode="after")
-    def _leaves_to_the_step(self) -> Self:
-        for name in (
-            "model",
-            "data",
-            "eval_data",
-            "languages",
-            "strategies",
-            "dataset_config",
-            "split",
-            "revision",
-            "eval_revision",
-        ):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"the step settles '{name}' itself: it trains the policy on the rows of its clusters")
-        return self
+    SETTLED: ClassVar[Mapping[str, Json]] = {
+        "model": "",
+        "data": "",
+        "eval_data": None,
+        "revision": None,
+        "eval_revision": None,
+        "dataset_config": None,
+        "split": "train",
+        "languages": [],
+        "strategies": [],
+    }
 
     @model_validator(mode="after")
     def _leaves_whole_models(self) -> Self:
@@ -49,27 +42,22 @@ class StepTraining(TrainSettings):
 
     def settings(self, **settled: object) -> TrainSettings:
         """Return the settings of one run."""
-        own = self.model_dump(exclude={"model", "data", "eval_data"})
-        return TrainSettings.model_validate(own | settled)
+        return TrainSettings.model_validate(self.model_dump() | settled)
 
 
-class StepMerge(MergeSettings):
-    """``[policy.merge]``: the fields of ``[merge]``; its models are the clusters', weighted by name in ``weights``.
+class StepMerge(Merging):
+    """``[policy.merge]``: how a step merges its clusters' models, weighted by name in ``weights``.
 
     Methods that have a base take the policy that the step began with.
     """
 
-    models: tuple[Any, ...] = Field(default=(), max_length=0)
-    base: None = None
-    weights: dict[str, Weight] = Field(default_factory=dict)
+    SETTLED: ClassVar[Mapping[str, Json]] = {"models": [], "base": None}
 
-    @model_validator(mode="after")
-    def _fits_method(self) -> Self:
-        return self  # base and models are there when the step has trained them
+    weights: dict[str, Weight] = Field(default_factory=dict)
 
     def settings(self, models: Mapping[str, str], base: str) -> MergeSettings:
         """Return the settings of one merge of models, by cluster, that were trained from ``base``."""
-        own = self.model_dump(by_alias=True, exclude={"models", "base", "weights"})
+        own = self.model_dump(by_alias=True, exclude={"weights"})
         parents = [
             {"model": model, "name": name, "weight": self.weights.get(name, 1.0)} for name, model in models.items()
         ]

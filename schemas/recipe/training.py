@@ -75,16 +75,12 @@ class TrainColumns(ConversationColumns):
         return {part: column for part, column in self if column is not None and part not in _LABELS}
 
 
-class TrainSettings(Section):
-    """``[train]``: one run of SFT or preference training.
+class Training(Section):
+    """How a model is trained by SFT or on preferences, on whatever rows.
 
-    ``data`` is an export folder of this project, a file or folder of files (globs allowed), or a Hugging Face dataset;
-    ``eval_data`` defaults to the export's eval split. ``revision`` and ``eval_revision`` are those of data sets of the hub
-    (a commit, branch or tag; none: the newest), resolved to a commit when a run starts. ``format`` says what a prompt and its answers are that are texts:
-    turns of a ``chat``, or ``text`` as it is (the default for columns named ``prompt`` and ``completion``, ``chosen``,
-    ``rejected``, but for transcripts and JSON texts of turns). ``objective`` and its formula: factory/training/model/losses.py.
-    ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all). Rows of others
-    are counted; one that does not say what it is of, or names no known language, is rejected.
+    ``format`` says what a prompt and its answers are that are texts: turns of a ``chat``, or ``text`` as it is (the
+    default for columns named ``prompt`` and ``completion``, ``chosen``, ``rejected``, but for transcripts and JSON texts
+    of turns). ``objective`` and its formula: factory/training/model/losses.py.
     A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
     tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
     SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times what it was at
@@ -92,17 +88,8 @@ class TrainSettings(Section):
     the model: those of the last step, or of the best evaluation.
     """
 
-    model: ModelName = Field(min_length=1)
-    data: DataName = Field(min_length=1)
-    eval_data: DataName | None = None
-    revision: Annotated[str | None, FINGERPRINTED] = None
-    eval_revision: Annotated[str | None, FINGERPRINTED] = None
-    dataset_config: str | None = None
-    split: str = "train"
     columns: Annotated[TrainColumns | None, LATER] = None
     format: Annotated[Literal["chat", "text"] | None, LATER] = None
-    languages: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
     reference: ModelName | None = None
     objective: Literal["sft", "dpo", "ipo", "simpo"]
     train_on: Literal["completions", "all"] = "completions"
@@ -149,8 +136,6 @@ class TrainSettings(Section):
             raise ValueError("ipo has no label smoothing; allowed with dpo and simpo")
         if self.objective != "sft" and self.train_on == "all":
             raise ValueError("train_on = 'all' belongs to sft; preference objectives score completions only")
-        if self.objective == "sft" and self.strategies:
-            raise ValueError("'strategies' are those of preference pairs; sft rows have none")
         if self.objective != "sft" and self.batch_tokens is not None:
             raise ValueError("a step of a preference objective is counted in pairs: give 'batch_rows'")
         if self.final == "best" and self.eval_every is None:
@@ -169,6 +154,33 @@ class TrainSettings(Section):
     def step_rows(self) -> int | None:
         """The rows of a step; None where a step is counted in tokens. 128, as in the papers, where nothing is said."""
         return 128 if self.batch_rows is None and self.batch_tokens is None else self.batch_rows
+
+
+class TrainSettings(Training):
+    """``[train]``: one run of SFT or preference training: of which model, on which rows, and how.
+
+    ``data`` is an export folder of this project, a file or folder of files (globs allowed), or a Hugging Face dataset;
+    ``eval_data`` defaults to the export's eval split. ``revision`` and ``eval_revision`` are those of data sets of the hub
+    (a commit, branch or tag; none: the newest), resolved to a commit when a run starts.
+    ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all). Rows of others
+    are counted; one that does not say what it is of, or names no known language, is rejected.
+    """
+
+    model: ModelName = Field(min_length=1)
+    data: DataName = Field(min_length=1)
+    eval_data: DataName | None = None
+    revision: Annotated[str | None, FINGERPRINTED] = None
+    eval_revision: Annotated[str | None, FINGERPRINTED] = None
+    dataset_config: str | None = None
+    split: str = "train"
+    languages: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_strategies(self) -> Self:
+        if self.objective == "sft" and self.strategies:
+            raise ValueError("'strategies' are those of preference pairs; sft rows have none")
+        return self
 
 
 def load_train_settings(path: Path, **overrides: object) -> TrainSettings:

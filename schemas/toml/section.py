@@ -1,9 +1,9 @@
 """What the sections of a recipe have in common: strict fields, what each field identifies, paths, and shared checks."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from enum import Enum, auto
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
@@ -19,6 +19,9 @@ class Section(BaseModel):
     """A table of a settings file: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    SETTLED: ClassVar[Mapping[str, Json]] = {}
+    """Fields that sections like this one have and this one has not, at the values that stand for them in its identity."""
 
 
 class Mark(Enum):
@@ -105,7 +108,7 @@ def identify(
             del data[key]
         elif key in data:
             data[key] = _identify_value(value, data[key], next(iter(marks & CONTENT), None), without, content, stand_in)
-    return data
+    return data | dict(section.SETTLED) if isinstance(section, Section) else data
 
 
 def _identify_value(value: Any, dumped: Any, mark: Mark | None, *how: Any) -> Any:

@@ -8,21 +8,22 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.disk import read_text
 from schemas.errors import RecipeError
+from schemas.toml.section import Section
 
 Location = tuple[str | int, ...]
 """The way to a value: names of keys, and numbers in lists, from 0."""
 
-Section = TypeVar("Section", bound=BaseModel)
+Table = TypeVar("Table", bound=Section)
 
 MAX_SHOWN_CHARS = 80
 
 
-def load_file(path: Path, section: type[Section], missing: str) -> Section:
+def load_file(path: Path, section: type[Table], missing: str) -> Table:
     """Read and check a whole file; ``missing`` is what to say where there is none.
 
     Raises:
@@ -32,7 +33,7 @@ def load_file(path: Path, section: type[Section], missing: str) -> Section:
     return _validate(path, text, section, data)
 
 
-def load_table(path: Path, name: str, section: type[Section]) -> Section:
+def load_table(path: Path, name: str, section: type[Table]) -> Table:
     """Read and check one top-level table of a file, such as ``[merge]``; what else the file holds does not count.
 
     Raises:
@@ -57,7 +58,7 @@ def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, Any]]:
         raise RecipeError(f"{path} cannot be read: {error}") from error
 
 
-def _validate(path: Path, text: str, section: type[Section], data: dict[str, Any], *table: str) -> Section:
+def _validate(path: Path, text: str, section: type[Table], data: dict[str, Any], *table: str) -> Table:
     """Make a section of data that lies in a table of the file, or is the whole file."""
     try:
         return section.model_validate(data, context={"folder": path.resolve().parent})
@@ -138,9 +139,7 @@ def _leave_out_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
     return [error for error in errors if error["type"] != "too_short" or error["loc"] not in inner]
 
 
-def _sentences(
-    path: Path, text: str, errors: list[ErrorDetails], section: type[BaseModel], table: Location
-) -> list[str]:
+def _sentences(path: Path, text: str, errors: list[ErrorDetails], section: type[Section], table: Location) -> list[str]:
     """Return one sentence per mistake, in the order of their lines."""
     placed = []
     for error in errors:
@@ -150,7 +149,7 @@ def _sentences(
     return [f"{path}:{line}: {sentence}" for line, sentence in sorted(placed)]
 
 
-def _message(error: ErrorDetails, section: type[BaseModel]) -> str:
+def _message(error: ErrorDetails, section: type[Section]) -> str:
     match error["type"]:
         case "extra_forbidden":
             return _unknown_key(error["loc"], section)
@@ -160,23 +159,26 @@ def _message(error: ErrorDetails, section: type[BaseModel]) -> str:
             return error["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("valid tuple", "list")
 
 
-def _unknown_key(location: Location, section: type[BaseModel]) -> str:
-    allowed = _fields_at(location[:-1], section)
+def _unknown_key(location: Location, section: type[Section]) -> str:
+    inner = _section_at(location[:-1], section)
+    allowed = [str(field.serialization_alias or name) for name, field in inner.model_fields.items()]
+    if location[-1] in inner.SETTLED:
+        return f"is settled here and cannot be set; allowed are {', '.join(allowed)}"
     similar = difflib.get_close_matches(str(location[-1]), allowed, n=1)
     meant = f"; did you mean {similar[0]!r}?" if similar else ";"
     return f"there is no such key{meant} allowed are {', '.join(allowed)}"
 
 
-def _fields_at(location: Location, section: type[BaseModel]) -> list[str]:
-    """Return the names of the keys that the section at a location inside another may have."""
+def _section_at(location: Location, section: type[Section]) -> type[Section]:
+    """Return the section at a location inside another."""
     for name in location:
         if isinstance(name, str):
             section = next(_sections_in(section.model_fields[name].annotation))
-    return [str(field.serialization_alias or name) for name, field in section.model_fields.items()]
+    return section
 
 
-def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _sections_in(annotation: object) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for argument in get_args(annotation):
         yield from _sections_in(argument)

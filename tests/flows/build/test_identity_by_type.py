@@ -24,16 +24,17 @@ from flows.identity import identify_model, resolve_build
 from flows.policy.policy import identify_policy
 from flows.policy.step import Source
 from flows.recipe_names import refuse_missing
-from schemas.errors import FactoryError
+from schemas.errors import FactoryError, RecipeError
 from schemas.ids import content_id
 from schemas.recipe.arena import ArenaRecipe
-from schemas.recipe.evaluation import EvaluationSettings
+from schemas.recipe.evaluation import EvaluationSettings, JudgeModel
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.models import Teacher
 from schemas.recipe.policy import StepMerge, StepTraining
 from schemas.recipe.recipe import Recipe
 from schemas.recipe.training import TrainSettings
-from schemas.toml.section import CONTENT, EXECUTION, FINGERPRINTED, PLACE, REQUEST, Mark, marks_of
+from schemas.toml.section import CONTENT, EXECUTION, FINGERPRINTED, PLACE, REQUEST, Mark, Section, marks_of
+from schemas.toml.toml_file import load_table
 
 Way = tuple[str | int, ...]
 
@@ -61,21 +62,8 @@ EXECUTED = {
 }
 """All fields that are not part of an identity. Whoever marks another one says so here."""
 
-SETTLED = {
-    StepTraining: {
-        "model",
-        "data",
-        "eval_data",
-        "revision",
-        "eval_revision",
-        "dataset_config",
-        "split",
-        "languages",
-        "strategies",
-    },
-    StepMerge: {"models", "base"},
-}
-"""Fields that a section has from another one and allows no value of."""
+SETTLED = (StepTraining, StepMerge, JudgeModel)
+"""Sections whose identity holds fields that others like them have and they have not."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +285,7 @@ class Leaf:
 
 def find_leaves(section: BaseModel, way: Way = (), around: frozenset[Mark] = frozenset()) -> Iterator[Leaf]:
     for name, field in type(section).model_fields.items():
-        if name in SETTLED.get(type(section), ()) or field.exclude:
+        if field.exclude:
             continue
         value = getattr(section, name)
         marks = (marks_of(field) | around) if around & {EXECUTION} else marks_of(field)
@@ -478,12 +466,15 @@ def test_whatever_a_recipe_names_is_looked_for(world: World, judge: str) -> None
 
 
 @pytest.mark.parametrize("kind", SETTLED)
-def test_settled_fields_allow_no_value(kind: type[BaseModel]) -> None:
-    given = {"objective": "sft"} if kind is StepTraining else {}
-    for name in SETTLED[kind]:
-        for value in ("x", ["en"], [{"model": "org/m"}]):
-            with pytest.raises(ValueError, match=r"settles|at most 0|should be|valid"):
-                kind.model_validate(given | {name: value})
+def test_settled_fields_do_not_exist(kind: type[Section], tmp_path: Path) -> None:
+    assert kind.SETTLED
+    for name in kind.SETTLED:
+        assert name not in kind.model_fields
+        (tmp_path / "file.toml").write_text(f'[table]\n{name} = "x"\n')
+        with pytest.raises(
+            RecipeError, match=rf"file.toml:2: table.{name}: is settled here and cannot be set; allowed are"
+        ):
+            load_table(tmp_path / "file.toml", "table", kind)
 
 
 def test_fields_of_models_are_told_apart() -> None:

@@ -9,13 +9,15 @@ from factory.engines import fingerprint
 from factory.merging.identity import identify_merge
 from factory.training.identity import identify_run
 from flows.evaluation.evaluate import resolve_judge
-from flows.identity import resolve_build, teacher_lane
+from flows.identity import identify_asked, resolve_build, teacher_lane
 from schemas.ids import content_id
-from schemas.recipe.evaluation import Judge
+from schemas.recipe.evaluation import Judge, JudgeModel
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.models import Teacher
+from schemas.recipe.policy import Step
 from schemas.recipe.recipe import Recipe, load_recipe
 from schemas.recipe.training import TrainSettings
+from schemas.toml.section import identify
 
 RECIPES = Path(__file__).parents[3] / "flows" / "recipes"
 
@@ -156,6 +158,18 @@ JUDGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("pinned", JUDGES)
 def test_judges(pinned: str) -> None:
     assert resolve_judge(Judge.model_validate(JUDGES[pinned]), ("en",))[1] == pinned
+
+
+def test_steps_of_a_policy() -> None:
+    merge = {"method": "ties", "lambda": 0.7, "weights": {"east": 2.0}, "run": {"threads": 2}}
+    train = {"objective": "dpo", "betas": [0.8, 0.9], "lora": {"rank": 4}, "run": {"processes": 3}}
+    step = Step.model_validate({"name": "dpo", "train": train, "clusters": {"east": ["ja"]}, "merge": merge})
+    assert content_id("step", identify(step)) == "20a9abbed45b2409cff90689d91eee4a"
+
+
+def test_a_judge_that_is_asked() -> None:
+    judge = {"name": "j", "model": "org/j", "sampling": {"temperature": 0.1}, "reasoning": ["<a>", "</a>"]}
+    assert content_id("asked", identify_asked(JudgeModel.model_validate(judge))) == "a6579d4ac84048bf61c7aaa4e4084ac5"
 
 
 def write(path: Path, text: str) -> str:
