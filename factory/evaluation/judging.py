@@ -1,16 +1,14 @@
 """Judging by an LLM: pending games in, requests out; replies in, verdicts out."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
-
-import polars as pl
 
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.evaluation.verdicts import LABELS, MIRRORED, parse_verdict
 from factory.inputs.row import Row
-from factory.stages.outputs import Provenance, StageOutput, find_reply_fault, find_thinking, make_frame, make_rejection
+from factory.stages.outputs import Provenance, find_reply_fault, find_thinking
+from factory.stages.single_reply import SingleReplyStage
 from schemas.languages import LANGUAGES
 from schemas.recipe.evaluation import Scale
 from schemas.recipe.models import Structured
@@ -47,63 +45,44 @@ _SHOWN = (
 )
 
 
-class JudgeStage:
-    """The stage (``rows.Stage``) of an LLM that judges.
+class JudgeStage(SingleReplyStage):
+    """The stage of an LLM that judges.
 
     Pending rows have the columns game_id, completion_a, completion_b, order ("ab": a is shown first), prompt_id,
     language, messages (the prompt), text_a and text_b. The lane's settings id is the judge's fingerprint. ``reasoning``
     are the tags of its thinking.
     """
 
+    stage = STAGE
+    table = "verdicts"
+    id_column = "game_id"
+    kept = ("completion_a", "completion_b", "order", "prompt_id", "language")
+
     def __init__(
         self, lane: Provenance, *, scale: Scale, output: Output, reasoning: tuple[str, str] | None = None
     ) -> None:
-        self._lane = lane
+        super().__init__(lane)
         self._reasoning = reasoning
         self._scale = scale
         self._output = output
-        self._in_flight: dict[str, Row] = {}
-        self._answered: deque[tuple[Row, Reply]] = deque()
 
-    def requests(self, pending: Iterable[pl.DataFrame]) -> Iterator[Request]:
-        """Yield one request per pending game."""
-        kept = ("completion_a", "completion_b", "order", "prompt_id", "language")
-        for frame in pending:
-            for row in frame.iter_rows(named=True):
-                self._in_flight[row["game_id"]] = {name: row[name] for name in kept}
-                yield Request(row["game_id"], make_messages(row, self._scale, self._output))
+    def make_request(self, request_id: str, row: Row) -> Request:
+        """Return the question which answer of a game is better."""
+        return Request(request_id, make_messages(row, self._scale, self._output))
 
-    def add(self, reply: Reply) -> int:
-        """Take a reply; it finishes its game."""
-        self._answered.append((self._in_flight.pop(reply.request_id), reply))
-        return 1
+    def find_fault(self, reply: Reply) -> Failure | None:
+        """Return a reply's failure, or that it is not a verdict but thinking."""
+        return find_reply_fault(reply) or _find_thinking(reply, self._reasoning)
 
-    def take(self) -> StageOutput:
-        """Return the verdicts and rejections of the replies since the last call."""
-        answered = [self._answered.popleft() for _ in range(len(self._answered))]
-        verdicts, rejections = [], []
-        for game, reply in answered:
-            fault = find_reply_fault(reply) or _find_thinking(reply, self._reasoning)
-            if fault is None:
-                verdicts.append(self._make_verdict(game, reply))
-            else:
-                rejections.append(self._make_rejection(game, reply, fault))
-        return StageOutput(make_frame("verdicts", verdicts), make_frame("rejections", rejections))
+    def make_rows(self, answered: Sequence[tuple[Row, Reply]]) -> list[Row]:
+        """Return the verdicts."""
+        return [self._make_verdict(game, reply) for game, reply in answered]
 
     def _make_verdict(self, game: Row, reply: Reply) -> Row:
         assert reply.text is not None
         shown = parse_verdict(reply.text, self._scale, is_whole=reply.finish_reason != "length")
         verdict = shown if game["order"] == "ab" else MIRRORED[shown]
         return game | {"judge_fingerprint": self._lane.settings_id, "verdict": verdict, "text": reply.text}
-
-    def _make_rejection(self, game: Row, reply: Reply, fault: Failure) -> Row:
-        return make_rejection(
-            reply.request_id,
-            STAGE,
-            fault,
-            lane=self._lane,
-            language=game["language"],
-        )
 
 
 def make_messages(game: Row, scale: Scale, output: Output) -> tuple[Message, ...]:

@@ -1,24 +1,26 @@
 """Sampling: pending prompts in, requests out; replies in, completions out."""
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
-import polars as pl
-
-from factory.engines.base import Failure, Message, Reply, Request
+from factory.engines.base import Message, Reply, Request
 from factory.inputs.row import Row
 from factory.stages.measures import measure, measure_languages
-from factory.stages.outputs import Detect, Provenance, StageOutput, find_reply_fault, make_frame, make_rejection
+from factory.stages.outputs import Detect, Provenance
+from factory.stages.single_reply import SingleReplyStage
 
 STAGE = "sample"
 
 
-class Sampler:
-    """The stage (``rows.Stage``) of one teacher or policy.
+class Sampler(SingleReplyStage):
+    """The stage of one teacher or policy.
 
     Pending rows have the columns completion_id, which is the request's id, prompt_id, language, messages and
     sample_index.
     """
+
+    stage = STAGE
+    table = "completions"
+    kept = ("prompt_id", "language", "sample_index")
 
     def __init__(
         self,
@@ -30,41 +32,22 @@ class Sampler:
         system_prompt: str | None = None,
         seed: int | None = None,
     ) -> None:
-        self._lane = lane
+        super().__init__(lane)
         self._detect = detect
         self._made = {"origin": origin, "round": round}
         self._system_prompt = system_prompt
         self._seed = seed
-        self._in_flight: dict[str, Row] = {}
-        self._answered: deque[tuple[Row, Reply]] = deque()
 
-    def requests(self, pending: Iterable[pl.DataFrame]) -> Iterator[Request]:
-        """Yield one request per pending row."""
-        for frame in pending:
-            for row in frame.iter_rows(named=True):
-                request_id = row["completion_id"]
-                messages = add_system_prompt(row["messages"], self._system_prompt)
-                self._in_flight[request_id] = {name: row[name] for name in ("prompt_id", "language", "sample_index")}
-                yield Request(request_id, messages, seed=make_seed(self._seed, request_id))
+    def make_request(self, request_id: str, row: Row) -> Request:
+        """Return the prompt as a request."""
+        messages = add_system_prompt(row["messages"], self._system_prompt)
+        return Request(request_id, messages, seed=make_seed(self._seed, request_id))
 
-    def add(self, reply: Reply) -> int:
-        """Take a reply; it finishes its row."""
-        self._answered.append((self._in_flight.pop(reply.request_id), reply))
-        return 1
-
-    def take(self) -> StageOutput:
-        """Return the completions and rejections of the replies since the last call."""
-        answered = [self._answered.popleft() for _ in range(len(self._answered))]
-        completions, rejections = [], []
-        for row, reply in answered:
-            fault = find_reply_fault(reply)
-            if fault is None:
-                completions.append(self._make_completion(row, reply))
-            else:
-                rejections.append(self._make_rejection(row, reply, fault))
+    def make_rows(self, answered: Sequence[tuple[Row, Reply]]) -> list[Row]:
+        """Return the completions, measured."""
+        completions = [self._make_completion(row, reply) for row, reply in answered]
         languages = measure_languages([(row["text"], row["language"]) for row in completions], self._detect)
-        measured = [completion | found for completion, found in zip(completions, languages, strict=True)]
-        return StageOutput(make_frame("completions", measured), make_frame("rejections", rejections))
+        return [completion | found for completion, found in zip(completions, languages, strict=True)]
 
     def _make_completion(self, row: Row, reply: Reply) -> Row:
         assert reply.text is not None
@@ -82,15 +65,6 @@ class Sampler:
             "num_completion_tokens": reply.num_completion_tokens,
             **measure(reply.text),
         }
-
-    def _make_rejection(self, row: Row, reply: Reply, fault: Failure) -> Row:
-        return make_rejection(
-            reply.request_id,
-            STAGE,
-            fault,
-            lane=self._lane,
-            language=row["language"],
-        )
 
 
 def add_system_prompt(messages: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
