@@ -6,6 +6,7 @@ then, and at the end the user is told what it was never told.
 
 import contextlib
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +14,12 @@ from typing import Any, Self
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    get_current_settings,
+    temporary_settings,
+)
 
 from flows.lanes.progress import TellProgress
 from flows.lanes.side_by_side import UNWATCHED
@@ -24,16 +30,18 @@ from schemas.passing import is_passing
 FLOW = "build"
 """The name of the flow on the server, of scheduled runs and of others."""
 
-TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+ANSWER_SECONDS = 10.0
+"""How long the server may take to answer, also at the end of a run, where Prefect's ``api.request_timeout`` is not set."""
+
 NUM_TRIES = 3
-"""A server that fails so often in a row is lost."""
+"""A server that fails so often in a row is lost; one that has not answered in time is lost at once."""
 
 PAUSE_SECONDS = 0.5
 LOST_SECONDS = 30.0
 """How often a lost server is asked again."""
 
-CLOSE_SECONDS = 60.0
-"""How long a run that has ended waits for a server that answers late."""
+NUM_CLOSING_WAITS = 6
+"""How many times as long, in all, a run that has ended waits for a server that answers, but is slow."""
 
 
 @dataclass(slots=True)
@@ -143,6 +151,8 @@ class _Outbox:
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
         self._url = url
         self._say = say
+        self._patience = _find_patience()
+        self._last_answer = time.monotonic()
         self._waiting: dict[str, _Report] = {}
         self._refused: list[str] = []
         self._changed = threading.Condition()
@@ -166,18 +176,32 @@ class _Outbox:
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
-        self._thread.join(CLOSE_SECONDS)
+        self._last_answer = started = time.monotonic()
+        latest = started + NUM_CLOSING_WAITS * self._patience
+        while self._thread.is_alive() and (
+            (left := min(self._last_answer + self._patience, latest) - time.monotonic()) > 0
+        ):
+            self._thread.join(left)
         with self._changed:
             untold = list(dict.fromkeys([*self._refused, *(report.about for report in self._waiting.values())]))
         if untold:
+            if self._thread.is_alive():
+                self._warn("does not answer in time")
             self._say(f"not told to the Prefect server at {show_url(self._url)}: {', '.join(untold)}")
 
     def _run(self) -> None:
         # Without the client's own retries: a report is tried again here, and what is said of a lost server is said once.
         settings = temporary_settings({PREFECT_API_URL: self._url, PREFECT_CLIENT_MAX_RETRIES: 0})
-        with settings, get_client(sync_client=True, httpx_settings={"timeout": TIMEOUT}) as client:
+        http = {
+            "timeout": httpx.Timeout(self._patience, connect=self._patience / 4),  # the client connects four times
+            "event_hooks": {"response": [self._note_answer]},
+        }
+        with settings, get_client(sync_client=True, httpx_settings=http) as client:
             while self._send_next(client):
                 pass
+
+    def _note_answer(self, _: httpx.Response) -> None:
+        self._last_answer = time.monotonic()
 
     def _send_next(self, client: SyncPrefectClient) -> bool:
         """Send the first report that waits, or find that it cannot be; return whether to go on."""
@@ -226,7 +250,7 @@ class _Outbox:
 
     def _fail(self, error: Exception) -> bool:
         """Take note that the server has not answered, and pause; return whether to try again."""
-        self._num_failures += 1
+        self._num_failures = NUM_TRIES if isinstance(error, httpx.TimeoutException) else self._num_failures + 1
         is_lost = self._num_failures >= NUM_TRIES
         if is_lost:
             self._warn(f"does not answer ({_describe(error)})")
@@ -237,9 +261,16 @@ class _Outbox:
         return True
 
     def _warn(self, what: str) -> None:
-        if not self._has_warned:
-            self._has_warned = True
+        with self._changed:
+            is_first, self._has_warned = not self._has_warned, True
+        if is_first:
             self._say(f"warning: the Prefect server at {show_url(self._url)} {what}; {UNWATCHED}")
+
+
+def _find_patience() -> float:
+    """Return how many seconds the server may take to answer."""
+    api = get_current_settings().api
+    return api.request_timeout if "request_timeout" in api.model_fields_set else ANSWER_SECONDS
 
 
 def _post(client: SyncPrefectClient, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A run is the factory's and Prefect watches it: what is shown on a server, and what becomes of a run whose server is lost."""
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 
 from flows import recipe_run as build_module
 from flows.build.build_run import BuildSummary
-from flows.lanes.side_by_side import Watcher, run_side_by_side
+from flows.lanes.side_by_side import UNWATCHED, Watcher, run_side_by_side
 from flows.orchestration import reporter
 from flows.orchestration.reporter import FlowRun, Reporter
 from tests.http_server import serve
@@ -383,16 +384,45 @@ def test_reports_that_the_server_fails_over_hold_no_other_up(quick):
     ]
 
 
-def test_a_server_that_hangs_holds_nothing_up(quick, monkeypatch):
-    monkeypatch.setattr(reporter, "TIMEOUT", httpx.Timeout(0.05))
-    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and never answers
+def test_a_server_that_hangs_is_lost_with_its_first_time_out(quick, monkeypatch):
+    """It takes connections, and never answers: one time-out is enough, however often other faults are tried."""
+    monkeypatch.setattr(reporter, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(reporter, "NUM_TRIES", 2**31)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}/api"
-        said = report(url, lambda watcher: run_side_by_side(watcher, {"sample": lambda: 1}))
-    assert [line.split(url)[0] for line in said] == [
-        "warning: the Prefect server at ",
-        "not told to the Prefect server at ",
+        with Reporter(url, FlowRun(), said.append) as watcher:
+            wait_until(lambda: said)
+            run_side_by_side(watcher, {"sample": lambda: 1})
+    assert said == [
+        f"warning: the Prefect server at {url} does not answer (ReadTimeout); {UNWATCHED}",
+        f"not told to the Prefect server at {url}: the start of the run, 'sample', the end of the run (completed)",
     ]
-    assert said[1].endswith(": the start of the run, 'sample', the end of the run (completed)")
+
+
+def test_a_server_that_never_ends_its_answer_does_not_hold_up_the_end_of_a_run(monkeypatch):
+    """No read of it times out, as there is always another header."""
+    is_over = threading.Event()
+
+    class Endless(Script):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.flush_headers()
+            with contextlib.suppress(OSError):
+                while not is_over.wait(0.001):
+                    self.wfile.write(b"X")
+                    self.wfile.flush()
+
+    monkeypatch.setattr(reporter, "ANSWER_SECONDS", 0.5)
+    with serve(Endless) as url:
+        said = report(f"{url}/api", lambda watcher: run_side_by_side(watcher, {"sample": lambda: 1}))
+        is_over.set()
+    assert [
+        line.replace("(ReadTimeout)", "in time") for line in said
+    ] == [  # which it is where the machine stands still
+        f"warning: the Prefect server at {url}/api does not answer in time; {UNWATCHED}",
+        f"not told to the Prefect server at {url}/api: the start of the run, 'sample', the end of the run (completed)",
+    ]
 
 
 def test_a_policy_is_trained_though_nobody_watches(quick, monkeypatch):
