@@ -198,7 +198,7 @@ def export_diff(
     before: ExportName, after: ExportName, warehouse: WarehouseFolder = Path("lake"), recipe: OptionalRecipe = None
 ) -> None:
     """Show which rows were added, removed and changed from one export to another, by config, split and language."""
-    from flows.build.export import print_diff
+    from flows.build.export_diff import print_diff
 
     print_diff(before, after, _warehouse(recipe, warehouse), _load(recipe).name if recipe else None)
 

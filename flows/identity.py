@@ -1,7 +1,8 @@
 """What makes a build this build: model fingerprints, lane settings and the config id, resolved before anything is sent."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,12 +12,11 @@ from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
 from factory.inputs.files import find_files
-from factory.stages.outputs import Provenance
+from factory.stages.outputs import Provenance, make_frame
 from schemas.errors import FactoryError, InputError
 from schemas.ids import Json, content_id, file_digest
 from schemas.recipe.models import Model, RewardModel, Teacher, Translation
 from schemas.recipe.recipe import Recipe
-from schemas.tables import BuildModels
 from schemas.toml.section import CONTENT, EXECUTION, FINGERPRINTED, REQUEST, Mark, fields_marked, identify, no_place
 from warehouse.build.user_sql import check_sql
 from warehouse.catalog.catalog import find_catalog
@@ -82,7 +82,7 @@ def make_model_rows(config_id: str, lanes: Iterable[Lane]) -> pl.DataFrame:
         }
         for lane in lanes
     ]
-    return BuildModels.validate(pl.DataFrame(rows, schema=BuildModels.create_empty().schema), cast=True)
+    return make_frame("build_models", rows)
 
 
 def resolve_build(recipe: Recipe) -> Build:
@@ -103,16 +103,24 @@ def resolve_build(recipe: Recipe) -> Build:
 
 
 def resolve_made_build(recipe: Recipe) -> Build:
-    """Resolve a recipe's build that has been run, and make no warehouse where it has not.
+    """Resolve a recipe's build that has been run, and make no warehouse where it has not; raises as ``open_made_build``."""
+    with open_made_build(recipe, read_only=True) as (build, _):
+        return build
+
+
+@contextmanager
+def open_made_build(recipe: Recipe, *, read_only: bool) -> Iterator[tuple[Build, Lake]]:
+    """Resolve a recipe's build that has been run and open its warehouse; make none where it has not.
 
     Raises:
         FactoryError: no build of the recipe, as it is now, has run; or what ``resolve_build`` raises.
     """
     build, catalog = resolve_build(recipe), find_catalog(recipe.warehouse)
     if catalog.sqlite is None or catalog.sqlite.exists():
-        with Lake.open(recipe.warehouse, read_only=True) as lake:
-            if lake.query("SELECT 1 FROM builds WHERE config_id = ? LIMIT 1", [build.config_id]).height:
-                return build
+        with Lake.open(recipe.warehouse, read_only=read_only) as lake:
+            if lake.rows("SELECT 1 FROM builds WHERE config_id = ? LIMIT 1", [build.config_id]):
+                yield build, lake
+                return
     raise FactoryError(
         f"no build of recipe {recipe.name!r}, as it is now, has run on the warehouse {catalog.shown}: `factory run` makes one"
     )
@@ -224,7 +232,7 @@ def check_limit(build: Build, lake: Lake, limit: int | None) -> None:
         return
     most = sum(source.limited_to(limit).limit or 0 for source in build.recipe.prompts)
     sql = "SELECT count(*) FROM build_prompts WHERE config_id = ?"
-    if (num_read := int(lake.query(sql, [build.config_id]).item())) > most:
+    if (num_read := int(lake.value(sql, [build.config_id]))) > most:
         raise InputError(
             f"--limit {limit} allows {most:,} prompts, and the build has read {num_read:,} already, all of which would be "
             "worked on; leave the limit away, or try the recipe under another name"

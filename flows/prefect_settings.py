@@ -3,17 +3,44 @@
 import contextlib
 import io
 import os
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from schemas.errors import FactoryError
 
+_OURS = frozenset(
+    {"PREFECT_HOME", "PREFECT_PROFILES_PATH", "PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_ANALYTICS_ENABLED"}
+)
+"""Variables that name no server; this program sets them itself."""
+
+_SHARED = (Path(".env"), Path("pyproject.toml"))
+"""Files in which there may be settings of Prefect among others."""
+
 
 def calm_prefect() -> None:
     """Silence Prefect's own logging and analytics; call it before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def has_settings() -> bool:
+    """Whether there may be settings of the user's own, as far as can be told without Prefect, which takes over a second to load."""
+    if any(name.startswith("PREFECT_") and name not in _OURS for name in os.environ):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    return any(path.exists() for path in (profiles, Path("prefect.toml"))) or any(map(_speaks_of_prefect, _SHARED))
+
+
+def _speaks_of_prefect(path: Path) -> bool:
+    try:
+        return b"prefect" in path.read_bytes().lower()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def find_url() -> str | None:

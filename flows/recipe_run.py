@@ -38,7 +38,7 @@ def build(
     """
     started = time.monotonic()
     together = partial(run_side_by_side, watcher)
-    with open_context(recipe.warehouse, recipe.run, quiet=quiet, together=together) as context:
+    with open_context(recipe.warehouse, recipe.run, quiet=quiet, together=together, begin=watcher.begin) as context:
         ends = until in STAGES
         summary = run_build(context, recipe, until=until if ends else STAGES[-1], limit=limit)
         watcher.table(f"{_slug(recipe.name)}-counts", _as_markdown(summary.counts))

@@ -1,16 +1,20 @@
 """What a person sees of a build at its end, and of a warehouse at any time."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 
-from flows.recipe_run import RecipeSummary
 from flows.terminal import make_table
 from schemas.recipe.settings import WarehouseSettings
 from warehouse.build.scope import Scope, latest_build
 from warehouse.lake.lake import Lake
 from warehouse.statements import read_sql
 
+if TYPE_CHECKING:
+    from flows.recipe_run import RecipeSummary
 
-def print_summary(summary: RecipeSummary) -> None:
+
+def print_summary(summary: "RecipeSummary") -> None:
     """Print the bookkeeping of a run and what to do next."""
     console = Console()
     console.print(make_table(summary.counts, f"build {summary.name} · {summary.config_id}"))

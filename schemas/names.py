@@ -8,6 +8,27 @@ from pydantic_core import PydanticCustomError
 STAGES = ("read", "translate", "sample", "score", "route", "pair", "export")
 """The stages of a build, in order. ``--until`` names one of them, or a step of the policy."""
 
+TABLES = (
+    "prompts",
+    "completions",
+    "rewards",
+    "verdicts",
+    "rejections",
+    "build_prompts",
+    "source_rows",
+    "reads",
+    "build_models",
+    "selections",
+    "pairs",
+    "exports",
+    "checkpoints",
+    "steps",
+    "step_scores",
+    "builds",
+    "usage",
+)
+"""The tables of a warehouse; ``schemas.tables`` says what is in them, and takes half a second to load."""
+
 BASE = "base"
 """What the model is called that a policy's steps begin with."""
 

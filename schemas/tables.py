@@ -6,10 +6,6 @@ unique; the lake holds to them when it appends.
 """
 
 import dataframely as dy
-import polars as pl
-
-MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
-"""The dtype of a conversation."""
 
 
 def _one_of(*values: str, primary_key: bool = False) -> dy.String:

@@ -11,7 +11,6 @@ from factory.engines.reply_text import find_stray_reasoning
 from factory.inputs.row import Row
 from factory.inputs.text_faults import find_text_fault
 from schemas.reasons import Reason
-from schemas.tables import TABLES
 
 Detect: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str | None, float]]]
 """Language identification: a (code, score) for every text, in order; (None, 0.0) where a text says too little."""
@@ -75,6 +74,8 @@ class Stage(Protocol):
 
 def make_frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     """Return rows as a frame of a table: what else a row holds is left out, a column that it lacks is null."""
+    from schemas.tables import TABLES  # takes half a second, and who only reads does not need it
+
     return pl.DataFrame(list(rows), schema=TABLES[table].create_empty().schema, orient="row")
 
 

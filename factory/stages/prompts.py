@@ -1,12 +1,12 @@
 """From raw rows to prompts: what is not a prompt, in the wrong language, or there already is rejected with its reason."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from factory.engines.base import Failure, Message
 from factory.inputs.row import Row
-from factory.stages.duplicates import NearDuplicates
 from factory.stages.measures import measure_languages
 from factory.stages.outputs import Detect, StageOutput, make_frame, make_rejection
 from factory.stages.scratch_database import open_scratch
@@ -15,6 +15,9 @@ from schemas.languages import LANGUAGES
 from schemas.reasons import Reason
 from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.splits import choose_split
+
+if TYPE_CHECKING:
+    from factory.stages.duplicates import NearDuplicates
 
 PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.WRONG_SCRIPT, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
 """Reasons that depend on the gates' thresholds: their stage is ``prompt_gate``, that of all others is ``read``."""
@@ -30,7 +33,7 @@ class SeenPrompts:
 
     def __init__(self, gates: PromptGates) -> None:
         self._seen = open_scratch("CREATE TABLE seen (prompt_id TEXT PRIMARY KEY, is_read INTEGER) WITHOUT ROWID")
-        self._near = NearDuplicates(gates.near_duplicate_similarity) if gates.near_duplicate_similarity else None
+        self._near = _index_near(gates.near_duplicate_similarity)
 
     def remember(self, prompts: pl.DataFrame) -> None:
         """Add source prompts that the build has already: the columns prompt_id, language and messages."""
@@ -66,6 +69,14 @@ class SeenPrompts:
             # A long system prompt shared by many prompts would make them all look alike.
             [row["messages"][0]["content"] if row["messages"][0]["role"] == "system" else "" for row in rows],
         )
+
+
+def _index_near(similarity: float) -> "NearDuplicates | None":
+    if not similarity:
+        return None
+    from factory.stages.duplicates import NearDuplicates  # with NumPy
+
+    return NearDuplicates(similarity)
 
 
 def build_prompts(

@@ -27,9 +27,9 @@ from factory.inputs.text_faults import NO_UTF8, find_text_fault
 from factory.stages.outputs import clean_detail
 from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
+from schemas.messages import MESSAGES
 from schemas.reasons import Reason
 from schemas.recipe.prompts import PromptSource
-from schemas.tables import MESSAGES
 from schemas.toml.section import identify, list_columns
 
 RAW_ROWS: dict[str, pl.DataType] = {

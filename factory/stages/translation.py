@@ -32,7 +32,6 @@ from factory.texts.wrappers import strip_wrappers
 from schemas.languages import LANGUAGES
 from schemas.reasons import TRANSIENT_REASONS, Reason
 from schemas.recipe.models import Translation
-from schemas.tables import KEYS
 
 INSTRUCTION = (
     "Translate the following text from {source} into {target}. Return the translation alone: no notes, no quotation "
@@ -91,7 +90,7 @@ class Translator:
         self._lane = lane
         self._translation = translation
         self._table = table
-        self._key = KEYS[table][0]
+        self._key = {"prompts": "prompt_id", "completions": "completion_id"}[table]
         self._detect = detect
         self._in_flight: dict[str, _Open] = {}
         self._finished: deque[_Open] = deque()

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import fasttext
-
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
 
@@ -56,6 +54,8 @@ class LanguageDetector:
         Raises:
             EngineError: the file is missing or no fastText model.
         """
+        import fasttext  # where texts are judged, and not where a command asks what there is to judge
+
         path = path or _bundled_model()
         try:
             self._model = fasttext.load_model(str(path)).f

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import polars as pl
+
 from flows.build.build_run import BuildRun
 from warehouse.build import curate
 from warehouse.build.audits import run_audits
@@ -16,7 +18,7 @@ def gate_prompts(run: BuildRun) -> None:
     answered = {code for lane in run.build.teachers for code in lane.languages}
     if unanswered := [code for code in run.build.recipe.languages if code not in answered]:
         sql = "SELECT language, count(*) FROM kept_prompts WHERE list_contains(?, language) GROUP BY ALL ORDER BY ALL"
-        if found := run.scope.query(sql, [unanswered]).rows():
+        if found := run.scope.rows(sql, [unanswered]):
             named = ", ".join(f"{code} ({num:,})" for code, num in found)
             run.context.say(f"  warning: no teacher answers the prompts in {named}")
 
@@ -24,9 +26,9 @@ def gate_prompts(run: BuildRun) -> None:
 def gate_completions(run: BuildRun, *, known: int = 0) -> int:
     """Reject completions that fail the recipe's gates, before anything is spent on scoring them.
 
-    Return how many the build has; where it is ``known`` that so many have passed through the gates, none is new.
+    Return how many the warehouse has; where it is ``known`` that it had so many at the last time, none is new.
     """
-    num_completions = int(run.scope.query("SELECT count(*) FROM build_completions").item())
+    num_completions = int(run.scope.value("SELECT count(*) FROM completions"))
     if num_completions == known:
         return known
     num_rejected = curate.gate(run.scope, run.build.recipe)
@@ -51,13 +53,15 @@ def pair(run: BuildRun) -> None:
         )
 
 
-def audit(run: BuildRun) -> None:
-    """Run the audits.
+def audit(run: BuildRun) -> pl.DataFrame:
+    """Run the audits; return the counts of each stage.
 
     Raises:
         AuditError: an audit found offending rows.
     """
-    run_audits(run.scope)
+    counts = run.scope.count_each_stage()
+    run_audits(run.scope, counts)
+    return counts
 
 
 def export(run: BuildRun) -> str:

@@ -1,18 +1,10 @@
-"""Exports on their own: one of a recipe's build as it is now, or was at a snapshot, and what differs between two."""
+"""The export of a recipe's build, on its own: as it is now, or was at a snapshot."""
 
 from pathlib import Path
 
-import polars as pl
-from rich.console import Console
-
-from flows.identity import resolve_made_build
-from flows.terminal import make_table
-from schemas.errors import FactoryError
+from flows.identity import open_made_build
 from schemas.recipe.recipe import Recipe
-from schemas.recipe.settings import WarehouseSettings
-from warehouse.export.diff import diff_exports
 from warehouse.export.export import export_build
-from warehouse.lake.lake import Lake
 
 
 def export_recipe(recipe: Recipe, *, snapshot: int | None, push: str | None) -> Path:
@@ -21,8 +13,7 @@ def export_recipe(recipe: Recipe, *, snapshot: int | None, push: str | None) -> 
     Raises:
         FactoryError: no build of the recipe has run; or whatever else the user can mend.
     """
-    build = resolve_made_build(recipe)
-    with Lake.open(recipe.warehouse) as lake:
+    with open_made_build(recipe, read_only=False) as (build, lake):
         result = export_build(lake, build.config_id, recipe, Path(recipe.run.exports), snapshot=snapshot)
     target = push or recipe.run.push_to_hub
     if target:
@@ -30,37 +21,3 @@ def export_recipe(recipe: Recipe, *, snapshot: int | None, push: str | None) -> 
 
         push_export(result.path, target)
     return result.path
-
-
-def print_diff(before: str, after: str, warehouse: WarehouseSettings, recipe: str | None = None) -> None:
-    """Print what differs between two exports: rows by config, split and language, and their sums.
-
-    Raises:
-        FactoryError: one of them is not there, or its files cannot be read.
-    """
-    diff = diff_exports(_find_export(before, warehouse, recipe), _find_export(after, warehouse, recipe))
-    old, new = (f"{manifest.name} {manifest.version}" for manifest in (diff.before, diff.after))
-    console = Console()
-    counts = ("added", "removed", "changed")
-    if not diff.is_empty:
-        changes = diff.rows.filter(pl.sum_horizontal(counts) > 0)
-        console.print(make_table(changes, f"from {old} to {new}"))
-    sums = diff.rows.select(pl.sum(*counts, "unchanged")).row(0, named=True)
-    listed = ", ".join(f"{number:,} {name}" for name, number in sums.items())
-    console.print(f"from {old} to {new}: rows {listed}", highlight=False, soft_wrap=True)
-
-
-def _find_export(name: str, warehouse: WarehouseSettings, recipe: str | None) -> Path:
-    """Return the folder of an export that is named by it, or by the beginning of its version or id in the warehouse."""
-    if Path(name).is_dir() or "/" in name:
-        return Path(name)
-    with Lake.open(warehouse, read_only=True) as lake:
-        recorded = lake.query("SELECT export_id, path FROM exports ORDER BY created_at").rows()
-    own = [(key, Path(path)) for key, path in recorded if recipe in (None, Path(path).parent.name)]
-    found = {path for key, path in own if key.startswith(name) or path.name.startswith(name)}
-    if len(found) == 1:
-        return found.pop()
-    listed = ", ".join(str(path) for _, path in own if not found or path in found) or "none"
-    if found:
-        raise FactoryError(f"several exports are called {name!r}: {listed}; name more of its version, or its folder")
-    raise FactoryError(f"there is no export {name!r}: not a folder, and not among those that are recorded ({listed})")

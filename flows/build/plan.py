@@ -11,8 +11,8 @@ from rich.console import Console
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
 from factory.texts.langid import shared_detector
+from flows.build.source_reading import has_read_all
 from flows.build.source_rows import is_recorded
-from flows.doctor.recipe_trials import find_refusals
 from flows.identity import Build, Lane, check_limit, resolve_build
 from flows.recipe_names import open_empty, refuse_missing
 from flows.terminal import make_table
@@ -63,9 +63,17 @@ def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
     console = Console()
     if lanes:
         _print_tables(console, lanes)
-    refusals = find_refusals(recipe) if any(lane.num_to_send for lane in lanes) else ()
-    for line in (*notes, *_describe_policy(recipe), *(f"would fail: {refusal}" for refusal in refusals)):
+    for line in (*notes, *_describe_policy(recipe), *_find_refusals(recipe, lanes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _find_refusals(recipe: Recipe, lanes: Sequence[PlannedLane]) -> Iterator[str]:
+    """Yield a line for each model that would refuse what it is to be sent."""
+    if any(lane.num_to_send for lane in lanes):
+        from flows.doctor.recipe_trials import find_refusals
+
+        for refusal in find_refusals(recipe):
+            yield f"would fail: {refusal}"
 
 
 def _print_tables(console: Console, lanes: Sequence[PlannedLane]) -> None:
@@ -268,15 +276,20 @@ class _Planner:
         return 2 * completion if stage == "translate_completions" else prompt + completion
 
     def _read_sources(self) -> None:
-        """Read what the sources hold now, as a run would."""
+        """Read what the sources hold now, as a run would; what the build has read of them already is known."""
         recipe = self._build.recipe
-        seen = SeenPrompts(recipe.prompt_gates)
-        detect = shared_detector().detect
         known = self._scope.query(
             "SELECT prompt_id, language, messages FROM build_prompt_scope WHERE parent_id IS NULL"
         )
-        seen.remember(known)
         self._count(known)
+        if has_read_all(self._scope.lake, self._build, self._limit):
+            names = [source.name for source in recipe.prompts]
+            found = dict(self._scope.rows(read_sql("reports/read", config_id=self._build.config_id, sources=names)))
+            self._num_prompts = Counter({name: found.get(name, 0) for name in names})
+            return
+        seen = SeenPrompts(recipe.prompt_gates)
+        seen.remember(known)
+        detect = shared_detector().detect
         for source in recipe.prompts:
             for raw in read_source(source.limited_to(self._limit)):
                 gates = recipe.prompt_gates

@@ -62,7 +62,7 @@ def _replace_rejections(scope: Scope, lane: Lane, of_rows: str, of_answers: str)
     own = f"config_id = {build} AND stage IN ('{STAGE}', '{REJOIN_STAGE}') AND settings_id = {settings}"
     with stage(scope, of_answers) as lost:
         replace_rows(scope.lake, {"rejections": Derived(own, f"({of_rows}) UNION ALL BY NAME FROM {lost}")})
-        return int(scope.query(f"SELECT count(*) FROM {lost}").item())
+        return int(scope.value(f"SELECT count(*) FROM {lost}"))
 
 
 def _report_joined(context: RunContext, lane: Lane, num_new: int, num_lost: int, tally: Tally) -> None:

@@ -3,12 +3,14 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
 import polars as pl
 
 from factory.engines.open import open_engine
+from factory.stages.outputs import make_frame
 from flows.build.build_run import BuildRun, BuildSummary
 from flows.build.curation import audit, export, gate_completions, gate_prompts, pair, route
 from flows.build.jobs import completion_translation_jobs, prompt_translation_jobs, sampling_jobs, scoring_jobs
@@ -22,16 +24,24 @@ from flows.recipe_names import check_stage, refuse_missing
 from schemas.errors import BuildStoppedError
 from schemas.names import STAGES
 from schemas.recipe.recipe import Recipe
-from schemas.tables import Builds
 from warehouse.build.scope import Scope
 from warehouse.build.user_sql import try_sql
 
 
-def _run_stages(run: BuildRun, until: str) -> tuple[int, str | None]:
-    """Run the stages in order; return the number of rows sent and the path of the export, if one was made."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What the stages of a run did. ``counts`` are those of each stage."""
+
+    num_sent: int
+    counts: pl.DataFrame
+    export_path: str | None
+
+
+def _run_stages(run: BuildRun, until: str) -> _Done:
+    """Run the stages in order."""
     wanted = STAGES[: STAGES.index(until) + 1]
     num_sent = num_gated = 0
-    export_path = None
+    counts = export_path = None
     if "read" in wanted:
         run.context.do({"read prompts": partial(read_prompts, run)})
     if "translate" in wanted:
@@ -40,8 +50,9 @@ def _run_stages(run: BuildRun, until: str) -> tuple[int, str | None]:
     if "sample" in wanted:
         _read_recorded(run)
         for make_jobs in (sampling_jobs, completion_translation_jobs):
-            num_sent += _answer(run, make_jobs(run))
-            num_gated = gate_completions(run, known=num_gated)
+            if (jobs := make_jobs(run)) or not num_gated:
+                num_sent += _answer(run, jobs)
+                num_gated = gate_completions(run, known=num_gated)
     if "score" in wanted:
         num_sent += _answer(run, scoring_jobs(run))
     if "route" in wanted:
@@ -49,10 +60,10 @@ def _run_stages(run: BuildRun, until: str) -> tuple[int, str | None]:
         route(run)
     if "pair" in wanted:
         pair(run)
-        audit(run)
+        counts = audit(run)
     if "export" in wanted:
         export_path = export(run)
-    return num_sent, export_path
+    return _Done(num_sent, run.scope.count_each_stage() if counts is None else counts, export_path)
 
 
 def _read_recorded(run: BuildRun) -> None:
@@ -94,10 +105,12 @@ def run_build(context: RunContext, recipe: Recipe, *, until: str = "export", lim
         context.lake.append("build_models", build.models())
         with Scope.open(context.lake, build.config_id) as scope:
             try_sql(scope, recipe)
-            num_sent, export_path = _run_stages(BuildRun(context, build, scope, limit), until)
-            counts, snapshot = scope.count_each_stage(), context.lake.snapshot()
+            done = _run_stages(BuildRun(context, build, scope, limit), until)
+            snapshot = context.lake.snapshot()
     seconds = time.monotonic() - started
-    return BuildSummary(recipe.name, build.config_id, snapshot, num_sent, counts, export_path, seconds, limit)
+    return BuildSummary(
+        recipe.name, build.config_id, snapshot, done.num_sent, done.counts, done.export_path, seconds, limit
+    )
 
 
 @contextlib.contextmanager
@@ -126,4 +139,4 @@ def _record(context: RunContext, build: Build, status: str, detail: str | None =
         "detail": detail,
         "recorded_at": datetime.now(UTC),
     }
-    context.lake.append("builds", pl.DataFrame([row], schema=Builds.create_empty().schema))
+    context.lake.append("builds", make_frame("builds", [row]))

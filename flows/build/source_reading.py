@@ -12,9 +12,11 @@ from factory.stages.sources import identify_sources, read_source
 from factory.texts.langid import shared_detector
 from flows.build.build_run import BuildRun
 from flows.build.source_rows import count_beyond, derive_source_rows, list_while_read
-from flows.identity import check_limit
+from flows.identity import Build, check_limit
 from schemas.recipe.prompts import PromptSource
+from schemas.recipe.recipe import Recipe
 from schemas.toml.section import identify
+from warehouse.lake.lake import Lake
 from warehouse.lake.staging import Derived, Frames, replace_rows
 from warehouse.statements import to_literal
 
@@ -30,8 +32,8 @@ def read_prompts(run: BuildRun) -> int:
     recipe, config_id = run.build.recipe, run.build.config_id
     check_limit(run.build, run.lake, run.limit)
     stamps = _stamp_sources(recipe.prompts)
-    sources_id = identify_sources(recipe.prompts, [identify(recipe.prompt_gates), run.limit, _COUNTED])
-    if run.lake.query("SELECT 1 FROM reads WHERE config_id = ? AND sources_id = ?", [config_id, sources_id]).height:
+    sources_id = _identify_reading(recipe, run.limit)
+    if _has_read(run.lake, config_id, sources_id):
         run.context.say("  read · prompts: the files are unchanged")
         return 0
     num_new = _read_sources(run)
@@ -40,6 +42,19 @@ def read_prompts(run: BuildRun) -> int:
     elif sources_id is not None:
         run.lake.append("reads", pl.DataFrame({"config_id": config_id, "sources_id": sources_id}))
     return num_new
+
+
+def has_read_all(lake: Lake, build: Build, limit: int | None) -> bool:
+    """Whether a build has read its sources as they are now, up to a limit."""
+    return _has_read(lake, build.config_id, _identify_reading(build.recipe, limit))
+
+
+def _identify_reading(recipe: Recipe, limit: int | None) -> str | None:
+    return identify_sources(recipe.prompts, [identify(recipe.prompt_gates), limit, _COUNTED])
+
+
+def _has_read(lake: Lake, config_id: str, sources_id: str | None) -> bool:
+    return bool(lake.rows("SELECT 1 FROM reads WHERE config_id = ? AND sources_id = ?", [config_id, sources_id]))
 
 
 def _stamp_sources(sources: Sequence[PromptSource]) -> list[Stamp]:
@@ -120,7 +135,7 @@ def _read_source(run: BuildRun, source: PromptSource, seen: SeenPrompts, sinks: 
 def _report_gone(run: BuildRun, members: Frames) -> None:
     """Say how many prompts the build has that its sources have no more."""
     own = f"SELECT prompt_id FROM build_prompts WHERE config_id = {to_literal(run.build.config_id)}"
-    num_gone = run.lake.query(f"SELECT count(*) FROM ({own}) ANTI JOIN ({members.select}) USING (prompt_id)").item()
+    num_gone = run.lake.value(f"SELECT count(*) FROM ({own}) ANTI JOIN ({members.select}) USING (prompt_id)")
     if num_gone:
         run.context.say(
             f"  read · prompts: {num_gone:,} of the build are no longer in its sources and stay in it; "

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
 
 from factory.engines.base import Message
 from factory.engines.local.trial import Trial, find_setting_fault, find_template_faults
@@ -57,6 +55,9 @@ def find_refusals(recipe: Recipe) -> list[str]:
 
 def find_snapshot(model: Model) -> Path | None:
     """Return the folder of the hub's cache that holds a model, if it is there."""
+    from huggingface_hub import try_to_load_from_cache  # takes a fifth of a second, and only names on the hub need it
+    from huggingface_hub.errors import HFValidationError
+
     try:
         config = try_to_load_from_cache(model.model, "config.json", revision=model.revision)
     except HFValidationError:

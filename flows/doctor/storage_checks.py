@@ -39,7 +39,7 @@ def check_warehouse(settings: WarehouseSettings, exports: str) -> Findings:
 def _check_tables(settings: WarehouseSettings, catalog: Catalog) -> Findings:
     try:
         with Lake.open(settings, read_only=True) as lake:
-            num_builds = lake.query("SELECT count(DISTINCT config_id) FROM builds").item()
+            num_builds = lake.value("SELECT count(DISTINCT config_id) FROM builds")
     except FactoryError as error:
         yield problem("warehouse", str(error), "name another one in [warehouse], or mend this one")
     else:

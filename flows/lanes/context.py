@@ -77,9 +77,10 @@ def open_context(
     quiet: bool = False,
     together: Together = run_in_order,
     open_engine: OpenEngine = open_engine,
+    begin: Callable[[], None] = lambda: None,
 ) -> Iterator[RunContext]:
-    """Open what runs on a warehouse share."""
+    """Open what runs on a warehouse share; ``begin`` is called whenever a model has work."""
     board, stop = Board(quiet=quiet), threading.Event()
-    slots = SlotPool(find_slots(settings.slots), say=board.say, check_stop=partial(check_stop, stop))
+    slots = SlotPool(find_slots(settings.slots), say=board.say, check_stop=partial(check_stop, stop), begin=begin)
     with Lake.open(warehouse) as lake:
         yield RunContext(lake, board, slots, settings, stop, together, open_engine, uuid4().hex)

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import polars as pl
-
 from factory.engines.base import Engine
 from factory.engines.open import Task
 from factory.engines.replicas import EnginePool
-from factory.stages.outputs import Stage, StageOutput
+from factory.stages.outputs import Stage, StageOutput, make_frame
 from flows.identity import Lane
 from flows.lanes.committer import Committer
 from flows.lanes.context import RunContext
@@ -18,7 +16,6 @@ from flows.lanes.slots import Slot
 from flows.lanes.stopping import hold_when_free
 from schemas.errors import EngineError
 from schemas.reasons import TRANSIENT_REASONS
-from schemas.tables import Usage
 from warehouse.build.scope import Scope
 from warehouse.lake.lake import Lake
 from warehouse.lake.spool import Spool
@@ -108,7 +105,7 @@ def _forget_transient(lake: Lake, job: LaneJob) -> None:
     marks = ", ".join("?" for _ in TRANSIENT_REASONS)
     where = f"stage = ? AND settings_id = ? AND config_id = '' AND reason IN ({marks})"
     parameters = [job.stage, job.lane.settings_id, *sorted(TRANSIENT_REASONS)]
-    if lake.query(f"SELECT 1 FROM rejections WHERE {where} LIMIT 1", parameters).height:
+    if lake.rows(f"SELECT 1 FROM rejections WHERE {where} LIMIT 1", parameters):
         lake.delete("rejections", where, parameters)
 
 
@@ -128,4 +125,4 @@ def _record_usage(context: RunContext, job: LaneJob, slot: Slot, report: LaneRep
         "seconds": meter.seconds,
         "recorded_at": datetime.now(UTC),
     }
-    context.lake.append("usage", pl.DataFrame([row], schema=Usage.create_empty().schema))
+    context.lake.append("usage", make_frame("usage", [row]))

@@ -50,6 +50,10 @@ class Watcher(Protocol):
         """Tell the user."""
         ...
 
+    def begin(self) -> None:
+        """Know that from now on models have work."""
+        ...
+
     def piece(self, name: str) -> AbstractContextManager[TellProgress | None]:
         """Show a piece of work from here to the end of the ``with`` block; yields who is told of its progress."""
         ...
@@ -68,6 +72,9 @@ class Unwatched:
     def say(self, line: str) -> None:
         """Tell the user."""
         self._say(line)
+
+    def begin(self) -> None:
+        """Know that from now on models have work."""
 
     @contextmanager
     def piece(self, name: str) -> Iterator[TellProgress | None]:  # noqa: ARG002 (the protocol's)

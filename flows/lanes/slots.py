@@ -20,7 +20,8 @@ _WAIT_SECONDS = 0.5
 class SlotPool:
     """Slots of one machine. Without GPUs there is one slot, the CPU, and models take turns on it.
 
-    ``say`` tells whom a lane waits for, in a line; ``check_stop`` raises when there is no more to wait for.
+    ``say`` tells whom a lane waits for, in a line; ``check_stop`` raises when there is no more to wait for. ``begin`` is
+    called whenever a model has work.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class SlotPool:
         *,
         say: Say = say_line,
         check_stop: Callable[[], None] = lambda: None,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._slots = slots or ((),)
         self._names = dict(enumerate(find_gpus())) if slots else {}
@@ -37,6 +39,7 @@ class SlotPool:
         self._changed = threading.Condition()
         self._say = say
         self._check_stop = check_stop
+        self._begin = begin
 
     @contextmanager
     def take(self, num_gpus: int) -> Iterator[Slot]:
@@ -47,6 +50,7 @@ class SlotPool:
         Raises:
             EngineError: the machine has fewer GPUs than that.
         """
+        self._begin()
         available = sum(map(len, self._slots))
         if available and num_gpus > available:
             raise EngineError(f"a model asks for {num_gpus} GPUs at once; the slots hold {available}")

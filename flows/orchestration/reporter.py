@@ -85,6 +85,9 @@ class Reporter:
             self._outbox.put("end", about, lambda client: _force(client, f"/flow_runs/{self._id()}", state))
         self._outbox.close()
 
+    def begin(self) -> None:
+        """Nothing to do: the server is told of all of it."""
+
     @contextlib.contextmanager
     def piece(self, name: str) -> Iterator[TellProgress | None]:
         """Show a piece of work as a task run."""

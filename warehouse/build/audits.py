@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import polars as pl
+
 from schemas.errors import AuditError
 from warehouse.build.scope import Scope
 from warehouse.statements import SQL_FOLDER, TableName, read_sql, to_literal
@@ -19,9 +21,10 @@ class Audit:
     examples: tuple[str, ...]
 
 
-def audit_build(scope: Scope) -> list[Audit]:
-    """Run every audit of ``sql/audits`` over a build."""
-    stages = ", ".join(map(str, scope.count_each_stage().iter_rows()))
+def audit_build(scope: Scope, counts: pl.DataFrame | None = None) -> list[Audit]:
+    """Run every audit of ``sql/audits`` over a build; ``counts`` are those of its stages, if they are known."""
+    counts = scope.count_each_stage() if counts is None else counts
+    stages = ", ".join(map(str, counts.iter_rows()))
     counted = TableName(f"(VALUES {stages}) AS stages(stage, num_in, num_out, num_rejected, num_pending)")
     selects = {
         path.stem: read_sql(f"audits/{path.stem}", config_id=scope.config_id, stages=counted)
@@ -30,13 +33,13 @@ def audit_build(scope: Scope) -> list[Audit]:
     return [_run(scope, name, select) for name, select in selects.items()]
 
 
-def run_audits(scope: Scope) -> list[Audit]:
-    """Run every audit over a build that has ended.
+def run_audits(scope: Scope, counts: pl.DataFrame | None = None) -> list[Audit]:
+    """Run every audit over a build that has ended; see ``audit_build``.
 
     Raises:
         AuditError: there are offending rows; says how many of which kind, and names the first.
     """
-    audits = audit_build(scope)
+    audits = audit_build(scope, counts)
     hits = [f"{hit.name}: {hit.num_rows} ({'; '.join(hit.examples)})" for hit in audits if hit.num_rows]
     if hits:
         raise AuditError(f"build {scope.config_id} fails {len(hits)} of {len(audits)} audits: {', '.join(hits)}")
@@ -46,7 +49,7 @@ def run_audits(scope: Scope) -> list[Audit]:
 def count_pairs_against_reward(scope: Scope) -> int:
     """Return how many pairs of a build stand against the reward order, where their strategy allows it."""
     sql = f"SELECT count(*) AS n FROM pairs WHERE config_id = {to_literal(scope.config_id)} AND margin < 0"
-    return int(scope.query(sql).item())
+    return int(scope.value(sql))
 
 
 def _run(scope: Scope, name: str, select: str) -> Audit:

@@ -152,9 +152,9 @@ def _count_slices(scope: Scope) -> int:
 
     Each answers prompt by prompt. What they hold of a prompt and of its answers DuckDB does not spill.
     """
-    num_prompts, num_completions = scope.query(
+    ((num_prompts, num_completions),) = scope.rows(
         "SELECT (SELECT count(*) FROM prompts), (SELECT count(*) FROM completions)"
-    ).row(0)
+    )
     wanted = num_prompts * PROMPT_BYTES + num_completions * COMPLETION_BYTES
     return choose_num_slices(wanted, scope.lake.memory_limit() - RESERVED_BYTES)
 
@@ -174,4 +174,4 @@ def _guards(config_id: str, strategy: PairStrategy, proposals: TableName) -> str
 
 
 def _count(scope: Scope, table: str, where: str = "true") -> int:
-    return int(scope.query(f"SELECT count(*) FROM {table} WHERE {where}").item())
+    return int(scope.value(f"SELECT count(*) FROM {table} WHERE {where}"))

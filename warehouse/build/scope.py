@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, Self
 
 from schemas.errors import WarehouseError
 from warehouse.lake.lake import Lake
 from warehouse.lake.slices import choose_num_slices
-from warehouse.lake.spool import Spool
 from warehouse.statements import Value, read_sql
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from warehouse.lake.spool import Spool
 
 VIEWS = (
     "build_recipe",
@@ -101,11 +103,23 @@ class Scope:
 
     def drop_view(self, name: str) -> None:
         """Drop a view that was added."""
-        self.query(f'DROP VIEW memory."{self._schema}"."{name}"')
+        self.rows(f'DROP VIEW memory."{self._schema}"."{name}"')
 
-    def query(self, sql: str, parameters: Sequence[Value] = ()) -> pl.DataFrame:
+    def query(self, sql: str, parameters: Sequence[Value] = ()) -> "pl.DataFrame":
         """Return the rows of a query; see ``Lake.query``."""
         return self.lake.query(sql, parameters, schema=self._schema)
+
+    def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Return the few rows of a query as Python has them; see ``Lake.rows``."""
+        return self.lake.rows(sql, parameters, schema=self._schema)
+
+    def value(self, sql: str, parameters: Sequence[Value] = ()) -> Any:
+        """Return the one value of a query; see ``Lake.value``."""
+        return self.lake.value(sql, parameters, schema=self._schema)
+
+    def stream_rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query as Python has them; see ``Lake.stream_rows``."""
+        return self.lake.stream_rows(sql, schema=self._schema)
 
     def stream(
         self,
@@ -115,7 +129,7 @@ class Scope:
         batch_rows: int = 10_000,
         joined_as_written: bool = False,
         slices: int = 1,
-    ) -> Iterator[pl.DataFrame]:
+    ) -> "Iterator[pl.DataFrame]":
         """Yield the rows of a query in frames; see ``Lake.stream``."""
         return self.lake.stream(
             sql,
@@ -126,7 +140,7 @@ class Scope:
             schema=self._schema,
         )
 
-    def spool(self, sql: str) -> Spool:
+    def spool(self, sql: str) -> "Spool":
         """Run a query on the build's slices and return its rows in a temporary file; see ``Lake.spool``."""
         return self.lake.spool(sql, slices=self.count_slices(), schema=self._schema)
 
@@ -140,11 +154,13 @@ class Scope:
 
     def count_slices(self) -> int:
         """Return into how many slices queries cut the build, so that what they hold in memory does not follow it."""
-        most = choose_num_slices(int(self.query("SELECT count(*) FROM prompts").item()))  # known without a look at rows
-        return most if most == 1 else choose_num_slices(int(self.query("SELECT num_prompts FROM build_size").item()))
+        most = choose_num_slices(self.value("SELECT count(*) FROM prompts"))  # known without a look at rows
+        return most if most == 1 else choose_num_slices(self.value("SELECT num_prompts FROM build_size"))
 
-    def count_each_stage(self) -> pl.DataFrame:
+    def count_each_stage(self) -> "pl.DataFrame":
         """Return the rows of the view ``stages``, added up slice by slice."""
+        import polars as pl
+
         parts = pl.concat(self.stream("FROM stages", slices=self.count_slices()))
         return parts.group_by("stage", maintain_order=True).sum()
 
@@ -157,20 +173,20 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
     Raises:
         WarehouseError: there are builds, but none of that name; or several config ids begin with it.
     """
-    builds = lake.query(
+    builds = lake.rows(
         "SELECT config_id, name, (recipe::JSON ->> '$.round')::INTEGER AS round FROM builds ORDER BY recorded_at DESC, run_id DESC"
     )
-    for config_id, label, number in builds.iter_rows():
+    for config_id, label, number in builds:
         if name in (label, config_id) or (name is None and not number):
             return str(config_id)
     return None if name is None else _find_beginning(builds, name)
 
 
-def _find_beginning(builds: pl.DataFrame, name: str) -> str:
+def _find_beginning(builds: list[tuple[Any, ...]], name: str) -> str:
     """Return the one config id that begins with a name that is long enough to be meant as its beginning."""
     found = {
         str(config_id): label
-        for config_id, label, _ in builds.iter_rows()
+        for config_id, label, _ in builds
         if len(name) >= MIN_ID_CHARS and config_id.startswith(name)
     }
     if len(found) == 1:
@@ -178,14 +194,14 @@ def _find_beginning(builds: pl.DataFrame, name: str) -> str:
     if found:
         several = ", ".join(sorted(f"{label} ({config_id})" for config_id, label in found.items()))
         raise WarehouseError(f"several config ids begin with {name!r}: {several}; name one whole")
-    known = ", ".join(dict.fromkeys(builds["name"])) or "none yet"
+    known = ", ".join(dict.fromkeys(label for _, label, _ in builds)) or "none yet"
     hint = f" (of an id, {MIN_ID_CHARS} characters are needed)" if len(name) < MIN_ID_CHARS else ""
     raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}{hint}")
 
 
 def _look_up(lake: Lake, config_id: str) -> _Settled:
     """Return what the views of a build must know of its models and its recipe."""
-    found = lake.query(
+    ((recipe_json, models),) = lake.rows(
         """
         SELECT
             (SELECT any_value(recipe) FROM builds WHERE config_id = $1) AS recipe,
@@ -193,8 +209,7 @@ def _look_up(lake: Lake, config_id: str) -> _Settled:
         """,
         [config_id],
     )
-    recipe, models = json.loads(found["recipe"].item() or "{}"), found["models"].item()
-    lanes = [] if models is None else models.to_list()
+    recipe, lanes = json.loads(recipe_json or "{}"), models or []
     reward_models = tuple(lane for role, lane in lanes if role == "reward")
     translates = any(role == "translator" for role, _ in lanes)
     return _Settled(

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import duckdb
 
 from schemas.errors import WarehouseError
+from schemas.names import TABLES
 from schemas.recipe.settings import WarehouseSettings
 from warehouse.statements import literal
 
@@ -139,8 +140,6 @@ def make_folders(catalog: Catalog) -> None:
         WarehouseError: they cannot be made.
     """
     if folder := catalog.data_folder:
-        from schemas.tables import TABLES  # takes half a second, and who only reads does not need it
-
         try:
             for name in ("schema_version", *TABLES):
                 (folder / "main" / name).mkdir(parents=True, exist_ok=True)
@@ -202,6 +201,12 @@ def read_lake_id(connection: duckdb.DuckDBPyConnection) -> str:
     return str(
         connection.execute(f"SELECT schema_uuid FROM {METADATA}.ducklake_schema WHERE schema_id = 0").fetchall()[0][0]
     )
+
+
+def count_bytes(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the size of the attached lake's data."""
+    sql = f"SELECT coalesce(sum(file_size_bytes), 0) FROM {METADATA}.ducklake_data_file WHERE end_snapshot IS NULL"
+    return int(connection.execute(sql).fetchall()[0][0])
 
 
 def find_lake_id(connection: duckdb.DuckDBPyConnection, path: Path) -> str | None:

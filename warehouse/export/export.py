@@ -108,17 +108,17 @@ def _make_export_id(rows: BuildRows, recipe: Recipe, config_id: str) -> str:
 
 def _audit(rows: BuildRows, config_id: str) -> None:
     leaks = rows.find_leaks()
-    if leaks.height:
-        root, prompts = leaks.row(0)
+    if leaks:
+        root, prompts = leaks[0]
         raise AuditError(
-            f"{leaks.height} prompts would be in both splits, themselves or in translation; the first is {root} with "
+            f"{len(leaks)} prompts would be in both splits, themselves or in translation; the first is {root} with "
             f"{', '.join(prompts[:5])}"
         )
     orphans = rows.find_orphans()
-    if orphans.height:
+    if orphans:
         raise AuditError(
-            f"{orphans.height} selected or paired completions of build {config_id} are not candidates any more; the "
-            f"first is {orphans.item(0, 'completion_id')}; route and pair the build again"
+            f"{len(orphans)} selected or paired completions of build {config_id} are not candidates any more; the "
+            f"first is {orphans[0][0]}; route and pair the build again"
         )
 
 
@@ -146,7 +146,7 @@ def _find(home: Path, export_id: str) -> ExportResult | None:
 
 def _name_version(lake: Lake, home: Path, export_id: str) -> str:
     """Return the name that this export had before its folder was deleted, or the next one."""
-    recorded = lake.query("SELECT export_id, path FROM exports").rows()
+    recorded = lake.rows("SELECT export_id, path FROM exports")
     names = {known: Path(path).name for known, path in recorded if Path(path).parent.name == home.name}
     if export_id in names:
         return names[export_id]
@@ -241,7 +241,10 @@ def _open_writers(folder: Path, settings: Export, config: str) -> Iterator[dict[
 
 def _record(lake: Lake, result: ExportResult) -> None:
     manifest = result.manifest
-    if result.is_new:
+    known = lake.rows("SELECT 1 FROM exports WHERE export_id = ?", [manifest.export_id])
+    if known and not result.is_new:
+        return
+    if known:
         lake.delete("exports", "export_id = ?", [manifest.export_id])
     row = {
         "export_id": manifest.export_id,

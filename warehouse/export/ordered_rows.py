@@ -36,13 +36,13 @@ class BuildRows:
         self._rows = {config: read_sql(f"export/{config}", config_id=config_id) for config in configs}
         self.num_rows = {config: self._count(rows) for config, rows in self._rows.items()}
 
-    def find_leaks(self) -> pl.DataFrame:
+    def find_leaks(self) -> list[tuple[str, list[str]]]:
         """Return the roots whose prompts would be in both splits: ``root_id`` and the list ``prompt_ids``."""
-        return self._past.query(read_sql("export/leaks", config_id=self._past.config_id))
+        return self._past.rows(read_sql("export/leaks", config_id=self._past.config_id))
 
-    def find_orphans(self) -> pl.DataFrame:
+    def find_orphans(self) -> list[tuple[str, str]]:
         """Return the selected or paired completions that are not candidates: ``completion_id`` and ``used_by``."""
-        return self._past.query(read_sql("export/orphans", config_id=self._past.config_id))
+        return self._past.rows(read_sql("export/orphans", config_id=self._past.config_id))
 
     def digest(self, config: str) -> str:
         """Return a hash of a config's rows that does not depend on their order; of the ids of what they say."""
@@ -77,13 +77,13 @@ class BuildRows:
                 yield _ASSEMBLE[config](ordered, answers)
 
     def _count(self, rows: str) -> int:
-        return int(self._past.query(f"SELECT count(*) FROM ({rows})").item())
+        return int(self._past.value(f"SELECT count(*) FROM ({rows})"))
 
     def _digest(self, select: str) -> str:
-        digest = self._past.query(
+        digest = self._past.value(
             f"SELECT bit_xor(md5_number(to_json(made)::VARCHAR))::VARCHAR FROM ({select}) AS made"
         )
-        return str(digest.item() or "")
+        return str(digest or "")
 
 
 def _make_part(column: str, num_parts: int) -> str:

@@ -1,16 +1,21 @@
 """Rows on their way into a table: made to fit, told what does not, and inserted where their keys are new."""
 
+from collections.abc import Mapping, Sequence
+
 import dataframely as dy
 import duckdb
 import polars as pl
 
 from schemas.errors import WarehouseError
 from schemas.tables import KEYS, TABLES
-from warehouse.lake.results import count_changed
+from warehouse.lake.cursors import count_changed
 from warehouse.statements import literal
 
 _PRUNING = {table: (*keys, *(("settings_id",) if table == "completions" else ())) for table, keys in KEYS.items()}
 """Columns whose few values tell which files can hold a key. Equal completion ids have equal settings, being made of them."""
+
+_MANY = 9
+"""So many values of a column are too many to be named."""
 
 
 def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -37,15 +42,20 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(good)
 
 
-def insert_new(cursor: duckdb.DuckDBPyConnection, table: str, incoming: str) -> int:
-    """Insert the rows of the table ``incoming`` whose keys a table does not have, one for each key; return how many."""
+def insert_new(
+    cursor: duckdb.DuckDBPyConnection, table: str, incoming: str, few: Mapping[str, Sequence[object]] | None = None
+) -> int:
+    """Insert the rows of the table ``incoming`` whose keys a table does not have, one for each key; return how many.
+
+    ``few`` are what ``find_few`` returns of them, if it is known.
+    """
+    few = _query_few(cursor, table, incoming) if few is None else few
     columns = ", ".join(f'"{name}"' for name in TABLES[table].column_names())
     keys = ", ".join(f'"{name}"' for name in KEYS[table])
     return count_changed(
-        cursor.execute(
-            f'INSERT INTO "{table}" ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM {incoming} '
-            f'ANTI JOIN (SELECT {keys} FROM "{table}" WHERE {_pruning(cursor, table, incoming)}) USING ({keys})'
-        )
+        cursor,
+        f'INSERT INTO "{table}" ({columns}) SELECT DISTINCT ON ({keys}) {columns} FROM {incoming} '
+        f'ANTI JOIN (SELECT {keys} FROM "{table}" WHERE {_pruning(few)}) USING ({keys})',
     )
 
 
@@ -72,13 +82,24 @@ def _refusal(table: str, failed: dy.FailureInfo) -> WarehouseError:
     return WarehouseError(f"{count} rows do not fit the table {table!r}: {broken}; the first one's key is {key}")
 
 
-def _pruning(cursor: duckdb.DuckDBPyConnection, table: str, incoming: str) -> str:
+def find_few(table: str, rows: pl.DataFrame) -> dict[str, Sequence[object]]:
+    """Return the distinct values of the columns of new rows by which files can be skipped; of some, where there are many."""
+    return {name: rows[name].unique().head(_MANY).to_list() for name in _PRUNING[table]}
+
+
+def _query_few(cursor: duckdb.DuckDBPyConnection, table: str, incoming: str) -> dict[str, Sequence[object]]:
+    few = (
+        f'(SELECT list(v) FROM (SELECT DISTINCT "{name}" AS v FROM {incoming} LIMIT {_MANY}))'
+        for name in _PRUNING[table]
+    )
+    row = cursor.execute(f"SELECT {', '.join(few)}").fetchone() or ()
+    return {name: found or () for name, found in zip(_PRUNING[table], row, strict=True)}
+
+
+def _pruning(few: Mapping[str, Sequence[object]]) -> str:
     """Return a condition that holds for every row with an incoming key; its few constants let files be skipped."""
-    few = (f'(SELECT list(v) FROM (SELECT DISTINCT "{name}" AS v FROM {incoming} LIMIT 9))' for name in _PRUNING[table])
-    row = cursor.execute(f"SELECT {', '.join(few)}").fetchone()
     conditions = ["true"]
-    for name, found in zip(_PRUNING[table], row or (), strict=True):
-        values = found or ()
-        if len(values) <= 8 and all(isinstance(value, str) and "\0" not in value for value in values):
-            conditions.append(f'"{name}" IN ({", ".join(map(literal, values)) or "NULL"})')
+    for name, values in few.items():
+        if len(values) < _MANY and all(isinstance(value, str) and "\0" not in value for value in values):
+            conditions.append(f'"{name}" IN ({", ".join(literal(str(value)) for value in values) or "NULL"})')
     return " AND ".join(conditions)

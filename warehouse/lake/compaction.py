@@ -19,6 +19,7 @@ WHERE t.end_snapshot IS NULL AND f.end_snapshot IS NULL GROUP BY ALL HAVING coun
 
 def compact_tables(cursor: duckdb.DuckDBPyConnection) -> None:
     """Compact the tables that can become smaller: each takes its time, whether or not there is anything to do."""
+    ((num_threads,),) = cursor.execute("SELECT current_setting('threads')").fetchall()
     cursor.execute("SET threads = 1")  # every thread of a writer holds row groups in memory
     try:
         for table in _find_tables(cursor, "ducklake_delete_file", at_least=1):
@@ -28,7 +29,7 @@ def compact_tables(cursor: duckdb.DuckDBPyConnection) -> None:
                 f"CALL ducklake_merge_adjacent_files('lake', {literal(table)}, max_file_size => {_SMALL_FILE})"
             )
     finally:
-        cursor.execute("RESET threads")
+        cursor.execute(f"SET threads = {num_threads}")
 
 
 def _find_tables(cursor: duckdb.DuckDBPyConnection, files: str, *, at_least: int) -> list[str]:

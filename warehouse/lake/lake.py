@@ -10,29 +10,24 @@ import itertools
 import random
 import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import duckdb
-import polars as pl
-import pyarrow as pa
 
 from schemas.errors import WarehouseError
-from schemas.ids import CONTENT_ID_SQL
 from schemas.recipe.settings import WarehouseSettings
-from schemas.splits import SPLIT_SQL
 from warehouse.catalog.catalog import (
     Catalog,
     attach,
     check_folders,
     connect,
     copy_file,
+    count_bytes,
     find_catalog,
     is_read_only,
     make_file,
@@ -42,12 +37,15 @@ from warehouse.catalog.data_folder import DataFolder
 from warehouse.catalog.locks import WRITE, Locks, open_locks
 from warehouse.lake import migrations
 from warehouse.lake.compaction import clean_up, compact_tables
+from warehouse.lake.cursors import SHARED, Cursors, count_changed
 from warehouse.lake.duckdb_errors import explain, is_passing
-from warehouse.lake.frame_table import as_table
-from warehouse.lake.results import count_changed, in_utc
-from warehouse.lake.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
-from warehouse.lake.spool import Spool
-from warehouse.statements import Value, bind, literal
+from warehouse.statements import Value, bind
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from warehouse.lake.spool import Spool
 
 _Result = TypeVar("_Result")
 
@@ -60,12 +58,6 @@ _QUIET = 3.0
 _THRIFT = {"allocator_flush_threshold": "1MB", "allocator_bulk_deallocation_flush_threshold": "1MB"}
 """What a query is done with goes back to the system early."""
 
-_MACROS = (CONTENT_ID_SQL, SPLIT_SQL, SLICE_SQL)
-"""What every cursor starts with, before its search path: else each function in them would be looked for in the catalog."""
-
-_SHARED = "main"
-"""The schema beside the tables whose views and tables every cursor sees."""
-
 
 class Lake:
     """An open warehouse. Thread-safe: each call uses its own cursor. The catalog is attached as ``lake``."""
@@ -77,13 +69,11 @@ class Lake:
         self._catalog = catalog
         self._locks = locks
         self._read_only = read_only
-        self._has_written = self._is_closed = False
-        self._spare: dict[str, list[duckdb.DuckDBPyConnection]] = defaultdict(list)
+        self._has_written = False
+        self._num_bytes = 0
         self._copied: tempfile.TemporaryDirectory[str] | None = None
         self._schema_numbers = itertools.count()
-        self._planning = threading.Lock()
-        self._num_as_written = 0
-        self._memory_limit = str(connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0])
+        self._cursors = Cursors(connection)
 
     @classmethod
     def open(cls, settings: WarehouseSettings, *, read_only: bool = False, as_of: int | None = None) -> Self:
@@ -115,16 +105,16 @@ class Lake:
                 lake._prepare_read_only_disk()
                 if read_only:
                     lake._attach(as_of)
-                    if as_of is None:
-                        lake._bring_up_to_date(settings)
-                    lake._check_version(is_past=as_of is not None)
+                    lake._check_version(settings, is_past=as_of is not None)
                 else:
                     with lake._locks.hold(WRITE, wait=True):
                         lake._attach_for_writing()
                         lake._transact(migrations.migrate)
+                lake._num_bytes = count_bytes(connection)
         except BaseException:
             lake.close()
             raise
+        lake._cursors.fit_threads(lake._num_bytes)
         return lake
 
     def __enter__(self) -> Self:
@@ -141,27 +131,29 @@ class Lake:
             with contextlib.suppress(duckdb.Error, OSError, WarehouseError), self._locks.hold(WRITE, wait=False):
                 DataFolder(self._catalog, self._connection).note_snapshot()
         self._connection.close()
-        self._is_closed = True
-        self._close_spare()
+        self._cursors.close()
         self._locks.close()
         if self._copied:
             self._copied.cleanup()
 
-    def append(self, table: str, frame: pl.DataFrame) -> int:
+    def append(self, table: str, frame: "pl.DataFrame") -> int:
         """Add the rows whose keys the table does not have yet; return how many were written.
 
         Raises:
             WarehouseError: the rows do not fit the table's schema, or cannot be written.
         """
-        from warehouse.lake.append import conform, insert_new  # with the schemas, which who only reads does not need
+        from warehouse.lake.append import conform, find_few, insert_new  # with the schemas, which readers do not need
+        from warehouse.lake.frame_table import as_table
 
         rows = conform(table, frame)
         if rows.is_empty():
             return 0
+        self._num_bytes += int(rows.estimated_size())
+        self._cursors.fit_threads(self._num_bytes)
         with as_table(rows) as incoming:
-            return self.transact(lambda cursor: insert_new(cursor, table, incoming))
+            return self.transact(lambda cursor: insert_new(cursor, table, incoming, find_few(table, rows)))
 
-    def insert_select(self, table: str, select: str, *, slices: int = 1, schema: str = _SHARED) -> int:
+    def insert_select(self, table: str, select: str, *, slices: int = 1, schema: str = SHARED) -> int:
         """Add the rows of a query whose keys the table does not have yet; return how many were written.
 
         The query gives the table's columns, in any order. It runs before the write lock is taken; of rows with the
@@ -179,22 +171,22 @@ class Lake:
             change, before=lambda cursor: self._fill(cursor, "temp.incoming", select, slices), schema=schema
         )
 
-    def hold(self, name: str, select: str, *, slices: int = 1, schema: str = _SHARED) -> None:
+    def hold(self, name: str, select: str, *, slices: int = 1, schema: str = SHARED) -> None:
         """Make a table beside the lake, in ``memory.main``, of the rows of a query that runs on ``slices``."""
-        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
+        with self._reading(schema) as cursor:
             self._fill(cursor, name, select, slices)
 
     def delete(self, table: str, where: str, parameters: Sequence[Value] = ()) -> int:
         """Delete the rows for which ``where`` holds; return how many there were. Older snapshots keep them."""
         sql = f'DELETE FROM "{table}" WHERE {bind(where, parameters)}'
-        return self.transact(lambda cursor: count_changed(cursor.execute(sql)))
+        return self.transact(lambda cursor: count_changed(cursor, sql))
 
     def transact(
         self,
         change: Callable[[duckdb.DuckDBPyConnection], _Result],
         *,
         before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
-        schema: str = _SHARED,
+        schema: str = SHARED,
     ) -> _Result:
         """Run ``change`` as one transaction, alone among the warehouse's writers; after a conflict it runs again.
 
@@ -207,13 +199,32 @@ class Lake:
             self._has_written = True
             return self._transact(change, before=before, lock=True, schema=schema)
 
-    def query(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = _SHARED) -> pl.DataFrame:
+    def query(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = SHARED) -> "pl.DataFrame":
         """Return the rows of a query. Times are in UTC.
 
         Names in it are looked up among the lake's tables, then among what ``make_schema`` has made under ``schema``.
         """
-        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
-            return in_utc(cursor.execute(bind(sql, parameters)).pl())
+        from warehouse.lake.results import read_frame
+
+        with self._reading(schema) as cursor:
+            return read_frame(cursor.execute(bind(sql, parameters)))
+
+    def rows(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = SHARED) -> list[tuple[Any, ...]]:
+        """Return the few rows of a query as Python has them, which loads neither Polars nor Arrow; see ``query``."""
+        with self._reading(schema) as cursor:
+            return cursor.execute(bind(sql, parameters)).fetchall()
+
+    def value(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = SHARED) -> Any:
+        """Return the one value of a query; see ``rows``."""
+        ((value,),) = self.rows(sql, parameters, schema=schema)
+        return value
+
+    def stream_rows(self, sql: str, *, batch_rows: int = 10_000, schema: str = SHARED) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query as Python has them, in bounded memory; see ``rows``."""
+        with self._reading(schema) as cursor:
+            result = cursor.execute(sql)
+            while batch := result.fetchmany(batch_rows):
+                yield from batch
 
     def stream(
         self,
@@ -223,8 +234,8 @@ class Lake:
         batch_rows: int = 10_000,
         joined_as_written: bool = False,
         slices: int = 1,
-        schema: str = _SHARED,
-    ) -> Iterator[pl.DataFrame]:
+        schema: str = SHARED,
+    ) -> "Iterator[pl.DataFrame]":
         """Yield the rows of a query in frames of at most ``batch_rows``, all of one snapshot, in bounded memory.
 
         Args:
@@ -234,27 +245,30 @@ class Lake:
             slices: into how many the build that its views speak of is cut; the query runs on one after another.
             schema: whose views it sees, as in ``query``.
         """
-        planned = self._joined_as_written if joined_as_written else contextlib.nullcontext
-        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
-            for _ in self._each_slice(cursor, slices):
+        from warehouse.lake.results import read_frames
+
+        planned = self._cursors.joined_as_written if joined_as_written else contextlib.nullcontext
+        with self._reading(schema) as cursor:
+            for _ in self._cursors.each_slice(cursor, slices):
                 with planned():
                     batches = cursor.execute(bind(sql, parameters)).to_arrow_reader(batch_rows)
-                for batch in batches:
-                    yield in_utc(pl.DataFrame(batch))
+                yield from read_frames(batches)
 
-    def spool(self, sql: str, *, batch_rows: int = 1000, slices: int = 1, schema: str = _SHARED) -> Spool:
+    def spool(self, sql: str, *, batch_rows: int = 1000, slices: int = 1, schema: str = SHARED) -> "Spool":
         """Run a query to its end and return its rows in a temporary file, for whoever takes hours to read them.
 
         It is joined as written, otherwise as in ``stream``. Raises a WarehouseError if the rows do not fit there.
         """
 
-        def read(cursor: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatchReader]:
-            for _ in self._each_slice(cursor, slices):
-                with self._joined_as_written():
+        from warehouse.lake.spool import Spool
+
+        def read(cursor: duckdb.DuckDBPyConnection) -> "Iterator[pa.RecordBatchReader]":
+            for _ in self._cursors.each_slice(cursor, slices):
+                with self._cursors.joined_as_written():
                     batches = cursor.execute(sql).to_arrow_reader(batch_rows)
                 yield batches
 
-        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
+        with self._reading(schema) as cursor:
             try:
                 return Spool(read(cursor))
             except OSError as error:
@@ -266,7 +280,7 @@ class Lake:
     def make_schema(self, name: str) -> str:
         """Make a schema beside the tables for views of this lake's own, also when it is read-only; return its full name."""
         schema = f"{name}_{number}" if (number := next(self._schema_numbers)) else name
-        self._run_beside(f'CREATE SCHEMA memory."{schema}"', schema=_SHARED)
+        self._run_beside(f'CREATE SCHEMA memory."{schema}"', schema=SHARED)
         return schema
 
     def make_views(self, schema: str, selects: Mapping[str, str]) -> None:
@@ -279,18 +293,17 @@ class Lake:
 
     def drop_schema(self, schema: str) -> None:
         """Drop a schema with its views."""
-        for cursor in self._spare.pop(schema, []):
-            cursor.close()
-        self._run_beside(f'DROP SCHEMA memory."{schema}" CASCADE', schema=_SHARED)
+        self._cursors.drop(schema)
+        self._run_beside(f'DROP SCHEMA memory."{schema}" CASCADE', schema=SHARED)
 
     def _run_beside(self, *statements: str, schema: str) -> None:
-        with _explained(self._catalog), self._locks.reading(), self._cursor(schema) as cursor:
+        with self._reading(schema) as cursor:
             for statement in statements:
                 cursor.execute(statement)
 
     def snapshot(self) -> int:
         """Return the id of the snapshot that a query reads now."""
-        return int(self.query("SELECT id FROM ducklake_current_snapshot('lake')").item())
+        return int(self.value("SELECT id FROM ducklake_current_snapshot('lake')"))
 
     def compact(self, *, keep: timedelta = timedelta(hours=1)) -> None:
         """Merge small files, and leave deleted rows out of the new ones; every snapshot stays readable.
@@ -311,7 +324,7 @@ class Lake:
 
     def memory_limit(self) -> int:
         """Return how many bytes DuckDB may take."""
-        number, unit = self._memory_limit.split()
+        number, unit = self._cursors.memory_limit.split()
         return int(float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))
 
     @contextlib.contextmanager
@@ -325,94 +338,14 @@ class Lake:
             yield
 
     @contextlib.contextmanager
-    def _cursor(self, schema: str = _SHARED) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Have a cursor for the length of a ``with`` block; after that it serves the next one, unless there was an error.
-
-        To set up a new one takes as long as a small query.
-        """
-        cursor, is_kept = self._take_cursor(schema), True
-        try:
+    def _reading(self, schema: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        with _explained(self._catalog), self._locks.reading(), self._cursors.use(schema) as cursor:
             yield cursor
-        except BaseException:
-            is_kept = False
-            raise
-        finally:
-            if is_kept:
-                self._spare[schema].append(cursor)
-            else:
-                cursor.close()
-            if self._is_closed:
-                self._close_spare()
-            self._give_back()
-
-    def _take_cursor(self, schema: str) -> duckdb.DuckDBPyConnection:
-        with contextlib.suppress(IndexError):
-            return self._spare[schema].pop()
-        cursor = self._connection.cursor()
-        places = ("lake.main", f"memory.{schema}", *(() if schema == _SHARED else (f"memory.{_SHARED}",)))
-        try:
-            for statement in (*_MACROS, f"SET search_path = '{','.join(places)}'"):
-                cursor.execute(statement)
-        except BaseException:
-            cursor.close()
-            raise
-        return cursor
-
-    def _close_spare(self) -> None:
-        for spare in list(self._spare.values()):
-            with contextlib.suppress(IndexError):
-                while True:
-                    spare.pop().close()
 
     def _fill(self, cursor: duckdb.DuckDBPyConnection, table: str, select: str, num_slices: int) -> None:
         kind = "TEMP TABLE" if table.startswith("temp.") else "TABLE"
-        for number, _ in enumerate(self._each_slice(cursor, num_slices)):
+        for number, _ in enumerate(self._cursors.each_slice(cursor, num_slices)):
             cursor.execute(f"INSERT INTO {table} {select}" if number else f"CREATE {kind} {table} AS {select}")
-
-    def _each_slice(self, cursor: duckdb.DuckDBPyConnection, num_slices: int) -> Iterator[None]:
-        """Let a cursor look at one slice after another, all at one snapshot; a single one is everything."""
-        if num_slices == 1:
-            yield
-            return
-        cursor.execute("BEGIN")
-        for statement in look_at_slices(num_slices):
-            cursor.execute(statement)
-            yield
-            self._give_back()
-        cursor.execute(LOOK_AT_ALL)
-        cursor.execute("COMMIT")
-
-    def _give_back(self) -> None:
-        """Let the system have what is free, so that the peaks of queries do not add up.
-
-        Whenever its limit is set, DuckDB empties its allocator's caches, at a tenth of a millisecond; there is no other
-        statement for it.
-        """
-        with contextlib.suppress(duckdb.Error):
-            self._set(f"memory_limit = {literal(self._memory_limit)}")
-
-    @contextlib.contextmanager
-    def _joined_as_written(self) -> Iterator[None]:
-        """Let statements that are planned meanwhile hash the right side of each join.
-
-        DuckDB would take the side with fewer rows, which for equal numbers may be the one with the text. It has this
-        setting for all cursors only, and plans anew whatever was prepared, so the last thread that needs it takes it
-        back; what others plan meanwhile is as right, if perhaps slower.
-        """
-        with self._planning:
-            self._num_as_written += 1
-            self._set("disabled_optimizers = 'build_side_probe_side'")
-        try:
-            yield
-        finally:
-            with self._planning:
-                self._num_as_written -= 1
-                if not self._num_as_written:
-                    self._set("disabled_optimizers = ''")
-
-    def _set(self, setting: str) -> None:
-        with self._connection.cursor() as cursor:  # a statement on a cursor ends the stream that is read from it
-            cursor.execute(f"SET {setting}")
 
     def _transact(
         self,
@@ -420,10 +353,10 @@ class Lake:
         *,
         before: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
         lock: bool = False,
-        schema: str = _SHARED,
+        schema: str = SHARED,
     ) -> _Result:
         def attempt() -> _Result:
-            with self._cursor(schema) as cursor:
+            with self._cursors.use(schema) as cursor:
                 if before:
                     with self._locks.reading():
                         before(cursor)
@@ -446,15 +379,16 @@ class Lake:
             time.sleep(random.uniform(0.01, min(2.0, 0.05 * 2**number)))
         raise AssertionError("unreachable")
 
-    def _check_version(self, *, is_past: bool) -> None:
-        with self._cursor() as cursor:
-            migrations.check(migrations.read_version(cursor), is_past=is_past)
-
-    def _bring_up_to_date(self, settings: WarehouseSettings) -> None:
-        with self._cursor() as cursor:
+    def _check_version(self, settings: WarehouseSettings, *, is_past: bool) -> None:
+        with self._cursors.use(SHARED) as cursor:
             version, known = migrations.read_version(cursor), migrations.schema_version()
-        if version is None or version >= known:
-            return
+        if is_past or version is None or version >= known:
+            migrations.check(version, is_past=is_past)
+        else:
+            self._bring_up_to_date(settings, version)
+
+    def _bring_up_to_date(self, settings: WarehouseSettings, version: int) -> None:
+        known = migrations.schema_version()
         says = f"the warehouse {self._catalog.shown} has schema version {version}, and this factory reads {known}"
         print(f"{says}: bringing it up to date", file=sys.stderr, flush=True)
         try:

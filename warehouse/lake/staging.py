@@ -6,13 +6,16 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import duckdb
-import polars as pl
 
+from warehouse.lake.cursors import count_changed
 from warehouse.lake.lake import Lake
 from warehouse.statements import TableName, literal
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Derived:
 class Source(Protocol):
     """What answers queries: a lake, or a scope of it."""
 
-    def query(self, sql: str) -> pl.DataFrame: ...
+    def rows(self, sql: str) -> list[tuple[Any, ...]]: ...
 
     def hold(self, name: str, select: str, *, slices: int = 1) -> None: ...
 
@@ -39,7 +42,7 @@ def stage(source: Source, select: str, *, slices: int = 1) -> Iterator[TableName
     try:
         yield name
     finally:
-        source.query(f"DROP TABLE {name}")
+        source.rows(f"DROP TABLE {name}")
 
 
 class Frames:
@@ -56,7 +59,7 @@ class Frames:
     def __exit__(self, *exception: object) -> None:
         self._folder.cleanup()
 
-    def add(self, frame: pl.DataFrame) -> None:
+    def add(self, frame: "pl.DataFrame") -> None:
         """Add rows, as ``Lake.append`` takes them."""
         if not frame.is_empty():
             from warehouse.lake.append import conform
@@ -90,14 +93,10 @@ def _replace(cursor: duckdb.DuckDBPyConnection, table: str, rows: Derived) -> tu
 
     columns, keys = ", ".join(TABLES[table].column_names()), ", ".join(KEYS[table])
     if not cursor.execute(f"FROM {table} WHERE {rows.own} LIMIT 1").fetchone():
-        return _count(cursor, f"INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows.select})"), 0
+        return count_changed(cursor, f"INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows.select})"), 0
     stale = f"SELECT {columns} FROM {table} WHERE {rows.own} EXCEPT SELECT {columns} FROM ({rows.select})"
-    removed = _count(cursor, f"DELETE FROM {table} WHERE {rows.own} AND ({keys}) IN (SELECT ({keys}) FROM ({stale}))")
+    removed = count_changed(
+        cursor, f"DELETE FROM {table} WHERE {rows.own} AND ({keys}) IN (SELECT ({keys}) FROM ({stale}))"
+    )
     missing = f"SELECT {columns} FROM ({rows.select}) ANTI JOIN (FROM {table} WHERE {rows.own}) USING ({keys})"
-    return _count(cursor, f"INSERT INTO {table} ({columns}) {missing}"), removed
-
-
-def _count(cursor: duckdb.DuckDBPyConnection, statement: str) -> int:
-    row = cursor.execute(statement).fetchone()
-    assert row is not None
-    return int(row[0])
+    return count_changed(cursor, f"INSERT INTO {table} ({columns}) {missing}"), removed

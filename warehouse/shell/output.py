@@ -7,12 +7,14 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, Literal, TextIO
+from typing import IO, TYPE_CHECKING, Any, Literal, TextIO
 
-import polars as pl
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Form = Literal["table", "json", "csv", "parquet"]
 
@@ -74,7 +76,7 @@ def print_csv(columns: Columns, lines: Iterator[str], out: TextIO) -> int:
     return num_rows
 
 
-def write_parquet(empty: pl.DataFrame, frames: Iterator[pl.DataFrame], out: IO[bytes]) -> int:
+def write_parquet(empty: "pl.DataFrame", frames: "Iterator[pl.DataFrame]", out: IO[bytes]) -> int:
     """Write a Parquet file with the columns of ``empty``; return how many rows."""
     import pyarrow.parquet as pq
 

@@ -46,7 +46,7 @@ def open_for_reading(
             "errors_as_json = true",
             "lock_configuration = true",
         ):
-            lake.query(f"SET GLOBAL {setting}")
+            lake.rows(f"SET GLOBAL {setting}")
         yield scope
 
 
@@ -162,21 +162,20 @@ def _history(is_interactive: bool) -> Iterator[None]:
 def _describe(scope: Scope, sql: str) -> Columns:
     before = "DESCRIBE SELECT * FROM (\n"
     with _located(sql, before):
-        frame = scope.query(f"{before}{sql}\n)")
-    return dict(frame.select("column_name", "column_type").iter_rows())
+        return {name: kind for name, kind, *_ in scope.rows(f"{before}{sql}\n)")}
 
 
 def _stream_lines(scope: Scope, sql: str) -> Generator[str, None, None]:
     """Yield each row as a line of JSON, made by DuckDB, which knows every type of its own."""
     before = "SELECT to_json(made)::VARCHAR AS line FROM (\n"
     with _located(sql, before):
-        for frame in scope.stream(f"{before}{sql}\n) AS made"):
-            yield from frame.get_column("line")
+        for (line,) in scope.stream_rows(f"{before}{sql}\n) AS made"):
+            yield line
 
 
 def _explain(scope: Scope, sql: str, out: TextIO) -> int:
     with _located(sql, ""):
-        plans = scope.query(sql).get_column("explain_value").to_list()
+        plans = [plan for _, plan in scope.rows(sql)]
     print(*plans, sep="\n", file=out)
     return len(plans)
 

@@ -34,7 +34,7 @@ from factory.engines.openai.api import (
 )
 from factory.engines.openai.servers import Outcome, Patience, Server, ServerPool
 from schemas.errors import EngineError
-from schemas.passing import PASSING_STATUSES, PASSING_TRANSPORT
+from schemas.passing import PASSING_STATUSES, list_passing_transport
 from schemas.reasons import Reason
 from schemas.recipe.models import Model, Writer
 
@@ -241,7 +241,7 @@ class _Sender:
         except (httpx.ConnectError, httpx.ConnectTimeout):
             failure = Failure(Reason.SERVER_ERROR, f"the server at {server.url} cannot be reached")
             return _Trouble(failure, Outcome.UNREACHABLE, num_tries=0)
-        except PASSING_TRANSPORT as error:
+        except list_passing_transport() as error:
             return _Trouble(Failure(Reason.SERVER_ERROR, f"the connection broke ({type(error).__name__})"))
         except httpx.RequestError as error:
             raise EngineError(

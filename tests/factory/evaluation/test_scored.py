@@ -5,7 +5,8 @@ import pytest
 
 from factory.evaluation.scored import decide_games, score_by_truth
 from factory.microworld.questions import lexicon, questions
-from schemas.tables import MESSAGES, TABLES
+from schemas.messages import MESSAGES
+from schemas.tables import TABLES
 
 SCHEMA = {
     "game_id": pl.String,

@@ -19,9 +19,10 @@ from factory.stages.recorded import Declared, Tally, read_recorded
 from factory.stages.sources import read_source
 from schemas.errors import InputError
 from schemas.ids import content_id
+from schemas.messages import MESSAGES
 from schemas.recipe.models import Recorded
 from schemas.recipe.prompts import PromptGates, PromptSource
-from schemas.tables import MESSAGES, Completions, Rejections, SourceRows
+from schemas.tables import Completions, Rejections, SourceRows
 
 PROMPTS = pl.DataFrame(
     [
