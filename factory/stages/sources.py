@@ -27,10 +27,12 @@ from factory.inputs.text_faults import NO_UTF8, find_text_fault
 from factory.stages.outputs import clean_detail
 from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
-from schemas.messages import MESSAGES
 from schemas.reasons import Reason
 from schemas.recipe.prompts import PromptSource
 from schemas.toml.section import identify, list_columns
+
+MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+"""The dtype of a conversation."""
 
 RAW_ROWS: dict[str, pl.DataType] = {
     "row": pl.String(),

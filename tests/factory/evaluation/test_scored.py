@@ -5,7 +5,7 @@ import pytest
 
 from factory.evaluation.scored import decide_games, score_by_truth
 from factory.microworld.questions import lexicon, questions
-from schemas.messages import MESSAGES
+from factory.stages.sources import MESSAGES
 from schemas.tables import TABLES
 
 SCHEMA = {

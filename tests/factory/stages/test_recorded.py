@@ -16,10 +16,9 @@ from factory.stages.outputs import Detect, Provenance, StageOutput
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts, list_rows, make_text_id
 from factory.stages.recorded import Declared, Tally, read_recorded
-from factory.stages.sources import read_source
+from factory.stages.sources import MESSAGES, read_source
 from schemas.errors import InputError
 from schemas.ids import content_id
-from schemas.messages import MESSAGES
 from schemas.recipe.models import Recorded
 from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.tables import Completions, Rejections, SourceRows
