@@ -8,13 +8,14 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from schemas import names
 from schemas.errors import WarehouseError
 from schemas.ids import content_id
 from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import KEYS, TABLES
 from tests.warehouse.lake_rows import find_strays, make_completions, make_selections, warehouse_at
 from warehouse.catalog.locks import FileLocks
-from warehouse.lake import migrations
+from warehouse.lake import cursors, migrations
 from warehouse.lake.ddl import describe_tables
 from warehouse.lake.lake import Lake
 
@@ -29,9 +30,28 @@ def count(lake: Lake, table: str = "completions") -> int:
 
 
 def test_tables_are_those_of_the_schemas(settings: WarehouseSettings) -> None:
+    assert tuple(TABLES) == names.TABLES
     with Lake.open(settings) as lake:
         for name, schema in TABLES.items():
             assert lake.query(f"FROM {name}").schema == schema.create_empty().schema, name
+
+
+def test_a_lake_has_one_thread_until_it_has_work_for_more(
+    settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "3")  # from which DuckDB takes how many there may be
+    monkeypatch.setattr(cursors, "_SMALL", 10_000)
+    with Lake.open(settings) as lake:
+        lake.append("completions", make_completions(["a"]))
+        lake.compact()
+        assert lake.value("SELECT current_setting('threads')") == 1
+        lake.append("completions", make_completions(["b"], text="long " * 5_000))
+        lake.append("completions", make_completions(["c"]))
+        lake.compact()
+        assert lake.value("SELECT current_setting('threads')") == 3
+    monkeypatch.setattr(cursors, "_SMALL", 100)
+    with Lake.open(settings, read_only=True) as lake:
+        assert lake.value("SELECT current_setting('threads')") == 3
 
 
 def test_append_writes_new_keys_only(settings: WarehouseSettings) -> None:
