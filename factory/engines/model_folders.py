@@ -1,6 +1,7 @@
 """Checks of a model before anything is loaded: does the folder hold a model, and one for the task?"""
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -66,14 +67,52 @@ def refuse_unknown_arguments(model: Model, known: Set[str]) -> None:
 
 def list_arguments() -> Set[str] | None:
     """Return the arguments of the vLLM that is installed, read from its source, as importing it takes long; or None."""
-    found = importlib.util.find_spec("vllm")
-    source = Path(found.origin).parent / "engine" / "arg_utils.py" if found and found.origin else None
-    if source is None or not source.is_file():
+    tree = _parse_source("engine/arg_utils.py")
+    if tree is None:
         return None
-    tree = ast.parse(source.read_text(encoding="utf-8"))
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
     fields = (node for found in classes for node in found.body if isinstance(node, ast.AnnAssign))
     return {field.target.id for field in fields if isinstance(field.target, ast.Name)}
+
+
+_CHOICES = {
+    "quantization": ("model_executor/layers/quantization/__init__.py", "QuantizationMethods"),
+    "dtype": ("config/model.py", "ModelDType"),
+}
+"""Where the source of vLLM says what a setting may be, as a Literal."""
+
+
+def refuse_unknown_choices(model: Model) -> None:
+    """Raise an EngineError if a model for vLLM has a quantization or a dtype that the vLLM installed here does not know.
+
+    Where packages beside it extend vLLM, they may bring quantizations of their own.
+    """
+    extended = any(
+        point.dist is None or not point.dist.name.startswith("vllm")
+        for point in importlib.metadata.entry_points(group="vllm.general_plugins")
+    )
+    for setting, (file, name) in _CHOICES.items():
+        given = model.engine_args.get(setting, getattr(model, setting))
+        known = _list_choices(file, name)
+        if isinstance(given, str) and known and given.lower() not in known and not extended:
+            raise EngineError(f"'{setting}' is {given!r}, which vLLM does not know; allowed are {', '.join(known)}")
+
+
+def _list_choices(file: str, name: str) -> list[str]:
+    """Return the texts of a Literal in the source of vLLM; none if they are not found."""
+    tree = _parse_source(file)
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
+            values = [found.value for found in ast.walk(node.value) if isinstance(found, ast.Constant)]
+            return [value for value in values if isinstance(value, str)]
+    return []
+
+
+def _parse_source(file: str) -> ast.Module | None:
+    """Return a file of the vLLM that is installed; None if there is none."""
+    found = importlib.util.find_spec("vllm")
+    source = Path(found.origin).parent / file if found and found.origin else None
+    return ast.parse(source.read_text(encoding="utf-8")) if source is not None and source.is_file() else None
 
 
 def refuse_unknown_switches(model: Model, template: str) -> None:

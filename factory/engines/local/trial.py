@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.engines.base import Message
-from factory.engines.model_folders import check_adapter, check_translator, list_arguments, refuse_unknown_arguments
+from factory.engines.model_folders import (
+    check_adapter,
+    check_translator,
+    list_arguments,
+    refuse_unknown_arguments,
+    refuse_unknown_choices,
+)
 from factory.engines.open import Task, open_engine
 from schemas.errors import EngineError
 from schemas.recipe.models import Model
@@ -47,6 +53,7 @@ def find_setting_fault(trial: Trial) -> str | None:
                 check_adapter(model)
                 if (known := list_arguments()) is not None:
                     refuse_unknown_arguments(model, known)
+                refuse_unknown_choices(model)
     except EngineError as error:
         return str(error)
     return None

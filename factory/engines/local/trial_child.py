@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
+from factory.engines.local.limits import find_limit_fault
 from factory.engines.local.rendering import Renderer, RenderingError, read_template
 from factory.engines.model_folders import refuse_unknown_switches
 from schemas.errors import EngineError
@@ -14,8 +15,10 @@ from schemas.recipe.models import Model
 
 
 def find_fault(trial: dict[str, Any]) -> str | None:
-    """Return how a model refuses the first of its conversations that it does."""
+    """Return how a model refuses its settings, or the first of its conversations that it does."""
     model = Model.model_validate(trial["model"])
+    if (fault := find_limit_fault(model, trial["place"])) is not None:
+        return fault
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             model.engine_args.get("tokenizer", trial["place"]), trust_remote_code=model.trust_remote_code

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from factory.engines.local.limits import find_limit_fault
 from factory.engines.local.trial import Trial, find_setting_fault
 from flows.build.plan import print_plan
 from flows.doctor.finding import Finding
@@ -95,12 +96,48 @@ def test_judges_and_translators_and_reward_models_are_tried_too(folder):
         ({"engine_args": {"speed": "high"}}, "engine_args of model"),
         ({"adapter": "/nowhere"}, "adapter '/nowhere' cannot be read"),
         ({"run": {"max_model_len": 4}}, "'run.max_model_len' allows 4 with the answer"),
+        ({"quantization": "int3"}, "'quantization' is 'int3', which vLLM does not know; allowed are awq, "),
+        ({"engine_args": {"dtype": "fp16"}}, "'dtype' is 'fp16', which vLLM does not know; allowed are auto, "),
         ({"chat_template": "/nowhere.jinja"}, "chat template '/nowhere.jinja' cannot be read"),
     ],
 )
 def test_settings_that_the_run_refuses_are_named(folder, settings, said):
     (refusal,) = find_refusals(make(folder, "chatml", **settings))
     assert said in refusal
+
+
+LIMIT = "'run.max_model_len' is 513, and the model's configuration allows at most 512"
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "said"),
+    [
+        ({}, {"run": {"max_model_len": 513}}, LIMIT),
+        ({}, {"run": {"max_model_len": 512}}, None),
+        ({}, {}, None),
+        ({}, {"run": {"max_model_len": 513}, "engine_args": {"hf_overrides": {"max_position_embeddings": 9999}}}, None),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, {"run": {"max_model_len": 1024}}, None),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, {"run": {"max_model_len": 1025}}, "allows at most 1024"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, {"run": {"max_model_len": 513}}, LIMIT),
+        ({"model_max_length": 2048}, {"run": {"max_model_len": 2049}}, "allows at most 2048"),
+        ({"model_max_length": 2048}, {"run": {"max_model_len": 2048}}, None),
+        ({}, {"run": {"gpus": 3}}, "'run.gpus' is 3, and the model has 4 attention heads, which divide by 1, 2, 4"),
+        ({}, {"run": {"gpus": 2}}, None),
+    ],
+)
+def test_what_the_configuration_of_a_model_does_not_allow_is_named(folder, config, settings, said):
+    file = folder / "chatml" / "config.json"
+    small = {"max_position_embeddings": 512, "num_attention_heads": 4, "hidden_size": 64, "num_hidden_layers": 1}
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | small | config))
+    fault = find_limit_fault(make(folder, "chatml", **settings).teachers[0], str(file.parent))
+    assert (fault is None) if said is None else (fault is not None and said in fault), fault
+
+
+def test_a_length_beyond_the_configuration_is_refused_before_the_run(folder):
+    recipe = make(folder, "chatml", run={"max_model_len": 2049})
+    assert find_refusals(recipe) == [
+        "requests to teacher t: 'run.max_model_len' is 2049, and the model's configuration allows at most 2048"
+    ]
 
 
 def test_switches_of_the_template_are_a_setting_of_the_model(folder):
