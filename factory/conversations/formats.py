@@ -6,7 +6,7 @@ Known by their columns are conversations (``messages``, ``conversations``), text
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal, TypeAlias
 
@@ -43,6 +43,12 @@ _FORMS: dict[Task, tuple[tuple[dict[str, str], ...], ...]] = {
 }
 """The columns that rows may have, by the part that each holds; those of the first group that fit come before others."""
 
+_FIRST_MESSAGE = {"prompt", "prompt_id", "messages"}
+"""Columns of UltraChat and UltraFeedback, where the prompt is the first of the messages, so that both say the same."""
+
+_QUESTIONS = ("question", "query")
+"""Columns that hold what is asked, in data sets whose form is not known; they are named in advice alone."""
+
 _CONTENT = ("messages", "prompt", "completion", "chosen", "rejected")
 _GIVEN: dict[Task, tuple[set[str], ...]] = {
     "prompts": ({"messages"}, {"prompt"}),
@@ -74,7 +80,8 @@ class Layout:
 
     ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat;
     ``is_only_text``: nothing else was asked for. ``beside``: columns that have no part, and that no row may fill;
-    ``rivals``: those by which a row would be read in another way, so that none may fill all of them.
+    ``rivals``: those by which a row would be read in another way, so that none may fill all of them. ``advice`` is what
+    'columns' may have to be, of answers that are no conversations.
     """
 
     parts: Mapping[str, str]
@@ -82,6 +89,7 @@ class Layout:
     is_only_text: bool = False
     beside: tuple[str, ...] = ()
     rivals: tuple[tuple[str, ...], ...] = ()
+    advice: str = "'columns' may name the prompt's"
 
     @property
     def needed(self) -> list[str]:
@@ -156,19 +164,27 @@ def find_layout(
     usual = [("prompt", "completion"), ("prompt", "chosen", "rejected")]
     is_usual = tuple(column for part, column in parts.items() if part in _CONTENT) in usual
     beside = () if is_given else tuple(column for column in _BESIDE[task] if column not in parts.values())
-    return Layout(parts, is_usual if form is None else is_only_text, is_only_text, beside, rivals)
+    layout = Layout(parts, is_usual if form is None else is_only_text, is_only_text, beside, rivals)
+    asked = next((name for name in _QUESTIONS if name in names), None)
+    if is_given or asked is None or not ("chosen" in parts.values() and "prompt" not in parts):
+        return layout
+    meant = {"prompt": asked} | {part: column for part, column in parts.items() if part != "messages"}
+    return replace(layout, advice=f"the question may be meant: columns = {{ {_show(meant)} }}")
 
 
 def _detect(names: Sequence[str], task: Task, where: str) -> tuple[dict[str, str], tuple[tuple[str, ...], ...]]:
     """Return the column of each part, and the columns of every form that would have come before or beside this one."""
+    needless = [{"messages": "messages"}] if task == "prompts" and set(names) >= _FIRST_MESSAGE else []
     before: list[dict[str, str]] = []
     for forms in _FORMS[task]:
         before += forms
         found = [form for form in forms if set(form.values()) <= set(names)]
+        found = [form for form in found if form not in needless]
         if len(found) > 1:
             raise InputError(f"{where} {_tell_ways([tuple(form.values()) for form in found], found[0])}")
         if found:
-            return found[0], tuple(tuple(form.values()) for form in before if form is not found[0])
+            rivals = [form for form in before if form is not found[0] and form not in needless]
+            return found[0], tuple(tuple(form.values()) for form in rivals)
     allowed = " or ".join(dict.fromkeys(" + ".join(form.values()) for forms in _FORMS[task] for form in forms))
     raise InputError(
         f"{where} has the columns {show_columns(names) or 'none'}; {_WHAT[task]} needs {allowed}, or 'columns' that say which are meant"
@@ -210,7 +226,7 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
     if not sides:
         return Conversation(_put_system(context, extra["system"], layout), (), tools)
     answers = [_read_answer(value, layout.parts[part]) for part, value in sides.items()]
-    prompt, answers = _part(context, answers, list(map(layout.parts.__getitem__, sides)))
+    prompt, answers = _part(context, answers, list(map(layout.parts.__getitem__, sides)), layout.advice)
     for answer in answers:
         if [message["role"] for message in answer] != ["assistant"]:
             raise RowError(f"an answer must be one message of the assistant, got {answer!r:.60}")
@@ -310,7 +326,13 @@ def _decode_turns(value: Any) -> Any:
 def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: Layout) -> Messages:
     """Return what is asked, without the system prompt that has a column of its own."""
     if "messages" in parts:
-        return read_turns(parts["messages"], layout.parts["messages"])
+        column = layout.parts["messages"]
+        try:
+            return read_turns(parts["messages"], column)
+        except RowError as error:
+            if column != "chosen":
+                raise
+            raise RowError(f"{error.detail}; {layout.advice}", error.reason) from error
     if "prompt" not in parts:
         return []
     value, column = parts["prompt"], layout.parts["prompt"]
@@ -349,14 +371,14 @@ def _read_answer(value: Any, column: str) -> Messages:
     return [{"role": "assistant", "content": read_text(value, f"'{column}'")}]
 
 
-def _part(context: Messages, answers: list[Messages], columns: Sequence[str]) -> tuple[Messages, list[Messages]]:
+def _part(
+    context: Messages, answers: list[Messages], columns: Sequence[str], advice: str
+) -> tuple[Messages, list[Messages]]:
     """Return the prompt and the answers; answers that are whole conversations begin with the prompt."""
     if all(len(answer) == 1 and answer[0]["role"] == "assistant" for answer in answers):
         if not context:
             named = " and ".join(map(repr, columns))
-            raise RowError(
-                f"without a column 'prompt', {named} must be whole conversations; 'columns' may name the prompt's"
-            )
+            raise RowError(f"without a column 'prompt', {named} must be whole conversations; {advice}")
         return context, answers
     shared = 0
     while all(shared < len(answer) - 1 and answer[shared] == answers[0][shared] for answer in answers):

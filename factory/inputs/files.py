@@ -199,9 +199,14 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
 
 
 def show_columns(names: Sequence[str]) -> str:
-    """Return the names of columns for a sentence, which says of white space around them that it is a part of them."""
+    """Return the names of columns for a sentence, with what makes them other than they look.
+
+    That is white space around them, which is a part of them, or a delimiter within the only one.
+    """
     spaced = [name for name in names if name != name.strip()]
     hint = f" (with the white space in {', '.join(map(repr, spaced))})" if spaced else ""
+    if len(names) == 1 and any(sign in names[0] for sign in ";\t"):
+        hint = " (one column: commas separate the fields of a CSV file, tabs those of a TSV file)"
     return ", ".join(map(repr, names)) + hint
 
 

@@ -251,6 +251,9 @@ class RecordedColumns(Section):
         return self
 
 
+_RECORDED_COLUMNS = 'columns = { text = "answer", key = "id" } or columns = { messages = "messages", key = "id" }'
+
+
 class Recorded(Section):
     """Completions that a team already has. ``join`` says what ``columns.key`` holds: the id of a source's row, or the text.
     ``source`` names the source that is meant, where several share ids.
@@ -264,6 +267,13 @@ class Recorded(Section):
     columns: RecordedColumns
     join: Literal["source_row", "prompt_text"] = "source_row"
     source: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_columns(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.get("columns"):
+            raise ValueError(f"'columns' is needed, as {_RECORDED_COLUMNS}")
+        return value
 
     @model_validator(mode="after")
     def _has_key(self) -> Self:

@@ -258,7 +258,8 @@ def test_pairs_of_another_prompt_column_are_chats(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [row])
     (found,) = train_on(path, "dpo")
     assert isinstance(found, Rejected)
-    assert "'columns' may name the prompt's" in found.detail
+    meant = 'prompt = "question", chosen = "chosen", rejected = "rejected", system = "system_prompt"'
+    assert f"columns = {{ {meant} }}" in found.detail
     named = {"prompt": "question", "system": "system_prompt", "chosen": "chosen", "rejected": "rejected"}
     (found,) = train_on(path, "dpo", columns=named)
     assert isinstance(found, TextRow), found
