@@ -54,7 +54,7 @@ def _find_length(config: Any) -> int | None:
     known = [value for value in lengths.values() if value is not None]
     if not known or not all(isinstance(value, int) for value in known):
         return None
-    own = lengths["model_max_length"]
+    own: int | None = lengths["model_max_length"]
     derived = math.floor((own or min(known)) * _find_factor(config))
     return max(derived, own or 0)
 

@@ -199,7 +199,7 @@ def test_words_in_names_are_no_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".parquet.gz", ".txt", ".gz", ".jsonl.zip", ""])
 def test_other_kinds_are_refused(tmp_path: Path, ending: str) -> None:
-    with pytest.raises(InputError, match=r"no kind of file that can be read; allowed are \.parquet, \.jsonl"):
+    with pytest.raises(InputError, match=r"is not a kind of file that can be read; allowed are \.parquet, \.jsonl"):
         read(write(tmp_path / f"a{ending}", b""))
 
 
