@@ -35,7 +35,6 @@ class Reason(StrEnum):
     # engines: tried again by the next run
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
-    ENGINE_DIED = "engine_died"
     # recorded pools
     NO_SUCH_PROMPT = "no_such_prompt"
     AMBIGUOUS_KEY = "ambiguous_key"
@@ -51,5 +50,5 @@ class Reason(StrEnum):
     NOT_RENDERED = "not_rendered"
 
 
-TRANSIENT_REASONS = frozenset({Reason.TIMEOUT, Reason.SERVER_ERROR, Reason.ENGINE_DIED})
+TRANSIENT_REASONS = frozenset({Reason.TIMEOUT, Reason.SERVER_ERROR})
 """Failures of the machine rather than of the request: the next run sends the request again."""

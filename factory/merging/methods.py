@@ -1,7 +1,21 @@
-"""The merge methods: pure functions of tensors, in whatever dtype they are given.
+"""The formulas of the merge methods: pure functions of tensors, in whatever dtype they are given.
 
-``theta_i`` are the models' values of one parameter, flattened or not, ``w_i`` their weights; ``delta_i = theta_i - base``
-is a task vector. The merger streams blocks through the same functions that the whole-tensor methods are made of.
+``theta_i`` are the models' values of one parameter or of a block of it, ``w_i`` their weights; ``delta_i = theta_i -
+base`` is a task vector. ``passes`` says what each method makes of them:
+
+linear: ``sum(w_i theta_i)``, over ``sum(w_i)`` when normalised (model soups: Wortsman et al., arXiv 2203.05482).
+
+slerp: the spherical mean of the directions, its coefficients applied to the tensors as they are. For two tensors with
+``t = w_1 / (w_0 + w_1)`` and the angle ``theta`` between them this is SLERP (Shoemake 1985):
+``[sin((1 - t) theta) a + sin(t theta) b] / sin(theta)``; ``(1 - t) a + t b`` if ``|cos(theta)| > 0.9995``.
+
+ties: ``base + lambda * elected mean`` of the trimmed task vectors (TIES: Yadav et al., arXiv 2306.01708). Each keeps its
+``k = max(1, floor(density n))`` largest magnitudes, and all that equal the k-th; density 0 keeps none. The weights take
+part in the election of the sign, as in mergekit and unlike the paper.
+
+dare_linear, dare_ties: ``base + lambda * combination`` of task vectors of which a mask kept a part (DARE: Yu et al., arXiv
+2311.03099): ``delta_i`` becomes ``delta_i * mask_i * factor_i``. The combination is the sum, or TIES' elected sum. The
+factor is ``1 / density`` (the paper) or ``l1_factor`` (mergekit).
 """
 
 import math
@@ -18,67 +32,6 @@ PARALLEL_COSINE = 0.9995
 MIN_NORM = 1e-8
 MIN_L1_NORM = 1e-7
 MIN_WEIGHT_SUM = 1e-8
-
-
-def linear(tensors: Sequence[Tensor], weights: Sequence[float], *, normalize: bool = True) -> Tensor:
-    """Return ``sum(w_i theta_i)``, over ``sum(w_i)`` when normalised (model soups: Wortsman et al., arXiv 2203.05482)."""
-    return weighted_sum(tensors, normalize_weights(weights) if normalize else weights)
-
-
-def slerp(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return the spherical mean of the directions, its coefficients applied to the tensors as they are.
-
-    For two tensors with ``t = w_1 / (w_0 + w_1)`` and the angle ``theta`` between them this is SLERP (Shoemake 1985):
-    ``[sin((1 - t) theta) a + sin(t theta) b] / sin(theta)``; ``(1 - t) a + t b`` if ``|cos(theta)| > 0.9995``.
-    """
-    flat = [tensor.flatten() for tensor in tensors]
-    return weighted_sum(tensors, slerp_coefficients(gram_matrix(flat), weights))
-
-
-def ties(
-    base: Tensor,
-    tensors: Sequence[Tensor],
-    weights: Sequence[float],
-    densities: Sequence[float],
-    *,
-    scale: float = 1.0,
-    normalize: bool = True,
-) -> Tensor:
-    """Return ``base + lambda * elected mean`` of the trimmed task vectors (TIES: Yadav et al., arXiv 2306.01708).
-
-    Each task vector keeps its ``k = max(1, floor(density n))`` largest magnitudes, and all that equal the k-th; density
-    0 keeps none. The weights take part in the election of the sign, as in mergekit and unlike the paper.
-    """
-    deltas = []
-    for tensor, density in zip(tensors, densities, strict=True):
-        delta = tensor - base
-        deltas.append(trim(delta, find_threshold(delta, density)))
-    return torch.add(base, elect(weigh(deltas, weights), weights, normalize=normalize), alpha=scale)
-
-
-def dare(
-    base: Tensor,
-    tensors: Sequence[Tensor],
-    weights: Sequence[float],
-    masks: Sequence[Tensor],
-    factors: Sequence[float],
-    *,
-    with_ties: bool = False,
-    scale: float = 1.0,
-    normalize: bool = False,
-) -> Tensor:
-    """Return ``base + lambda * combination`` of task vectors of which a mask kept a part (DARE: Yu et al., arXiv 2311.03099).
-
-    ``delta_i`` becomes ``delta_i * mask_i * factor_i``. The combination is the sum, or TIES' elected sum. The factor is
-    ``1 / density`` (the paper) or ``l1_factor`` (mergekit).
-    """
-    deltas = [(tensor - base) * mask for tensor, mask in zip(tensors, masks, strict=True)]
-    scaled = [weight * factor for weight, factor in zip(weights, factors, strict=True)]
-    if with_ties:
-        change = elect(weigh(deltas, scaled), weights, normalize=normalize)
-    else:
-        change = weighted_sum(deltas, share_out(scaled, weights, normalize=normalize))
-    return torch.add(base, change, alpha=scale)
 
 
 def normalize_weights(weights: Sequence[float]) -> list[float]:
@@ -157,17 +110,6 @@ def _karcher_coefficients(cosines: np.ndarray, shares: np.ndarray, num_steps: in
 def num_kept(density: float, num_elements: int) -> int:
     """Return how many elements a density keeps: 0 for 0, else ``max(1, floor(density n))``."""
     return max(1, math.floor(density * num_elements)) if density > 0 and num_elements else 0
-
-
-def find_threshold(delta: Tensor, density: float) -> float:
-    """Return the smallest magnitude that is kept; infinity where none is."""
-    count = num_kept(density, delta.numel())
-    if count == 0:
-        return math.inf
-    if count == delta.numel():
-        return 0.0
-    magnitudes = delta.abs().flatten().numpy(force=True)
-    return float(np.partition(magnitudes, len(magnitudes) - count)[len(magnitudes) - count])
 
 
 def trim(delta: Tensor, threshold: float) -> Tensor:

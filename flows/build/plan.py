@@ -49,21 +49,33 @@ class PlannedLane:
         return max(self.num_wanted - self.num_answered, 0)
 
 
-def make_plan(recipe: Recipe, *, limit: int | None = None) -> list[PlannedLane]:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would send, and what its numbers do not say."""
+
+    lanes: Sequence[PlannedLane]
+    notes: Sequence[str]
+
+
+def make_plan(recipe: Recipe, *, limit: int | None = None) -> Plan:
     """Read the sources and the warehouse; nothing is written and no model is started."""
-    with _open_planner(recipe, limit) as planner:
-        return planner.lanes()
+    refuse_missing(recipe, with_policy=True)
+    build = resolve_build(recipe)
+    with _open_scratch(recipe) as lake:
+        check_limit(build, lake, limit)
+        with Scope.open(lake, build.config_id) as scope:
+            try_sql(scope, recipe)
+            planner = _Planner(build, scope, limit)
+            return Plan(planner.lanes(), tuple(planner.notes()))
 
 
 def print_plan(recipe: Recipe, *, limit: int | None = None) -> None:
     """Print the plan by stage and model, and by language, and what its numbers do not say."""
-    with _open_planner(recipe, limit) as planner:
-        lanes = planner.lanes()
-        notes = planner.notes()
+    plan = make_plan(recipe, limit=limit)
     console = Console()
-    if lanes:
-        _print_tables(console, lanes)
-    for line in (*notes, *_describe_policy(recipe), *_find_refusals(recipe, lanes)):
+    if plan.lanes:
+        _print_tables(console, plan.lanes)
+    for line in (*plan.notes, *_describe_policy(recipe), *_find_refusals(recipe, plan.lanes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -112,17 +124,6 @@ def _describe_policy(recipe: Recipe) -> Iterator[str]:
         rounds = step.on_policy
         times = f", {rounds.rounds} rounds of {rounds.samples} answers to each prompt" if rounds else ""
         yield f"then {step.name}: {step.train.objective}, {models}{times}"
-
-
-@contextmanager
-def _open_planner(recipe: Recipe, limit: int | None) -> Iterator["_Planner"]:
-    refuse_missing(recipe, with_policy=True)
-    build = resolve_build(recipe)
-    with _open_scratch(recipe) as lake:
-        check_limit(build, lake, limit)
-        with Scope.open(lake, build.config_id) as scope:
-            try_sql(scope, recipe)
-            yield _Planner(build, scope, limit)
 
 
 @contextmanager

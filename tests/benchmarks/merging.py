@@ -17,12 +17,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from factory.merging.masks import draw_mask
-from factory.merging.methods import find_threshold
+from factory.merging.methods import num_kept
 
 HIDDEN, INNER, LAYERS, VOCABULARY = 2048, 5632, 9, 32000
 SHARD_BYTES = 300_000_000
@@ -216,7 +217,8 @@ def find_ties(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     at_threshold = torch.zeros_like(base, dtype=torch.bool)
     for model in models:
         magnitudes = (model - base).abs()
-        at_threshold |= magnitudes == find_threshold(magnitudes, 0.5)
+        place = magnitudes.numel() - num_kept(0.5, magnitudes.numel())
+        at_threshold |= magnitudes == float(np.partition(magnitudes.flatten().numpy(), place)[place])
     return at_threshold
 
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from schemas.errors import AuditError
 from warehouse.build.scope import Scope
-from warehouse.statements import SQL_FOLDER, TableName, read_sql, to_literal
+from warehouse.statements import SQL_FOLDER, TableName, read_sql
 
 NUM_SHOWN = 3
 """How many offending rows of an audit an error names."""
@@ -44,12 +44,6 @@ def run_audits(scope: Scope, counts: pl.DataFrame | None = None) -> list[Audit]:
     if hits:
         raise AuditError(f"build {scope.config_id} fails {len(hits)} of {len(audits)} audits: {', '.join(hits)}")
     return audits
-
-
-def count_pairs_against_reward(scope: Scope) -> int:
-    """Return how many pairs of a build stand against the reward order, where their strategy allows it."""
-    sql = f"SELECT count(*) AS n FROM pairs WHERE config_id = {to_literal(scope.config_id)} AND margin < 0"
-    return int(scope.value(sql))
 
 
 def _run(scope: Scope, name: str, select: str) -> Audit:

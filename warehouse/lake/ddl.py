@@ -3,7 +3,7 @@
 import dataframely as dy
 import polars as pl
 
-from schemas.tables import KEYS, TABLES
+from schemas.tables import TABLES
 
 _SIMPLE: dict[type[pl.DataType], str] = {
     pl.String: "VARCHAR",
@@ -50,20 +50,6 @@ def create_statement(name: str, schema: type[dy.Schema]) -> str:
 def create_statements() -> list[str]:
     """Return the statements that make every table of the warehouse."""
     return [create_statement(name, schema) for name, schema in TABLES.items()]
-
-
-def describe_tables() -> str:
-    """Return the documentation of every table as Markdown: what a row is, its columns, types and key."""
-    return "\n".join(_describe(name, schema) for name, schema in TABLES.items())
-
-
-def _describe(name: str, schema: type[dy.Schema]) -> str:
-    rows = [
-        f"| `{column}` | {sql_type(kind.dtype)} | {'key' if column in KEYS[name] else '' if kind.nullable else 'not null'} |"
-        for column, kind in schema.columns().items()
-    ]
-    text = " ".join(line.strip() for line in (schema.__doc__ or "").strip().splitlines())
-    return "\n".join([f"## {name}", "", text, "", "| column | type | |", "| --- | --- | --- |", *rows, ""])
 
 
 def _instance(dtype: object) -> pl.DataType:

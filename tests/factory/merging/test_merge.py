@@ -13,15 +13,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from factory.merging import merge as merge_module
-from factory.merging import methods, passes, selection, stream
+from factory.merging import passes, selection, stream
 from factory.merging.buffers import Scratch
-from factory.merging.masks import draw_mask
 from factory.merging.merge import merge
 from factory.merging.passes import Block, Parameter, plan_steps
 from schemas.disk import whole_folder
 from schemas.errors import HeldError, InputError
 from schemas.recipe.merging import MergeSettings
 from tests.factory.merging.conftest import draw_weights, read_weights, same, write_checkpoint
+from tests.factory.merging.whole import merge_whole
 
 METHODS = ["linear", "slerp", "ties", "dare_linear", "dare_ties"]
 
@@ -45,25 +45,15 @@ def _blocks(request, monkeypatch):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.usefixtures("_blocks")
 def test_the_stream_is_the_method(method, parents, tmp_path):
-    """Each parameter of the result is the whole-tensor function of the parents', rounded once."""
+    """Each parameter of the result is what the method makes of the whole parents', rounded once."""
     result = merge(settings(method, parents, density=0.4, seed=3), tmp_path / "out")
     base, *models = ({name: t.float() for name, t in read_weights(parent).items()} for parent in parents)
     written = read_weights(tmp_path / "out")
     assert list(written) == sorted(base)
     for name, tensor in written.items():
+        own_base = None if method in {"linear", "slerp"} else base[name]
         tensors = [model[name] for model in models]
-        weights, count = [1.0] * 3, tensor.numel()
-        masks = [draw_mask(3, str(number), name, 0.4, 0, count).view(tensor.shape).float() for number in range(3)]
-        match method:
-            case "linear":
-                wanted = methods.linear(tensors, weights)
-            case "slerp":
-                wanted = methods.slerp(tensors, weights)
-            case "ties":
-                wanted = methods.ties(base[name], tensors, weights, [0.4] * 3)
-            case _:
-                with_ties = method == "dare_ties"
-                wanted = methods.dare(base[name], tensors, weights, masks, [1 / 0.4] * 3, with_ties=with_ties)
+        wanted = merge_whole(method, tensors, [1.0] * 3, own_base, name=name, density=0.4, seed=3)
         torch.testing.assert_close(tensor, wanted.bfloat16(), rtol=2**-7, atol=1e-6)
         assert (tensor == wanted.bfloat16()).double().mean() > 0.99
     assert result.num_parameters == sum(tensor.numel() for tensor in written.values())

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.merging import methods
+from factory.merging.masks import draw_mask
+from tests.factory.merging.whole import NAME, merge_whole
 
 SHAPE = (37, 11)
 
@@ -55,15 +57,18 @@ def elect_formula(deltas, weights, normalize) -> np.ndarray:
 def test_linear(weights, normalize):
     tensors = draw(0, 3)
     wanted = sum(weight * tensor.double().numpy() for weight, tensor in zip(weights, tensors, strict=True))
-    close(methods.linear(tensors, weights, normalize=normalize), wanted / (sum(weights) if normalize else 1))
+    close(merge_whole("linear", tensors, weights, normalize=normalize), wanted / (sum(weights) if normalize else 1))
 
 
 @pytest.mark.parametrize("t", [0.0, 0.25, 0.5, 1.0, 1.5])
 def test_slerp_of_two(t):
     a, b = draw(1, 2)
     wanted = slerp_formula(t, a.double().numpy(), b.double().numpy())
-    close(methods.slerp([a, b], [1 - t, t]), wanted)
-    close(methods.slerp([a * 3, b], [(1 - t) * 7, t * 7]), slerp_formula(t, 3 * a.double().numpy(), b.double().numpy()))
+    close(merge_whole("slerp", [a, b], [1 - t, t]), wanted)
+    close(
+        merge_whole("slerp", [a * 3, b], [(1 - t) * 7, t * 7]),
+        slerp_formula(t, 3 * a.double().numpy(), b.double().numpy()),
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,28 +77,28 @@ def test_slerp_of_two(t):
 def test_slerp_of_parallel_opposite_and_zero_vectors(other):
     (a,) = draw(2, 1)
     b = other(a)
-    close(methods.slerp([a, b], [0.3, 0.7]), slerp_formula(0.7, a.double().numpy(), b.double().numpy()))
-    close(methods.slerp([b, a], [0.3, 0.7]), slerp_formula(0.7, b.double().numpy(), a.double().numpy()))
+    close(merge_whole("slerp", [a, b], [0.3, 0.7]), slerp_formula(0.7, a.double().numpy(), b.double().numpy()))
+    close(merge_whole("slerp", [b, a], [0.3, 0.7]), slerp_formula(0.7, b.double().numpy(), a.double().numpy()))
 
 
 def test_the_spherical_mean_of_three_is_where_the_pulls_cancel():
     """At the mean of unit vectors the weighted tangent vectors towards them sum to zero; for two it is SLERP."""
     units = [tensor.double() / tensor.double().norm() for tensor in draw(3, 3)]
     weights = [0.5, 0.2, 0.3]
-    mean = methods.slerp(units, weights)
+    mean = merge_whole("slerp", units, weights)
     assert mean.norm().item() == pytest.approx(1)
     pull = torch.zeros(SHAPE, dtype=torch.float64)
     for unit, weight in zip(units, weights, strict=True):
         cosine = (unit * mean).sum().clamp(-1, 1)
         pull += weight * torch.acos(cosine) / torch.sin(torch.acos(cosine)) * (unit - cosine * mean)
     assert pull.norm().item() < 1e-9
-    doubled = methods.slerp([units[0], units[1], units[1]], [0.4, 0.3, 0.3])
+    doubled = merge_whole("slerp", [units[0], units[1], units[1]], [0.4, 0.3, 0.3])
     close(doubled, slerp_formula(0.6, units[0].numpy(), units[1].numpy()))
 
 
 def test_a_spherical_mean_that_is_nowhere_falls_back_to_the_line():
     (a,) = draw(4, 1)
-    close(methods.slerp([a, -a, 0 * a], [1.0, 1.0, 1.0]), np.zeros(SHAPE))
+    close(merge_whole("slerp", [a, -a, 0 * a], [1.0, 1.0, 1.0]), np.zeros(SHAPE))
 
 
 @pytest.mark.parametrize("densities", [(0.5, 0.3, 0.9), (0.0, 1.0, 0.2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1e-9,) * 3])
@@ -109,15 +114,15 @@ def test_ties(densities, normalize, weights):
         0.7,
         normalize,
     )
-    result = methods.ties(base, tensors, weights, densities, scale=0.7, normalize=normalize)
+    result = merge_whole("ties", tensors, weights, base, densities, normalize=normalize, **{"lambda": 0.7})
     close(result, wanted, scale=10 if min(weights) < 0 else 1)
 
 
 def test_a_tie_of_signs_is_positive():
     base = torch.zeros(1, 4)
     plus, minus = torch.full((1, 4), 0.5), torch.full((1, 4), -0.5)
-    assert torch.equal(methods.ties(base, [minus, plus], [1, 1], [1, 1]), plus)
-    assert torch.equal(methods.ties(base, [plus, minus], [1, 1], [1, 1], normalize=False), plus)
+    assert torch.equal(merge_whole("ties", [minus, plus], [1, 1], base, [1, 1]), plus)
+    assert torch.equal(merge_whole("ties", [plus, minus], [1, 1], base, [1, 1], normalize=False), plus)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -135,24 +140,27 @@ def test_the_sum_of_those_that_agree_needs_no_weights_to_divide_by(dtype):
 
 def test_zeros_never_agree():
     base = torch.zeros(1, 1)
-    assert methods.ties(base, [base, base + 3.0], [1, 1], [1, 1]).item() == 3.0
-    assert methods.ties(base, [base, base], [1, 1], [1, 1]).item() == 0.0
+    assert merge_whole("ties", [base, base + 3.0], [1, 1], base, [1, 1]).item() == 3.0
+    assert merge_whole("ties", [base, base], [1, 1], base, [1, 1]).item() == 0.0
 
 
 def test_magnitudes_equal_to_the_kth_are_all_kept():
     base = torch.zeros(1, 6)
     tensor = torch.tensor([[1.0, -2.0, 2.0, -2.0, 3.0, 0.5]])
     trimmed = torch.tensor([[0.0, -2.0, 2.0, -2.0, 3.0, 0.0]])
-    assert torch.equal(methods.ties(base, [tensor], [1.0], [0.4]), trimmed)
+    assert torch.equal(merge_whole("ties", [tensor], [1.0], base, [0.4]), trimmed)
 
 
-@pytest.mark.parametrize("with_ties", [True, False])
+@pytest.mark.parametrize("method", ["dare_ties", "dare_linear"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_dare(with_ties, normalize):
+def test_dare(method, normalize):
     base, *tensors = draw(6, 4)
-    generator = np.random.default_rng(0)
-    masks = [generator.random(SHAPE) < 0.4 for _ in tensors]
-    weights, factors = [0.6, 0.3, 0.2], [1 / 0.4, 2.0, 1.0]
+    weights, densities = [0.6, 0.3, 0.2], [0.4, 0.5, 1.0]
+    masks = [
+        draw_mask(7, str(number), NAME, density, 0, base.numel()).view(SHAPE).numpy()
+        for number, density in enumerate(densities)
+    ]
+    factors = [1 / density for density in densities]
     deltas = [
         (tensor.double().numpy() - base.double().numpy()) * mask * factor
         for tensor, mask, factor in zip(tensors, masks, factors, strict=True)
@@ -160,18 +168,9 @@ def test_dare(with_ties, normalize):
     change = sum(weight * delta for weight, delta in zip(weights, deltas, strict=True)) / (
         sum(weights) if normalize else 1
     )
-    if with_ties:
+    if method == "dare_ties":
         change = elect_formula(deltas, weights, normalize)
-    result = methods.dare(
-        base,
-        tensors,
-        weights,
-        [torch.from_numpy(mask).float() for mask in masks],
-        factors,
-        with_ties=with_ties,
-        scale=0.5,
-        normalize=normalize,
-    )
+    result = merge_whole(method, tensors, weights, base, densities, normalize=normalize, seed=7, **{"lambda": 0.5})
     close(result, base.double().numpy() + 0.5 * change)
 
 
@@ -189,21 +188,20 @@ def test_equal_models_are_the_merge(weights, seed):
     tensor = torch.randn(50, generator=generator)
     base = torch.randn(50, generator=generator)
     same = [tensor.double()] * len(weights)
-    assert torch.equal(methods.linear(same, weights).float(), tensor)
-    assert torch.equal(methods.slerp(same, weights).float(), tensor)
-    assert torch.equal(methods.ties(base.double(), same, weights, [1.0] * len(weights)).float(), tensor)
-    keep = [torch.ones(50)] * len(weights)
-    merged = methods.dare(base.double(), same, weights, keep, [1.0] * len(weights), normalize=True)
+    assert torch.equal(merge_whole("linear", same, weights).float(), tensor)
+    assert torch.equal(merge_whole("slerp", same, weights).float(), tensor)
+    assert torch.equal(merge_whole("ties", same, weights, base.double(), [1.0] * len(weights)).float(), tensor)
+    merged = merge_whole("dare_linear", same, weights, base.double(), [1.0] * len(weights), normalize=True)
     assert torch.equal(merged.float(), tensor)
 
 
 def test_one_model():
     base, tensor = draw(8, 2)
-    for merged in (methods.linear([tensor], [0.3]), methods.slerp([tensor], [0.3])):
+    for merged in (merge_whole("linear", [tensor], [0.3]), merge_whole("slerp", [tensor], [0.3])):
         close(merged, tensor.double().numpy())
-    close(methods.ties(base, [tensor], [1.0], [1.0]), tensor.double().numpy())
+    close(merge_whole("ties", [tensor], [1.0], base, [1.0]), tensor.double().numpy())
 
 
 def test_weights_that_sum_to_zero_are_refused():
     with pytest.raises(ValueError, match="sum to zero"):
-        methods.linear(draw(9, 2), [1.0, -1.0])
+        merge_whole("linear", draw(9, 2), [1.0, -1.0])

@@ -175,7 +175,7 @@ def test_one_copied_sentence_makes_a_row_untranslated(lane: Provenance, run_stag
     [
         ({1: Reason.TIMEOUT}, "timeout"),
         ({0: Reason.TIMEOUT, 2: Reason.POISON}, "poison"),
-        ({2: Reason.PROMPT_TOO_LONG, 1: Reason.ENGINE_DIED}, "prompt_too_long"),
+        ({2: Reason.PROMPT_TOO_LONG, 1: Reason.SERVER_ERROR}, "prompt_too_long"),
     ],
 )
 def test_a_failed_segment_fails_its_row_alone_and_a_final_reason_wins(

@@ -31,7 +31,7 @@ def build(path: Path, engines: StandInEngines, **settings):
 
 def test_every_row_is_accounted_for(write_recipe, engines):
     path = write_recipe()
-    planned = make_plan(load_recipe(path))
+    planned = make_plan(load_recipe(path)).lanes
     summary = build(path, engines)
     counts = {row["stage"]: row for row in summary.counts.iter_rows(named=True)}
     assert all(row["num_in"] == row["num_out"] + row["num_rejected"] + row["num_pending"] for row in counts.values())
@@ -62,7 +62,7 @@ def test_a_rerun_sends_nothing(write_recipe, engines):
     assert again.num_sent == 0
     assert len(engines.asked()) == asked
     assert again.export_path == first.export_path
-    assert all(lane.num_to_send == 0 for lane in make_plan(load_recipe(path)))
+    assert all(lane.num_to_send == 0 for lane in make_plan(load_recipe(path)).lanes)
 
 
 def test_files_are_read_again_only_when_their_bytes_or_the_limit_changed(write_recipe, engines, tmp_path, monkeypatch):
@@ -150,7 +150,7 @@ def test_a_new_language_costs_only_its_own_requests(write_recipe, engines):
     build(write_recipe(languages=("en", "fr")), engines)
     known = [(task, request, name) for task, _, request, name in engines.asked()]
     path = write_recipe(languages=("en", "fr", "ja"))
-    planned = make_plan(load_recipe(path))
+    planned = make_plan(load_recipe(path)).lanes
     assert {lane.language for lane in planned if lane.num_to_send} == {"ja"}
     summary = build(path, engines)
     fresh = [(task, request, name) for task, _, request, name in engines.asked()[len(known) :]]
@@ -230,7 +230,7 @@ def test_a_plan_counts_the_answers_of_a_teacher_under_its_new_name(write_recipe,
     path.write_text(text.replace('completions_of = ["north"]', ""))
     build(path, engines, until="sample")
     path.write_text(text.replace('"north"', '"renamed"'))
-    planned = {(lane.stage, lane.model): lane.num_to_send for lane in make_plan(load_recipe(path))}
+    planned = {(lane.stage, lane.model): lane.num_to_send for lane in make_plan(load_recipe(path)).lanes}
     assert planned["sample", "renamed"] == 0
     assert planned["translate_completions", "translator"] == 40
     assert build(path, engines, until="sample").num_sent == 40
@@ -251,7 +251,9 @@ def test_usage_counts_what_was_asked_and_a_plan_what_a_row_costs(write_recipe, e
     assert len(asked) > 2 * len(texts)
     assert (usage["num_requests"], usage["num_rows"]) == (len(asked), 2 * len(texts))
     file.write_text("\n".join([*rows, json.dumps({"id": "new", "q": "And now. Something else."})]), encoding="utf-8")
-    planned = [lane for lane in make_plan(load_recipe(path)) if lane.stage == "translate_prompts" and lane.num_to_send]
+    planned = [
+        lane for lane in make_plan(load_recipe(path)).lanes if lane.stage == "translate_prompts" and lane.num_to_send
+    ]
     assert {lane.language for lane in planned} == {"fr", "he"}
     per_row = (usage["num_prompt_tokens"] + usage["num_completion_tokens"]) / usage["num_rows"]
     assert [lane.num_tokens for lane in planned] == [round(per_row)] * 2
@@ -261,7 +263,7 @@ def test_a_plan_keeps_to_the_smaller_of_two_limits(write_recipe):
     path = write_recipe()
     path.write_text(path.read_text().replace('language = "en"', 'language = "en"\nlimit = 5', 1))
     for limit, num_prompts in ((None, 5), (3, 3), (20, 5)):
-        planned = make_plan(load_recipe(path), limit=limit)
+        planned = make_plan(load_recipe(path), limit=limit).lanes
         assert {lane.num_wanted for lane in planned if lane.stage == "sample"} == {num_prompts}
 
 

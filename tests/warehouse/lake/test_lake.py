@@ -12,11 +12,10 @@ from schemas import names
 from schemas.errors import WarehouseError
 from schemas.ids import content_id
 from schemas.recipe.settings import WarehouseSettings
-from schemas.tables import KEYS, TABLES
+from schemas.tables import TABLES
 from tests.warehouse.lake_rows import find_strays, make_completions, make_selections, warehouse_at
 from warehouse.catalog.locks import FileLocks
 from warehouse.lake import cursors, migrations
-from warehouse.lake.ddl import describe_tables
 from warehouse.lake.lake import Lake
 
 
@@ -353,13 +352,3 @@ def test_failed_migration_changes_nothing(settings: WarehouseSettings, monkeypat
     with Lake.open(settings) as lake:
         assert lake.snapshot() == before
         assert "note" not in lake.query("FROM selections").columns
-
-
-def test_tables_are_documented() -> None:
-    text = describe_tables()
-    for name, schema in TABLES.items():
-        assert f"## {name}\n" in text
-        for column in schema.column_names():
-            assert f"| `{column}` |" in text
-    assert '| `messages` | STRUCT("role" VARCHAR, "content" VARCHAR)[] | not null |' in text
-    assert text.count("| key |") == sum(map(len, KEYS.values()))
