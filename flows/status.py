@@ -47,4 +47,4 @@ def print_status(settings: WarehouseSettings, name: str | None) -> None:
             ("rejections_by_reason", "rejections by reason"),
             ("usage_by_stage", "cost by stage and model"),
         ):
-            console.print(make_table(scope.query(f"FROM {view}"), title))
+            console.print(make_table(scope.query(f"FROM {view}", joined_as_written=True), title))

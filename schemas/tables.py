@@ -73,6 +73,37 @@ class Rewards(dy.Schema):
     reward = dy.Float64()
 
 
+class RewardIndex(dy.Schema):
+    """Rewards beside what their completions are, without the texts: made of facts alone, and of no build.
+
+    Queries of many rows read it instead of joining the two tables. ``reward_row`` is the row's id in ``rewards``, which
+    DuckLake keeps for good: the index covers every reward up to the highest one, and those after it are still joined.
+    """
+
+    completion_id = dy.String(primary_key=True)
+    reward_fingerprint = dy.String(primary_key=True)
+    reward = dy.Float64()
+    reward_row = dy.Int64()
+    prompt_id = dy.String()
+    language = dy.String()
+    model = dy.String()
+    model_fingerprint = dy.String()
+    settings_id = dy.String()
+    origin = dy.String()
+    translator = dy.String(nullable=True)
+    parent_id = dy.String(nullable=True)
+    round = dy.Int32()
+    sample_index = dy.Int32()
+    finish_reason = dy.String(nullable=True)
+    num_prompt_tokens = dy.Int64()
+    num_completion_tokens = dy.Int64()
+    num_chars = dy.Int64()
+    repetition = dy.Float64()
+    detected_language = dy.String(nullable=True)
+    language_score = dy.Float64(nullable=True)
+    script_share = dy.Float64(nullable=True)
+
+
 class Verdicts(dy.Schema):
     """What a judge says of two completions of one prompt.
 
@@ -290,6 +321,7 @@ TABLES: dict[str, type[dy.Schema]] = {
     "prompts": Prompts,
     "completions": Completions,
     "rewards": Rewards,
+    "reward_index": RewardIndex,
     "verdicts": Verdicts,
     "rejections": Rejections,
     "build_prompts": BuildPrompts,

@@ -7,6 +7,7 @@ import polars as pl
 from flows.build.build_run import BuildRun
 from warehouse.build import curate
 from warehouse.build.audits import run_audits
+from warehouse.build.reward_index import index_rewards
 from warehouse.export.export import export_build
 
 
@@ -38,7 +39,9 @@ def gate_completions(run: BuildRun, *, known: int = 0) -> int:
 
 
 def route(run: BuildRun) -> None:
-    """Select the SFT rows."""
+    """Select the SFT rows, as soon as queries of all rewards are quick."""
+    if index_rewards(run.lake):
+        run.scope.settle()
     change = curate.route(run.scope, run.build.recipe)
     run.context.say(
         f"  route · {run.build.recipe.routing.method}: {change.num_rows:,} selections ({change.num_added:,} new)"

@@ -66,7 +66,7 @@ def read_facts(lake: Lake, config_id: str | None, evaluations: Sequence[Path] = 
     builds = scope.query(f"FROM ({read_sql('reports/builds')}) WHERE build = ?", [config_id])
 
     def report(name: str) -> pl.DataFrame:
-        return scope.query(read_sql(f"reports/{name}", config_id=config_id or ""))
+        return scope.query(read_sql(f"reports/{name}", config_id=config_id or ""), joined_as_written=True)
 
     return Facts(
         name=", ".join(builds["name"] if config_id else dict.fromkeys(figure["name"] for figure in figures)),
@@ -75,15 +75,23 @@ def read_facts(lake: Lake, config_id: str | None, evaluations: Sequence[Path] = 
         builds=builds,
         steps=report("steps"),
         step_languages=report("step_languages"),
-        arbitrage=scope.query("FROM arbitrage ORDER BY language, teacher"),
+        arbitrage=scope.query("FROM arbitrage ORDER BY language, teacher", joined_as_written=True),
         distributions=report("distributions"),
         runs=[_read_run(*row) for row in report("training_runs").iter_rows()],
         stages=scope.count_each_stage(),
         usage=scope.query("FROM usage_by_stage"),
         rejections=scope.query("FROM rejections_by_reason"),
-        example_pairs=report("example_pairs"),
+        example_pairs=_read_texts(scope, report("example_pairs")),
         evaluations=figures,
     )
+
+
+def _read_texts(scope: Scope, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return pairs with what they say, in place of their ids."""
+    ids = {f"{name}s": pairs[name].to_list() for name in ("prompt_id", "chosen_id", "rejected_id")}
+    texts = read_sql("reports/example_texts", **ids, completion_ids=[*ids["chosen_ids"], *ids["rejected_ids"]])
+    named = ["prompt_id", "chosen_id", "rejected_id"]
+    return pairs.join(scope.query(texts), on=named, how="inner", maintain_order="left").drop(named)
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from schemas.errors import WarehouseError
+from warehouse.build.reward_index import find_indexed
 from warehouse.lake.lake import Lake
 from warehouse.lake.slices import choose_num_slices
-from warehouse.statements import Value, read_sql
+from warehouse.statements import TableName, Value, read_sql
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,11 +26,15 @@ VIEWS = (
     "kept_prompt_ids",
     "kept_prompts",
     "unjoined_answers",
+    "build_answers",
     "build_completions",
     "kept_completions",
     "build_rewards",
     "scored_completions",
+    "described_rewards",
+    "scored_without_text",
     "candidates",
+    "candidates_without_text",
     "arbitrage",
     "rewards_by_language",
     "lineage",
@@ -41,6 +46,9 @@ VIEWS = (
     "policy_steps",
 )
 """Every view, each after those that it reads."""
+
+COUNTED_PROMPTS = 1_000_000
+"""Prompts that are counted at a time, of which about half a kilobyte each is held."""
 
 MIN_ID_CHARS = 6
 """How much of a config id must be given to name a build by its beginning."""
@@ -56,6 +64,7 @@ class _Settled:
     translates: bool
     translates_prompts: bool
     eval_percents: dict[str, str]
+    indexed: int | None
 
 
 class Scope:
@@ -74,18 +83,14 @@ class Scope:
     @classmethod
     def open(cls, lake: Lake, config_id: str | None) -> Self:
         """Open the scope of a build; of none, its views are empty."""
-        build = _look_up(lake, config_id or "")
-        files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{build.combination}"}
-        values: dict[str, Value] = {
-            "config_id": build.config_id,
-            "reward_fingerprint": build.reward_models[0] if build.reward_models else None,
-            "translates": build.translates,
-            "translates_prompts": build.translates_prompts,
-            "eval_percents": build.eval_percents,
-        }
-        scope = cls(lake, build.config_id, lake.make_schema("build"))
-        scope.add_views({name: read_sql(file, **values) for name, file in files.items()})
+        scope = cls(lake, config_id or "", lake.make_schema("build"))
+        scope.settle()
         return scope
+
+    def settle(self) -> None:
+        """Make the views anew: after the reward index has grown, they read it as far as it goes now."""
+        selects = _select_views(_look_up(self.lake, self.config_id))
+        self.add_views({name: selects[name] for name in VIEWS})
 
     def __enter__(self) -> Self:
         return self
@@ -105,9 +110,9 @@ class Scope:
         """Drop a view that was added."""
         self.rows(f'DROP VIEW memory."{self._schema}"."{name}"')
 
-    def query(self, sql: str, parameters: Sequence[Value] = ()) -> "pl.DataFrame":
+    def query(self, sql: str, parameters: Sequence[Value] = (), *, joined_as_written: bool = False) -> "pl.DataFrame":
         """Return the rows of a query; see ``Lake.query``."""
-        return self.lake.query(sql, parameters, schema=self._schema)
+        return self.lake.query(sql, parameters, joined_as_written=joined_as_written, schema=self._schema)
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """Return the few rows of a query as Python has them; see ``Lake.rows``."""
@@ -152,17 +157,54 @@ class Scope:
         """Make a table of the rows of a query; see ``Lake.hold``."""
         self.lake.hold(name, select, slices=slices, schema=self._schema)
 
-    def count_slices(self) -> int:
-        """Return into how many slices queries cut the build, so that what they hold in memory does not follow it."""
-        most = choose_num_slices(self.value("SELECT count(*) FROM prompts"))  # known without a look at rows
-        return most if most == 1 else choose_num_slices(self.value("SELECT num_prompts FROM build_size"))
+    def count_slices(self, per_slice: int | None = None) -> int:
+        """Return into how many slices queries cut the build, so that what they hold in memory does not follow it.
+
+        ``per_slice`` is how many prompts a slice may have where the query holds little of each.
+        """
+        most = choose_num_slices(self.value("SELECT count(*) FROM prompts"), per_slice)  # known without a look at rows
+        return most if most == 1 else choose_num_slices(self.value("SELECT num_prompts FROM build_size"), per_slice)
 
     def count_each_stage(self) -> "pl.DataFrame":
         """Return the rows of the view ``stages``, added up slice by slice."""
         import polars as pl
 
-        parts = pl.concat(self.stream("FROM stages", slices=self.count_slices()))
+        parts = pl.concat(self.stream("FROM stages", slices=self.count_slices(COUNTED_PROMPTS), joined_as_written=True))
         return parts.group_by("stage", maintain_order=True).sum()
+
+
+def _select_views(build: _Settled) -> dict[str, str]:
+    """Return the SELECT of every view."""
+    values: dict[str, Value] = {
+        "config_id": build.config_id,
+        "reward_fingerprint": build.reward_models[0] if build.reward_models else None,
+        "translates": build.translates,
+        "translates_prompts": build.translates_prompts,
+        "eval_percents": build.eval_percents,
+        "indexed": build.indexed,
+        "completions": TableName("completions"),
+    }
+    values |= {"answers": TableName("build_answers")}
+    files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{build.combination}"}
+    views = {name: read_sql(file, **values) for name, file in files.items()}
+    views["kept_completions"] = _select_kept(TableName("build_completions"), values)
+    if build.indexed is not None:
+        indexed = read_sql("views/indexed_rewards", **values)
+        views["described_rewards"] = f"{indexed} UNION ALL BY NAME ({views['described_rewards']})"
+    if build.combination == "single":
+        views["scored_without_text"] = _select_kept(_select_described(values), values)
+    return views
+
+
+def _select_kept(completions: TableName, values: dict[str, Value]) -> str:
+    return read_sql("views/kept_completions", **values | {"completions": completions})
+
+
+def _select_described(values: dict[str, Value]) -> TableName:
+    """Return the build's completions that are scored, gated or not, of the view ``described_rewards``."""
+    values = values | {"completions": TableName("described_rewards")}
+    values |= {"answers": TableName(f"({read_sql('views/build_answers', **values)})")}
+    return TableName(f"({read_sql('views/build_completions', **values)})")
 
 
 def latest_build(lake: Lake, name: str | None = None) -> str | None:
@@ -223,4 +265,5 @@ def _look_up(lake: Lake, config_id: str) -> _Settled:
             for source in recipe.get("prompts", ())
             if "eval_percent" in source
         },
+        find_indexed(lake),
     )

@@ -199,15 +199,20 @@ class Lake:
             self._has_written = True
             return self._transact(change, before=before, lock=True, schema=schema)
 
-    def query(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = SHARED) -> "pl.DataFrame":
-        """Return the rows of a query. Times are in UTC.
+    def query(
+        self, sql: str, parameters: Sequence[Value] = (), *, joined_as_written: bool = False, schema: str = SHARED
+    ) -> "pl.DataFrame":
+        """Return the rows of a query; ``joined_as_written`` as in ``stream``. Times are in UTC.
 
         Names in it are looked up among the lake's tables, then among what ``make_schema`` has made under ``schema``.
         """
         from warehouse.lake.results import read_frame
 
+        planned = self._cursors.joined_as_written if joined_as_written else contextlib.nullcontext
         with self._reading(schema) as cursor:
-            return read_frame(cursor.execute(bind(sql, parameters)))
+            with planned():
+                result = cursor.execute(bind(sql, parameters))
+            return read_frame(result)
 
     def rows(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = SHARED) -> list[tuple[Any, ...]]:
         """Return the few rows of a query as Python has them, which loads neither Polars nor Arrow; see ``query``."""

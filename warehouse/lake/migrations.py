@@ -22,6 +22,15 @@ MIGRATIONS: tuple[Migration, ...] = (
         'DELETE FROM "reads"',  # so that every build lists the rows of its sources when it is run again
     ),
     ('ALTER TABLE "usage" ADD COLUMN "num_rows" BIGINT',),
+    (
+        'CREATE TABLE "reward_index" ("completion_id" VARCHAR NOT NULL, "reward_fingerprint" VARCHAR NOT NULL, '
+        '"reward" DOUBLE NOT NULL, "reward_row" BIGINT NOT NULL, "prompt_id" VARCHAR NOT NULL, "language" VARCHAR NOT NULL, '
+        '"model" VARCHAR NOT NULL, "model_fingerprint" VARCHAR NOT NULL, "settings_id" VARCHAR NOT NULL, '
+        '"origin" VARCHAR NOT NULL, "translator" VARCHAR, "parent_id" VARCHAR, "round" INTEGER NOT NULL, '
+        '"sample_index" INTEGER NOT NULL, "finish_reason" VARCHAR, "num_prompt_tokens" BIGINT NOT NULL, '
+        '"num_completion_tokens" BIGINT NOT NULL, "num_chars" BIGINT NOT NULL, "repetition" DOUBLE NOT NULL, '
+        '"detected_language" VARCHAR, "language_score" DOUBLE, "script_share" DOUBLE)',
+    ),
 )
 """Migration n, from 0, is the statements that make version n + 2 of version n + 1. Only ever append to this."""
 

@@ -16,6 +16,7 @@ from warehouse.catalog.catalog import find_catalog
 from warehouse.lake.lake import Lake
 from warehouse.shell.check import check_query, explain_query, is_explain
 from warehouse.shell.output import Columns, Form, print_csv, print_json, print_table, write_parquet
+from warehouse.shell.texts_last import leave_texts_for_last
 from warehouse.statements import SQL_FOLDER, literal
 
 HISTORY = Path("~/.factory_sql_history")
@@ -44,6 +45,7 @@ def open_for_reading(
             f"allowed_directories = [{literal(data)}]",
             "enable_external_access = false",
             "errors_as_json = true",
+            "disabled_optimizers = 'build_side_probe_side'",  # views are written with the larger side on the left
             "lock_configuration = true",
         ):
             lake.rows(f"SET GLOBAL {setting}")
@@ -71,6 +73,7 @@ def run_query(scope: Scope, sql: str, form: Form, out: TextIO | Path, *, max_row
     if is_explain(text):
         return _explain(scope, text, out)
     columns = _describe(scope, text)
+    text = leave_texts_for_last(scope, text)
     if form == "parquet":
         return _write_parquet(scope, text, columns, out)
     lines = _stream_lines(scope, text)

@@ -334,6 +334,7 @@ def test_the_first_warehouses_become_those_of_today(settings: WarehouseSettings)
             lake.transact(lambda cursor, table=table: cursor.execute(f"ALTER TABLE {table} DROP COLUMN script_share"))
         lake.transact(lambda cursor: cursor.execute("DROP TABLE source_rows"))
         lake.transact(lambda cursor: cursor.execute("ALTER TABLE usage DROP COLUMN num_rows"))
+        lake.transact(lambda cursor: cursor.execute("DROP TABLE reward_index"))
         lake.transact(lambda cursor: cursor.execute("DELETE FROM schema_version"))
         lake.transact(lambda cursor: cursor.execute("INSERT INTO schema_version VALUES (1)"))
     with Lake.open(settings) as lake:

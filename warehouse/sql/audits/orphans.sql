@@ -16,15 +16,15 @@ UNION ALL
 SELECT 'reward of ' || completion_id, 'no such completion' FROM rewards ANTI JOIN completions USING (completion_id)
 UNION ALL
 SELECT 'selection of ' || prompt_id, 'not a candidate: ' || completion_id
-FROM selections ANTI JOIN scored_completions USING (completion_id, prompt_id)
+FROM selections ANTI JOIN scored_without_text USING (completion_id, prompt_id)
 WHERE config_id = $config_id
 UNION ALL
 SELECT 'pair ' || pair_id, 'chosen is not a candidate: ' || chosen_id
 FROM pairs
-ANTI JOIN (SELECT completion_id AS chosen_id, prompt_id FROM scored_completions) USING (chosen_id, prompt_id)
+ANTI JOIN (SELECT completion_id AS chosen_id, prompt_id FROM scored_without_text) USING (chosen_id, prompt_id)
 WHERE config_id = $config_id
 UNION ALL
 SELECT 'pair ' || pair_id, 'rejected is not a candidate: ' || rejected_id
 FROM pairs
-ANTI JOIN (SELECT completion_id AS rejected_id, prompt_id FROM scored_completions) USING (rejected_id, prompt_id)
+ANTI JOIN (SELECT completion_id AS rejected_id, prompt_id FROM scored_without_text) USING (rejected_id, prompt_id)
 WHERE config_id = $config_id

@@ -11,8 +11,8 @@ WITH strategies AS (
 SELECT 'pair ' || pairs.pair_id AS row, pairs.strategy || ', margin ' || (chosen.reward - rejected.reward) AS detail
 FROM pairs
 JOIN strategies USING (strategy)
-JOIN scored_completions AS chosen ON chosen.completion_id = pairs.chosen_id
-JOIN scored_completions AS rejected ON rejected.completion_id = pairs.rejected_id
+JOIN scored_without_text AS chosen ON chosen.completion_id = pairs.chosen_id
+JOIN scored_without_text AS rejected ON rejected.completion_id = pairs.rejected_id
 WHERE pairs.config_id = $config_id
     AND NOT may_invert
     AND (chosen.reward < rejected.reward OR chosen.reward = rejected.reward AND NOT may_tie)

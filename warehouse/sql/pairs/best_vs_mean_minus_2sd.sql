@@ -8,7 +8,7 @@ WITH pool AS (
         any_value(language) AS language,
         avg(reward) - 2 * stddev_pop(reward) AS target,
         list({'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}) AS answers
-    FROM scored_completions
+    FROM scored_without_text
     WHERE origin <> 'translated'
     GROUP BY prompt_id
     HAVING count(*) > 1

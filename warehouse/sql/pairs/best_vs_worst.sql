@@ -8,7 +8,7 @@ WITH ranked AS (
         count(*) AS num_candidates,
         min({'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}, $pairs_per_prompt) AS best,
         max({'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}, $pairs_per_prompt) AS worst
-    FROM scored_completions
+    FROM scored_without_text
     WHERE origin <> 'translated'
     GROUP BY prompt_id
 )

@@ -5,7 +5,7 @@ WITH best AS (
     SELECT
         prompt_id,
         min({'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}) AS best
-    FROM scored_completions
+    FROM scored_without_text
     WHERE origin <> 'translated'
     GROUP BY prompt_id
 )
@@ -20,6 +20,6 @@ SELECT
     best.best.num_chars AS chosen_chars,
     translated.num_chars AS rejected_chars,
     greatest(best.best.round, translated.round) AS round
-FROM scored_completions AS translated
+FROM scored_without_text AS translated
 JOIN best USING (prompt_id)
 WHERE translated.origin = 'translated'

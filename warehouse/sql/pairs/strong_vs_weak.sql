@@ -11,7 +11,7 @@ WITH ranked AS (
         max(
             {'order': -reward, 'id': completion_id, 'num_chars': num_chars, 'round': round}, $pairs_per_prompt
         ) FILTER (teacher = $weak) AS weak
-    FROM scored_completions
+    FROM scored_without_text
     WHERE origin <> 'translated' AND teacher IN ($strong, $weak)
     GROUP BY prompt_id
 )

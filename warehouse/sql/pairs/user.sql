@@ -15,5 +15,5 @@ SELECT
     rejected.num_chars AS rejected_chars,
     greatest(chosen.round, rejected.round) AS round
 FROM $proposals AS proposals
-JOIN scored_completions AS chosen ON chosen.completion_id = proposals.chosen_id
-JOIN scored_completions AS rejected ON rejected.completion_id = proposals.rejected_id
+JOIN scored_without_text AS chosen ON chosen.completion_id = proposals.chosen_id
+JOIN scored_without_text AS rejected ON rejected.completion_id = proposals.rejected_id

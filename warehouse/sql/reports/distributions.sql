@@ -3,7 +3,7 @@
 -- Grain: one row per measure (reward, chars), teacher and bin that is not empty; 40 bins, numbered from 0, span low to high.
 WITH answers AS (
     SELECT teacher, unnest([{measure: 'reward', value: reward}, {measure: 'chars', value: num_chars}], recursive := true)
-    FROM scored_completions
+    FROM scored_without_text
     WHERE origin <> 'translated'
 ),
 spans AS (

@@ -6,19 +6,7 @@ WITH chosen_pairs AS (
     WHERE config_id = $config_id AND coalesce(margin, 0) >= 0
     GROUP BY language
 )
-SELECT
-    pairs.language,
-    pairs.strategy,
-    pairs.margin,
-    prompts.messages[-1].content AS prompt,
-    chosen.model AS chosen_model,
-    chosen.text AS chosen,
-    rejected.model AS rejected_model,
-    rejected.origin AS rejected_origin,
-    rejected.text AS rejected
+SELECT pairs.language, pairs.strategy, pairs.margin, pairs.prompt_id, pairs.chosen_id, pairs.rejected_id
 FROM chosen_pairs
 JOIN pairs ON pairs.config_id = $config_id AND pairs.pair_id = chosen_pairs.pair_id
-JOIN prompts ON prompts.prompt_id = pairs.prompt_id
-JOIN completions AS chosen ON chosen.completion_id = pairs.chosen_id
-JOIN completions AS rejected ON rejected.completion_id = pairs.rejected_id
 ORDER BY pairs.language

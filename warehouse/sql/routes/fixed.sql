@@ -2,6 +2,6 @@
 --          teacher gets no selection.
 -- Grain: one row per prompt that this teacher answered.
 SELECT prompt_id, arg_min(completion_id, {'order': -reward, 'completion_id': completion_id}) AS completion_id
-FROM scored_completions
+FROM scored_without_text
 WHERE origin <> 'translated' AND teacher = $teachers[language]
 GROUP BY prompt_id

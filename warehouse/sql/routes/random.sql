@@ -10,6 +10,6 @@ SELECT
             'sample': content_id('route', json_array($seed, completion_id))
         }
     ) AS completion_id
-FROM scored_completions
+FROM scored_without_text
 WHERE origin <> 'translated'
 GROUP BY prompt_id

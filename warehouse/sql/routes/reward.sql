@@ -2,6 +2,6 @@
 --          lowest id.
 -- Grain: one row per prompt.
 SELECT prompt_id, arg_min(completion_id, {'order': -reward, 'completion_id': completion_id}) AS completion_id
-FROM scored_completions
+FROM scored_without_text
 WHERE origin <> 'translated'
 GROUP BY prompt_id

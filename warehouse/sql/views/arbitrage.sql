@@ -5,7 +5,7 @@
 --        this teacher alone answers (the prompts that it answered); is_best_single marks the teacher with the least regret.
 WITH answers AS (
     SELECT prompt_id, language, teacher, max(reward) AS reward, count(*) AS num_completions
-    FROM scored_completions
+    FROM scored_without_text
     WHERE origin <> 'translated'
     GROUP BY prompt_id, language, teacher
 ),

@@ -9,5 +9,5 @@ SELECT
     avg(num_chars) AS mean_chars,
     median(num_chars) AS median_chars,
     corr(reward, num_chars) AS reward_length_correlation
-FROM scored_completions
+FROM scored_without_text
 GROUP BY language, origin

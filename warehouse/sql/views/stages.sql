@@ -22,16 +22,20 @@ answers AS MATERIALIZED (
     SELECT
         count(*) AS num,
         count(*) FILTER (origin = 'recorded') AS num_recorded,
-        count(*) FILTER (origin IN ('in_language', 'on_policy')) AS num_sampled
-    FROM build_completions
-),
-good_answers AS MATERIALIZED (
-    SELECT count(*) AS num, count(*) FILTER (completion_id IN (SELECT row_id FROM failures WHERE stage = 'score')) AS num_failed
-    FROM kept_completions
+        count(*) FILTER (origin IN ('in_language', 'on_policy')) AS num_sampled,
+        count(*) FILTER (NOT is_gated) AS num_good,
+        count(*) FILTER (NOT is_gated AND has_failed) AS num_failed
+    FROM (
+        SELECT
+            origin,
+            completion_id IN (SELECT row_id FROM rejections WHERE config_id = $config_id AND stage = 'gate') AS is_gated,
+            completion_id IN (SELECT row_id FROM failures WHERE stage = 'score') AS has_failed
+        FROM build_completions
+    )
 ),
 scored AS MATERIALIZED (
     SELECT count(*) AS num, count(DISTINCT prompt_id) FILTER (origin <> 'translated') AS num_prompts
-    FROM scored_completions
+    FROM scored_without_text
 ),
 verdicts AS (
     SELECT stage, count(*) AS num FROM rejections WHERE config_id = $config_id AND in_slice(row_id) GROUP BY stage
@@ -119,13 +123,13 @@ stages AS (
     UNION ALL
     SELECT 7, 'gate completions',
         (SELECT num FROM answers),
-        (SELECT num FROM good_answers),
-        (SELECT num FROM answers) - (SELECT num FROM good_answers)
+        (SELECT num_good FROM answers),
+        (SELECT num FROM answers) - (SELECT num_good FROM answers)
     UNION ALL
     SELECT 8, 'score',
-        (SELECT num FROM good_answers),
+        (SELECT num_good FROM answers),
         (SELECT num FROM scored),
-        (SELECT num_failed FROM good_answers)
+        (SELECT num_failed FROM answers)
     UNION ALL
     SELECT 9, 'route',
         (SELECT num_prompts FROM scored),
