@@ -12,6 +12,7 @@ TABLES = (
     "prompts",
     "completions",
     "rewards",
+    "reward_index",
     "verdicts",
     "rejections",
     "build_prompts",
