@@ -8,7 +8,7 @@ do with files that a killed process leaves locked, and importing it takes a tent
 import fcntl
 import os
 import socket
-from typing import IO, Any
+from typing import IO
 
 
 def name_holder() -> str:
@@ -16,7 +16,7 @@ def name_holder() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def lock(file: IO[Any], *, wait: bool = True, shared: bool = False) -> bool:
+def lock(file: IO[bytes] | IO[str], *, wait: bool = True, shared: bool = False) -> bool:
     """Lock an open file until it is unlocked or closed, alone or with others that share it.
 
     Return false where another process, or another open file of this one, has locked it and ``wait`` is false.
@@ -29,7 +29,7 @@ def lock(file: IO[Any], *, wait: bool = True, shared: bool = False) -> bool:
     return True
 
 
-def unlock(file: IO[Any]) -> None:
+def unlock(file: IO[bytes] | IO[str]) -> None:
     """Give a lock back before the file is closed."""
     fcntl.flock(file, fcntl.LOCK_UN)
 

@@ -217,9 +217,10 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
         tool for column in layout.near(_TOOLS) for tool in read_tools(find_optional(row, column), f"'{column}'")
     )
     sides = {part: value for part, value in parts.items() if part not in ("messages", "prompt")}
-    if layout.is_text and all(isinstance(value, str) for value in (parts.get("prompt"), *sides.values())):
+    prompt, texts = parts.get("prompt"), tuple(value for value in sides.values() if isinstance(value, str))
+    if layout.is_text and isinstance(prompt, str) and len(texts) == len(sides):
         _refuse_extra({**extra, "tools": tools})
-        return Conversation(parts["prompt"], tuple(sides.values()))
+        return Conversation(prompt, texts)
     if layout.is_only_text:
         raise RowError('the prompt and its answers must be texts, as format = "text" says, and one of them is not')
     context = _read_context(parts, extra, layout)
@@ -246,7 +247,7 @@ def _refuse_columns(row: Row, layout: Layout) -> None:
             raise RowError(f"{fault}; {mend}")
 
 
-def _find_fault_beside(column: str, value: Any) -> str | None:
+def _find_fault_beside(column: str, value: object) -> str | None:
     """Return how a value beside a conversation changes it."""
     if _is_nothing(value):
         return None
@@ -258,7 +259,7 @@ def _find_fault_beside(column: str, value: Any) -> str | None:
     return f"the row has '{column}' ({value!r:.40}), which may belong to the conversation"
 
 
-def _is_nothing(value: Any) -> bool:
+def _is_nothing(value: object) -> bool:
     """Whether a field is empty. Zero and false are not: they say something, and mostly what has no place there."""
     return value is None or value in ("", [], {})
 
@@ -268,7 +269,7 @@ def join_texts(texts: Iterable[str]) -> str:
     return "\n\n".join(filter(None, texts))
 
 
-def find_optional(row: Row, column: str | None) -> Any:
+def find_optional(row: Row, column: str | None) -> object:
     """Return the value of a column; none where there is no such column, or no such field in the row."""
     if column is None:
         return None
@@ -278,7 +279,7 @@ def find_optional(row: Row, column: str | None) -> Any:
         return None
 
 
-def _refuse_extra(extra: Mapping[str, Any]) -> None:
+def _refuse_extra(extra: Mapping[str, object]) -> None:
     for part, value in extra.items():
         if value not in (None, ()):
             raise RowError(
@@ -286,7 +287,7 @@ def _refuse_extra(extra: Mapping[str, Any]) -> None:
             )
 
 
-def _read_transcripts(parts: Mapping[str, Any]) -> dict[str, Any]:
+def _read_transcripts(parts: Mapping[str, object]) -> dict[str, object]:
     """Return parts with lists of turns for their transcripts.
 
     A prompt may end in "Assistant:", by which transcripts say whose turn it is; an answer goes on from there.
@@ -302,7 +303,7 @@ def _read_transcripts(parts: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _decode_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
+def _decode_parts(parts: Mapping[str, object]) -> dict[str, object]:
     """Return parts with lists of turns for their JSON texts, where it is certain that these stand for turns.
 
     It is of what is asked, and of both sides of a pair. An answer alone may be the JSON that was asked for.
@@ -312,7 +313,7 @@ def _decode_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
     return decoded if is_pair or decoded.get("prompt") is not parts.get("prompt") else dict(parts)
 
 
-def _decode_turns(value: Any) -> Any:
+def _decode_turns(value: object) -> object:
     """Return a list of turns for its JSON text, and anything else as it is."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
@@ -323,7 +324,7 @@ def _decode_turns(value: Any) -> Any:
     return found if are_turns(found) else value
 
 
-def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: Layout) -> Messages:
+def _read_context(parts: Mapping[str, object], extra: Mapping[str, object], layout: Layout) -> Messages:
     """Return what is asked, without the system prompt that has a column of its own."""
     if "messages" in parts:
         column = layout.parts["messages"]
@@ -348,7 +349,7 @@ def _read_context(parts: Mapping[str, Any], extra: Mapping[str, Any], layout: La
     return [*_read_history(extra["history"]), {"role": "user", "content": join_texts(texts)}]
 
 
-def _read_history(value: Any) -> Messages:
+def _read_history(value: object) -> Messages:
     """Return the turns of Alpaca's history, a list of pairs of what was asked and answered."""
     found = decode_json(value, "'history'") if isinstance(value, str) else value
     if found is None:
@@ -363,7 +364,7 @@ def _read_history(value: Any) -> Messages:
     return turns
 
 
-def _read_answer(value: Any, column: str) -> Messages:
+def _read_answer(value: object, column: str) -> Messages:
     if value is None:
         raise RowError(f"'{column}' has no text", Reason.EMPTY)
     if is_conversation(value):
@@ -403,7 +404,7 @@ def _agree(context: Messages, prompt: Messages, answers: list[Messages]) -> bool
     return [message["role"] for message in context] == ["user"] and context[0]["content"].strip() in asked
 
 
-def _put_system(messages: Messages, system: Any, layout: Layout) -> Messages:
+def _put_system(messages: Messages, system: object, layout: Layout) -> Messages:
     """Return a conversation that begins with the system prompt of the row."""
     text = "" if system is None else read_text(system, f"'{layout.parts['system']}'")
     if not text:

@@ -12,7 +12,8 @@ from factory.inputs.flags import read_weight
 from factory.inputs.row import RowError
 from schemas.reasons import Reason
 
-Messages = list[dict[str, Any]]
+Message = dict[str, Any]
+Messages = list[Message]
 """A conversation. Each message has ``role`` (system, user, assistant, tool) and ``content`` (text; "" where an assistant
 only calls tools) and, where the row has them, ``reasoning_content``, ``tool_calls`` (OpenAI's form, ``arguments`` as a
 dictionary), ``tool_call_id``, ``name`` and ``weight`` (0: not trained)."""
@@ -50,7 +51,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 
 
-def read_turns(value: Any, column: str) -> Messages:
+def read_turns(value: object, column: str) -> Messages:
     """Return a conversation.
 
     Raises:
@@ -75,7 +76,7 @@ def read_turns(value: Any, column: str) -> Messages:
     return [_read_turn(turn, f"turn {at} of '{column}'") for at, turn in enumerate(found)]
 
 
-def read_text(value: Any, place: str) -> str:
+def read_text(value: object, place: str) -> str:
     """Return a text: as it is, or joined from a list of parts that are all text.
 
     Raises:
@@ -93,7 +94,7 @@ def is_transcript(text: str) -> bool:
     return text.startswith(("\n\nHuman:", "Human:")) and "\n\nAssistant:" in text
 
 
-def is_conversation(value: Any) -> bool:
+def is_conversation(value: object) -> bool:
     """Whether a value has the form of a list of turns, or of one."""
     turns = value if isinstance(value, list) else [value]
     return bool(turns) and all(
@@ -101,12 +102,13 @@ def is_conversation(value: Any) -> bool:
     )
 
 
-def are_turns(value: list[Any]) -> bool:
+def are_turns(value: object) -> bool:
     """Whether a list that might be any JSON is one of turns: each has a role that is known, and something that was said."""
+    turns = value if isinstance(value, list) else []
     return is_conversation(value) and all(
         turn.get("role", turn.get("from")).strip().lower() in _ROLES
         and any(_KEYS.get(key) in {"content", "tool_calls"} for key in turn)
-        for turn in value
+        for turn in turns
     )
 
 
@@ -119,19 +121,19 @@ def _read_transcript(text: str) -> Messages:
     ]
 
 
-def _turn_rows(columns: dict[str, list[Any]], column: str) -> list[dict[str, Any]]:
+def _turn_rows(columns: dict[str, list[object]], column: str) -> list[dict[str, object]]:
     if len({len(values) for values in columns.values()}) > 1:
         raise RowError(f"'{column}' must be a list of turns, got lists of several lengths")
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _read_turn(turn: Any, place: str) -> dict[str, Any]:
+def _read_turn(turn: object, place: str) -> dict[str, object]:
     if not isinstance(turn, dict):
         raise RowError(f"{place} must be {{role, content}}, got {str(turn)[:80]!r}")
     fields = _collect(turn, place)
     said = fields.pop("role", None)
     role = _ROLES.get(said.strip().lower()) if isinstance(said, str) else None
-    if role is None:
+    if role is None or not isinstance(said, str):
         if said is None:
             raise RowError(f"{place} must be {{role, content}}, got {str(turn)[:80]!r}")
         raise RowError(f"{place} has the role {str(said)!r}; allowed are system, user, assistant, tool")
@@ -140,7 +142,7 @@ def _read_turn(turn: Any, place: str) -> dict[str, Any]:
     for key, speaker in _ONLY_OF.items():
         if key in fields and role != speaker:
             raise RowError(f"{place} is the {role}'s and has '{key}', which only the {speaker}'s may have")
-    message = {"role": role, "content": ""}
+    message: dict[str, object] = {"role": role, "content": ""}
     for key, value in fields.items():
         message[key] = _READERS[key](value, f"'{key}' of {place}")
     if "content" not in fields and not message.get("tool_calls"):
@@ -148,7 +150,7 @@ def _read_turn(turn: Any, place: str) -> dict[str, Any]:
     return message
 
 
-def _collect(turn: dict[str, Any], place: str) -> dict[str, Any]:
+def _collect(turn: dict[str, object], place: str) -> dict[str, object]:
     """Return what a turn says, by what its keys stand for; null is what Parquet has for what a turn lacks."""
     found: dict[str, Any] = {}
     for key, value in turn.items():
@@ -164,7 +166,7 @@ def _collect(turn: dict[str, Any], place: str) -> dict[str, Any]:
     return found
 
 
-def _read_part(part: Any, place: str) -> str:
+def _read_part(part: object, place: str) -> str:
     given = {key: value for key, value in part.items() if value not in (None, [], {})} if isinstance(part, dict) else {}
     if given.get("type", "text") not in _TEXT_PARTS:
         raise RowError(f"{place} is of the type {given['type']!r}; only text can be used")
@@ -173,7 +175,7 @@ def _read_part(part: Any, place: str) -> str:
     return str(given["text"])
 
 
-def _read_word(value: Any, place: str) -> str:
+def _read_word(value: object, place: str) -> str:
     if not isinstance(value, str):
         raise RowError(f"{place} must be text, got {type(value).__name__} {str(value)[:40]!r}")
     return value

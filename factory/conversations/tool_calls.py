@@ -9,7 +9,7 @@ from factory.inputs.row import RowError
 Call = dict[str, Any]
 
 
-def read_tools(value: Any, place: str) -> tuple[dict[str, Any], ...]:
+def read_tools(value: object, place: str) -> tuple[dict[str, object], ...]:
     """Return the definitions of tools: a list of them, or JSON text of one; those that are bare functions are wrapped.
 
     Raises:
@@ -18,7 +18,7 @@ def read_tools(value: Any, place: str) -> tuple[dict[str, Any], ...]:
     return tuple(_read_tool(tool, f"tool {at} of {place}") for at, tool in enumerate(_decode_list(value, place)))
 
 
-def read_calls(value: Any, place: str) -> list[Call]:
+def read_calls(value: object, place: str) -> list[Call]:
     """Return calls of tools with their ``arguments`` as dictionaries.
 
     In dictionaries null means absent, since Parquet fills what a row lacks with it; in JSON text null stays.
@@ -29,7 +29,7 @@ def read_calls(value: Any, place: str) -> list[Call]:
     return [_read_call(call, f"tool call {at} of {place}") for at, call in enumerate(_decode_list(value, place))]
 
 
-def drop_nulls(value: Any) -> Any:
+def drop_nulls(value: object) -> object:
     """Return a value without the fields, at any depth, that are null."""
     match value:
         case dict():
@@ -39,7 +39,7 @@ def drop_nulls(value: Any) -> Any:
     return value
 
 
-def _decode_list(value: Any, place: str) -> list[Any]:
+def _decode_list(value: object, place: str) -> list[object]:
     found = decode_json(value, place) if isinstance(value, str) else drop_nulls(value)
     if found is None:
         return []
@@ -50,7 +50,7 @@ def _decode_list(value: Any, place: str) -> list[Any]:
     return [decode_json(item, place) if isinstance(item, str) else item for item in found]
 
 
-def decode_json(text: str, place: str) -> Any:
+def decode_json(text: str, place: str) -> object:
     """Return what a JSON text says; none where there is no text.
 
     Raises:
@@ -64,18 +64,18 @@ def decode_json(text: str, place: str) -> Any:
         raise RowError(f"{place} is not JSON ({error}): {text[:40]!r}") from error
 
 
-def _read_tool(tool: Any, place: str) -> dict[str, Any]:
+def _read_tool(tool: object, place: str) -> dict[str, object]:
     if isinstance(tool, dict) and "function" not in tool and isinstance(tool.get("name"), str):
         tool = {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
     function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    if not isinstance(tool, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError(f"{place} must be a function with a name, got {tool!r:.60}")
-    return dict(tool)
+    return tool
 
 
-def _read_call(call: Any, place: str) -> Call:
+def _read_call(call: object, place: str) -> Call:
     function = call.get("function", call) if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError(f"{place} must be a function with a name and arguments, got {call!r:.60}")
     _refuse_others(
         call, {"id", "type", "index", "function", *(("name", "arguments") if function is call else ())}, place
@@ -87,13 +87,13 @@ def _read_call(call: Any, place: str) -> Call:
     return {**identified, "type": call.get("type") or "function", "function": named}
 
 
-def _refuse_others(found: dict[str, Any], known: Iterable[str], place: str) -> None:
+def _refuse_others(found: dict[str, object], known: Iterable[str], place: str) -> None:
     others = found.keys() - set(known)
     if others:
         raise RowError(f"{place} has the unknown key {min(others)!r}")
 
 
-def _read_arguments(value: Any, place: str) -> dict[str, Any]:
+def _read_arguments(value: object, place: str) -> dict[str, object]:
     found = decode_json(value, f"the arguments of {place}") if isinstance(value, str) else value
     if found is None:
         return {}

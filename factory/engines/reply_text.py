@@ -3,12 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from schemas.reasoning import QUOTED_CODE, REASONING_MARKS
 
 
-def list_texts(data: Any) -> Iterator[str]:
+def list_texts(data: object) -> Iterator[str]:
     """Yield the texts inside JSON-able data, the names of fields among them."""
     match data:
         case str():

@@ -154,7 +154,7 @@ def read_dataset_rows(
             yield RawRow(number, f"{name}:{number}", _with_names(dict(zip(tops, values, strict=True)), labels))
 
 
-def find_value(row: "Row", column: str) -> Any:
+def find_value(row: "Row", column: str) -> object:
     """Return the value of a column; dots reach into nested fields and, by number, into lists.
 
     Raises:
@@ -318,7 +318,7 @@ def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _with_names(row: "Row", labels: Mapping[str, Any]) -> "Row":
+def _with_names(row: "Row", labels: Mapping[str, object]) -> "Row":
     """Return a row with its class labels by name; ``labels`` are the features of the columns that have some."""
     return row | {column: name_labels(row[column], labels[column]) for column in labels if column in row}
 

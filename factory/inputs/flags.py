@@ -1,13 +1,11 @@
 """Flags and weights beside what is said: as JSON and Parquet hold them, and as the text that CSV has of them."""
 
-from typing import Any
-
 from factory.inputs.row import RowError
 
 _WORDS = {"true": 1.0, "false": 0.0}
 
 
-def read_flag(value: Any, place: str) -> bool:
+def read_flag(value: object, place: str) -> bool:
     """Return what a flag says: true or false, 1 or 0, or the text of one of them.
 
     Raises:
@@ -21,7 +19,7 @@ def read_flag(value: Any, place: str) -> bool:
     return bool(number)
 
 
-def read_weight(value: Any, place: str) -> int:
+def read_weight(value: object, place: str) -> int:
     """Return a weight, which is a number or its text: 1 (trained) or 0 (not trained).
 
     Raises:
@@ -33,7 +31,7 @@ def read_weight(value: Any, place: str) -> int:
     return int(number)
 
 
-def _read_number(value: Any) -> float | None:
+def _read_number(value: object) -> float | None:
     """Return a number, or that of a text; none where there is none."""
     if not isinstance(value, int | float | str):
         return None

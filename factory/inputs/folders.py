@@ -1,7 +1,6 @@
 """Folders of files that hold rows."""
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -50,7 +49,7 @@ def has_card_with_files(folder: Path) -> bool:
     return bool(read_card(folder, "configs"))
 
 
-def read_card(folder: Path, field: str, config: str | None = None) -> list[dict[str, Any]]:
+def read_card(folder: Path, field: str, config: str | None = None) -> list[dict[str, object]]:
     """Return what the card of a data set in a folder says of its configurations, or of one, in ``configs`` or ``dataset_info``.
 
     Raises:

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, combinations, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
 from factory.inputs.folders import has_card_with_files, list_data_files, read_card, refuse_several_kinds
 from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -26,7 +29,7 @@ UNNAMED_SPLIT = "train"
 """What the split of a saved dataset is called that does not say: what ``load_dataset`` calls that of plain data files."""
 
 
-def open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> Any:
+def open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> "Dataset":
     """Return a ``datasets.Dataset``: the rows that a split (``train``), a slice (``train[:10%]``) or a sum of them names.
 
     ``name`` is a hub id, a folder of data files, or a folder made by ``save_to_disk``. ``info.splits`` are the whole
@@ -48,6 +51,14 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
         if not isinstance(saved, datasets.DatasetDict):
             saved = datasets.DatasetDict({str(saved.split or UNNAMED_SPLIT): saved})
         return _cut(_check_config(saved, config), split)
+
+
+class Part(Protocol):
+    """Rows of a whole split, as ``datasets.ReadInstruction`` names them: from the one after ``from_`` to ``to``."""
+
+    splitname: str
+    from_: int
+    to: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,7 @@ def _loading(what: str) -> Iterator[None]:
         raise InputError(f"{what} cannot be loaded: {' '.join(said.split())}") from error
 
 
-def number_rows(dataset: Any, split: str) -> Iterator[str]:
+def number_rows(dataset: "Dataset", split: str) -> Iterator[str]:
     """Yield what the rows of ``open_dataset`` are called: their numbers in the whole split, counted from 1.
 
     The split's name is put before them (``test:1``) where ``split`` names several.
@@ -129,7 +140,7 @@ def number_rows(dataset: Any, split: str) -> Iterator[str]:
     )
 
 
-def find_overlap(dataset: Any, split: str) -> str | None:
+def find_overlap(dataset: "Dataset", split: str) -> str | None:
     """Return a split of which ``split`` names rows more than once."""
     pairs = combinations(_find_parts(dataset, split), 2)
     return next(
@@ -137,13 +148,13 @@ def find_overlap(dataset: Any, split: str) -> str | None:
     )
 
 
-def _find_parts(dataset: Any, split: str) -> list[Any]:
+def _find_parts(dataset: "Dataset", split: str) -> "list[Part]":
     """Return the parts of whole splits, as ``ReadInstruction`` has them, that ``split`` names and that have rows."""
     sizes = {name: info.num_examples for name, info in (dataset.info.splits or {}).items()}
     return _cut_splits(sizes, split) if sizes else []
 
 
-def _cut_splits(sizes: Mapping[str, int], split: str) -> list[Any]:
+def _cut_splits(sizes: Mapping[str, int], split: str) -> "list[Part]":
     import datasets
 
     spec = "+".join(sizes) if split == "all" and split not in sizes else split
@@ -198,12 +209,12 @@ def is_saved_dataset(folder: Path) -> bool:
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
-def find_labels(features: Mapping[str, Any]) -> dict[str, Any]:
+def find_labels(features: Mapping[str, object]) -> dict[str, object]:
     """Return the features that hold class labels, at any depth, by column; all in the form that JSON has of them."""
     return {column: feature for column, feature in features.items() if "'ClassLabel'" in repr(feature)}
 
 
-def name_labels(value: Any, feature: Any) -> Any:
+def name_labels(value: object, feature: object) -> object:
     """Return a value with the names of its class labels in place of their numbers; no label (-1) is null.
 
     A number that no name belongs to stays what it is.
@@ -222,7 +233,7 @@ def name_labels(value: Any, feature: Any) -> Any:
     return value
 
 
-def _check_config(saved: Any, config: str | None) -> Any:
+def _check_config(saved: "DatasetDict", config: str | None) -> "DatasetDict":
     """Refuse another configuration than the one that was saved."""
     found = {str(part.info.config_name) for part in saved.values() if part.info.config_name}
     if config is not None and found != {config}:
@@ -231,15 +242,15 @@ def _check_config(saved: Any, config: str | None) -> Any:
     return saved
 
 
-def _cut(saved: Any, split: str) -> Any:
+def _cut(saved: "DatasetDict", split: str) -> "Dataset":
     """Return the rows of saved splits that ``split`` names, in the language of ``datasets.ReadInstruction``."""
     import datasets
 
-    sizes = {name: len(part) for name, part in saved.items()}
+    sizes = {str(name): len(part) for name, part in saved.items()}
     try:
         parts = _cut_splits(sizes, split)
     except ValueError as error:
-        raise ValueError(f"{error}; the splits are {', '.join(saved)}") from error
+        raise ValueError(f"{error}; the splits are {', '.join(sizes)}") from error
     if split in saved:
         cut = saved[split]
     elif parts:

@@ -1,13 +1,13 @@
 """JSON text as values that everything later can walk through: none is nested without end, none says two things."""
 
 import json
-from typing import Any
+from collections.abc import Iterable
 
 MAX_DEPTH = 100
 """So many lists and objects may lie within one another. Python, templates and tokenizers give up at a few hundred."""
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> object:
     """Return what a JSON text says.
 
     Raises:
@@ -22,8 +22,8 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def _is_deep(value: Any) -> bool:
-    level = [value]
+def _is_deep(value: object) -> bool:
+    level: list[object] = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [inner for outer in level if isinstance(outer, dict | list) for inner in _items(outer)]
         if not level:
@@ -31,11 +31,11 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _items(outer: dict[str, Any] | list[Any]) -> Any:
+def _items(outer: dict[str, object] | list[object]) -> Iterable[object]:
     return outer.values() if isinstance(outer, dict) else outer
 
 
-def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return a JSON object; one that has a field twice says two things, of which none is to be taken."""
     found = dict(pairs)
     if len(found) < len(pairs):

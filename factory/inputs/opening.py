@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, TypeAlias, cast
 
 from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Kind: TypeAlias = Literal["parquet", "jsonl", "json", "csv", "tsv"]
 
@@ -81,7 +84,7 @@ def _open_bytes(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path, "rb")) if suffix == ".gz" else path.open("rb")
 
 
-def _read_streams(path: Path, make: Callable[[], Any]) -> Iterator[bytes]:
+def _read_streams(path: Path, make: Callable[[], object]) -> Iterator[bytes]:
     """Yield what is in a file's compressed streams, of which parallel compressors write many.
 
     (Python's own readers take a stream whose header is damaged, or that follows padding, for the end of the file.)
@@ -111,10 +114,11 @@ class _Chunks(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         self._rest = self._rest or next(self._chunks, b"")
-        size = min(len(buffer), len(self._rest))
-        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        view = memoryview(buffer)
+        size = min(len(view), len(self._rest))
+        view[:size], self._rest = self._rest[:size], self._rest[size:]
         return size
 
 

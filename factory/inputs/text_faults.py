@@ -1,7 +1,6 @@
 """Texts that cannot be kept: bytes that were not UTF-8, null characters, halves of surrogate pairs."""
 
 import re
-from typing import Any
 
 from factory.engines.base import Failure
 from factory.engines.reply_text import list_texts
@@ -39,6 +38,6 @@ def find_text_fault(text: str) -> Failure | None:
     return None
 
 
-def find_fault_within(value: Any) -> Failure | None:
+def find_fault_within(value: object) -> Failure | None:
     """Say why a text anywhere in lists and dictionaries cannot be stored."""
     return next((fault for text in list_texts(value) if (fault := find_text_fault(text))), None)

@@ -1,7 +1,5 @@
 """What identifies a merge: its settings, and its parents by content, never by path."""
 
-from typing import Any
-
 from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model
@@ -11,7 +9,7 @@ from schemas.recipe.models import Model
 from schemas.toml.section import FINGERPRINTED, MODEL, fields_marked, identify
 
 
-def identify_merge(settings: MergeSettings) -> dict[str, Any]:
+def identify_merge(settings: MergeSettings) -> dict[str, Json]:
     """Return the settings with each parent's fingerprint in place of its name, revision and adapter.
 
     Raises:

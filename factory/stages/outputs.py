@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import polars as pl
 
@@ -72,7 +72,7 @@ class Stage(Protocol):
         ...
 
 
-def make_frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+def make_frame(table: str, rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
     """Return rows as a frame of a table: what else a row holds is left out, a column that it lacks is null."""
     from schemas.tables import TABLES  # takes half a second, and who only reads does not need it
 

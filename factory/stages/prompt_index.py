@@ -1,11 +1,12 @@
 """Which prompt a recorded answer is for: the one that its key names among all rows that the sources have."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import polars as pl
 
+from factory.conversations.forms import Message
 from factory.engines.base import Failure
 from factory.inputs.row import Row
 from factory.stages.prompts import make_text_id
@@ -84,7 +85,7 @@ class PromptIndex:
         detail = f"the prompt with the {named}, that of {place}, was dropped or is not in scope"
         return Failure(Reason.NO_SUCH_PROMPT, f"{detail}: {why}" if why else detail)
 
-    def compare(self, prompt_id: str, asked: Sequence[Mapping[str, Any]]) -> Failure | None:
+    def compare(self, prompt_id: str, asked: Sequence[Message]) -> Failure | None:
         """Say whether a prompt in scope is other than the turns ``asked``, white space at the ends of a text aside."""
         sql = "SELECT asked_id, shown FROM kept WHERE prompt_id = ?"
         asked_id, shown = self._index.execute(sql, [prompt_id]).fetchall()[0]
@@ -143,16 +144,16 @@ class PromptIndex:
         self._index.executemany("INSERT OR IGNORE INTO named VALUES (?, ?, ?, ?, ?, ?)", named)
 
 
-def _describe(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def _describe(messages: Sequence[Message]) -> tuple[str, str]:
     """Return what a prompt's turns, the system's aside, are compared and shown by."""
     turns = [message for message in messages if message["role"] != "system"]
     return _make_asked_id(turns), _show(turns)
 
 
-def _make_asked_id(turns: Sequence[Mapping[str, Any]]) -> str:
+def _make_asked_id(turns: Sequence[Message]) -> str:
     return content_id("asked", [[turn["role"], turn["content"].strip()] for turn in turns])
 
 
-def _show(turns: Sequence[Mapping[str, Any]]) -> str:
+def _show(turns: Sequence[Message]) -> str:
     text = turns[0]["content"].strip() if turns else ""
     return f"{text[:60]!r} ({len(text)} characters, turn 1 of {len(turns)})"

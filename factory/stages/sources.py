@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import chain, islice
-from typing import Any
 
 import polars as pl
 
@@ -185,7 +184,7 @@ def make_key(named: str | Sequence[str]) -> str:
     return json.dumps(named if isinstance(named, str) else list(named), ensure_ascii=False)
 
 
-def _id_text(value: Any) -> str | None:
+def _id_text(value: object) -> str | None:
     if isinstance(value, float | Decimal):
         if math.isnan(value):
             return None

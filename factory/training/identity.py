@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model, remembered_digest
 from factory.inputs.files import find_files, is_on_hub
@@ -29,13 +28,13 @@ class RunIdentity:
     data: str
     eval_data: str | None
     chat_template: str | None
-    settings: dict[str, Any]
+    settings: dict[str, Json]
 
     @property
     def id(self) -> str:
         return content_id("training", self.parts())
 
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Json]:
         """Return all parts as plain values, the settings one by one."""
         own = {name: getattr(self, name) for name in ("model", "reference", "data", "eval_data", "chat_template")}
         return own | {f"settings.{key}": value for key, value in self.settings.items()}

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from rich.console import Console
@@ -73,7 +72,7 @@ def print_result(result: EvaluationResult) -> None:
     console.print(f"{result.num_prompts:,} prompts; {sent}; snapshot {result.snapshot}")
 
 
-def describe(result: EvaluationResult) -> dict[str, Any]:
+def describe(result: EvaluationResult) -> dict[str, object]:
     """Return everything that an evaluation found, and what it is of, as JSON-able data; nothing of how it was run."""
     evaluation = result.evaluation
     settings = evaluation.settings

@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -276,7 +276,7 @@ def _find_patience() -> float:
     return api.request_timeout if "request_timeout" in api.model_fields_set else ANSWER_SECONDS
 
 
-def _post(client: SyncPrefectClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def _post(client: SyncPrefectClient, path: str, body: Mapping[str, object]) -> dict[str, Any]:
     answer: dict[str, Any] = client.request("POST", path, json=body).json()  # type: ignore[arg-type]
     return answer
 

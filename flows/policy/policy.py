@@ -5,7 +5,6 @@ A round of an on-policy step is a build of its own, in which the latest policy s
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import polars as pl
 
@@ -49,7 +48,7 @@ class PolicySummary:
         return pl.DataFrame([_describe(outcome, is_policy=outcome == self.kept) for outcome in self.steps])
 
 
-def _describe(outcome: StepOutcome, *, is_policy: bool) -> dict[str, Any]:
+def _describe(outcome: StepOutcome, *, is_policy: bool) -> dict[str, object]:
     scores = outcome.scores
     has_played = scores.get("win_rate") is not None
     return {

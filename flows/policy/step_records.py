@@ -61,7 +61,7 @@ class Scores:
     rows: pl.DataFrame
 
     @property
-    def overall(self) -> dict[str, Any]:
+    def overall(self) -> dict[str, object]:
         """The row over all languages."""
         return self.rows.row(by_predicate=pl.col("language") == ALL, named=True)
 

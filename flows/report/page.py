@@ -157,7 +157,7 @@ def _step_charts(steps: pl.DataFrame) -> Iterator[Chart]:
             yield draw_steps(steps, column, name=name, title=title, form=form, is_wide=column == "win_rate")
 
 
-def _heat(arbitrage: pl.DataFrame) -> Mapping[str, Mapping[str, dict[str, Any]]]:
+def _heat(arbitrage: pl.DataFrame) -> Mapping[str, Mapping[str, dict[str, object]]]:
     """Return the rows of the view by language and teacher."""
     heat: dict[str, dict[str, dict[str, Any]]] = {}
     for row in arbitrage.iter_rows(named=True):
@@ -216,7 +216,7 @@ def _points(run: TrainingRun, split: str, metric: str) -> list[tuple[float, floa
     return [(line["step"], line[metric]) for line in run.lines if line["split"] == split and metric in line]
 
 
-def _examples(pairs: pl.DataFrame) -> list[dict[str, Any]]:
+def _examples(pairs: pl.DataFrame) -> list[dict[str, object]]:
     """Return up to three pairs: in a right-to-left script, in another one that is not Latin, in Latin."""
     kinds: dict[str, dict[str, Any]] = {}
     for row in pairs.iter_rows(named=True):

@@ -80,7 +80,7 @@ ReasoningTags = Annotated[tuple[str, str], AfterValidator(_check_tags)]
 """What opens and what closes a model's thinking, which is kept apart from its answer."""
 
 
-def _check_switches(switches: dict[str, Any]) -> dict[str, Any]:
+def _check_switches(switches: dict[str, object]) -> dict[str, object]:
     if taken := sorted(switches.keys() & TEMPLATE_ARGS):
         raise ValueError(f"{taken[0]!r} is not a switch of a chat template: the factory gives it itself")
     return switches
@@ -146,7 +146,7 @@ class ModelRun(Section):
 
     @field_validator("engine_args")
     @classmethod
-    def _leave_answers_alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _leave_answers_alone(cls, value: dict[str, object]) -> dict[str, object]:
         if other := sorted(value.keys() - EXECUTION_ARGS):
             own = other[0] if other[0] in {"dtype", "quantization", "revision"} else "engine_args"
             message = (

@@ -183,7 +183,7 @@ class Policy(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _hand_down_training(cls, data: Any) -> Any:
+    def _hand_down_training(cls, data: object) -> object:
         """Give every step what all of them have in common, and leave it to them."""
         if not isinstance(data, dict) or not isinstance(data.get("train"), dict):
             return data

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from schemas.ids import Json
 from schemas.languages import CORE_LANGUAGES
 from schemas.names import BASE, fold_name, refuse_reference
 from schemas.recipe.curation import Export, Gates, PairStrategy, Rewards, Routing
@@ -152,13 +153,13 @@ class Recipe(Section):
         file = self._origin.file
         return named.label if file is None else f"{show_place(file, named.location)}: {named.label}"
 
-    def derive(self, **changes: Any) -> Self:
+    def derive(self, **changes: object) -> Self:
         """Return a recipe that differs in some fields and is in no file."""
         derived = self.model_copy(update=changes)
         derived._origin = Origin()
         return derived
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Json]:
         """Return what makes this build this build, for people to read: everything but execution, and but the policy."""
         return identify(self.model_copy(update={"policy": None}), without={EXECUTION})
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -34,7 +33,7 @@ def find_named(section: BaseModel, location: Location = (), label: str = "") -> 
                 yield Named(value, mark, section, field, at, called)
 
 
-def _list_values(value: Any, location: Location, label: str) -> Iterator[tuple[Any, Location, str]]:
+def _list_values(value: object, location: Location, label: str) -> Iterator[tuple[object, Location, str]]:
     """Yield a field's value, or each of a list or table of them; of sections with a name that is their label."""
     match value:
         case tuple():

@@ -1,6 +1,7 @@
 """What the sections of a recipe have in common: strict fields, what each field identifies, paths, and shared checks."""
 
 from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeAlias, get_args
@@ -65,7 +66,7 @@ def marks_of(field: FieldInfo) -> frozenset[Mark]:
     return frozenset(found | set(_marks_in(field.annotation)))
 
 
-def _marks_in(annotation: Any) -> Set[Mark]:
+def _marks_in(annotation: object) -> Set[Mark]:
     own = {mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Mark)}
     return own.union(*(_marks_in(argument) for argument in get_args(annotation)))
 
@@ -85,20 +86,30 @@ def no_place(_mark: Mark, name: str) -> Json:
     return None if is_path(name) else name
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What ``identify`` leaves out, makes of names, and puts in the place of sections."""
+
+    without: Set[Mark]
+    content: Callable[[Mark, str], Json]
+    stand_in: Callable[[BaseModel], Json]
+
+
 def identify(
     section: BaseModel,
     *,
     without: Set[Mark] = frozenset({EXECUTION, PLACE}),
     content: Callable[[Mark, str], Json] = last_name,
     stand_in: Callable[[BaseModel], Json] = lambda _: None,
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Return what identifies a section, as JSON-able data by the names that its fields have in a file.
 
     Fields with a mark of ``without`` are left out, as are those that pydantic excludes. ``content`` says what counts of
     a name with a mark of ``CONTENT``; ``stand_in`` gives the id of a section that has one of its own, in place of its
     fields, and None for others. Keys of free tables, as of a JSON schema, are data and stay.
     """
-    data = section.model_dump(mode="json", by_alias=True)
+    how = _How(without, content, stand_in)
+    data: dict[str, Json] = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
         marks, key = marks_of(field), field.serialization_alias or name
         value = getattr(section, name)
@@ -107,25 +118,27 @@ def identify(
         ):
             del data[key]
         elif key in data:
-            data[key] = _identify_value(value, data[key], next(iter(marks & CONTENT), None), without, content, stand_in)
+            data[key] = _identify_value(value, data[key], next(iter(marks & CONTENT), None), how)
     return data | dict(section.SETTLED) if isinstance(section, Section) else data
 
 
-def _identify_value(value: Any, dumped: Any, mark: Mark | None, *how: Any) -> Any:
+def _identify_value(value: object, dumped: Any, mark: Mark | None, how: _How) -> Json:
     """Return what counts of a field's value: of sections their identity, of names their content, all else as it is."""
-    without, content, stand_in = how
     match value:
         case BaseModel():
-            own = stand_in(value)
-            return identify(value, without=without, content=content, stand_in=stand_in) if own is None else own
+            own = how.stand_in(value)
+            if own is not None:
+                return own
+            return identify(value, without=how.without, content=how.content, stand_in=how.stand_in)
         case tuple():
-            return [_identify_value(item, shown, mark, *how) for item, shown in zip(value, dumped, strict=True)]
+            return [_identify_value(item, shown, mark, how) for item, shown in zip(value, dumped, strict=True)]
         case dict():
-            return {key: _identify_value(item, dumped[key], mark, *how) for key, item in value.items()}
+            return {key: _identify_value(item, dumped[key], mark, how) for key, item in value.items()}
         case str() if mark is not None:
-            return content(mark, value)
+            return how.content(mark, value)
         case _:
-            return dumped
+            found: Json = dumped
+            return found
 
 
 def check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:

@@ -40,12 +40,13 @@ def load_table(path: Path, name: str, section: type[Table]) -> Table:
         RecipeError: the file is missing, is not TOML, lacks the table, or the table holds a value that is not allowed.
     """
     text, data = _read_toml(path, f"there is no file {path}; a TOML file with a table [{name}] is wanted")
-    if not isinstance(data.get(name), dict):
+    table = data.get(name)
+    if not isinstance(table, dict):
         raise RecipeError(f"{path} has no table [{name}]")
-    return _validate(path, text, section, data[name], name)
+    return _validate(path, text, section, table, name)
 
 
-def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, Any]]:
+def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, object]]:
     """Return a file's text and what it holds; ``missing`` is what to say where there is none."""
     try:
         text = read_text(path)
@@ -58,7 +59,7 @@ def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, Any]]:
         raise RecipeError(f"{path} cannot be read: {error}") from error
 
 
-def _validate(path: Path, text: str, section: type[Table], data: dict[str, Any], *table: str) -> Table:
+def _validate(path: Path, text: str, section: type[Table], data: dict[str, object], *table: str) -> Table:
     """Make a section of data that lies in a table of the file, or is the whole file."""
     try:
         return section.model_validate(data, context={"folder": path.resolve().parent})
@@ -112,7 +113,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
         statement = ""
 
 
-def _names(parsed: dict[str, Any]) -> list[str]:
+def _names(parsed: dict[str, object]) -> list[str]:
     """Return the keys that one parsed header or assignment is made of."""
     names: list[str] = []
     value: Any = parsed

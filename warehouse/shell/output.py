@@ -116,7 +116,7 @@ def _escape(character: str) -> str:
     return f"\\u{ord(character):04x}" if category in ("Cc", "Zl", "Zp", "Cs") or is_turn else character
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     match value:
         case float():
             return value if math.isfinite(value) else None

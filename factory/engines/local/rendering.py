@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -25,6 +25,9 @@ from factory.engines.reply_text import list_texts
 from schemas.disk import read_text
 from schemas.errors import EngineError
 from schemas.recipe.models import Model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"})
 """A conversation that shows which tokens a template writes by itself."""
@@ -60,8 +63,8 @@ class Rendering:
 class Renderer:
     """One tokenizer with one chat template and its switches."""
 
-    def __init__(self, tokenizer: Any, template: str | None, switches: Mapping[str, Any] | None = None) -> None:
-        """``template`` None: the tokenizer's own, if it has one. The tokenizer is not changed."""
+    def __init__(self, tokenizer: Any, template: str | None, switches: Mapping[str, object] | None = None) -> None:
+        """``template`` None: the tokenizer's own, if it has one. The tokenizer, of transformers or vLLM, is not changed."""
         self._tokenizer, self._template, self._switches = tokenizer, template, dict(switches or {})
         own = template or getattr(tokenizer, "chat_template", None) or ""
         self.template: str = own if isinstance(own, str) else "\n".join(own.values())
@@ -79,10 +82,10 @@ class Renderer:
             name for name, number in self._ids.items() if number in special or _has_bar(name)
         )
         self._counted = set(self._ids.values()) - {tokenizer.unk_token_id}
-        self._escaped: dict[str, Any] = {}
+        self._escaped: dict[str, Tokenizer] = {}
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], *, opens: bool, tools: Sequence[Mapping[str, Any]] = ()
+        self, messages: Sequence[Mapping[str, object]], *, opens: bool, tools: Sequence[Mapping[str, object]] = ()
     ) -> Rendering:
         """Return a conversation as the template writes it, up to the opening of the assistant's turn if it ``opens``.
 
@@ -95,8 +98,7 @@ class Renderer:
             return Rendering(text)
         unused = _list_unused(text)
         marks: dict[str, str] = {}
-        messages, tools = [self._mark(part, marks, unused) for part in given]
-        marked = self._apply(messages, tools, opens=opens)
+        marked = self._apply(*(self._mark(part, marks, unused) for part in given), opens=opens)
         meant = {mark: char for char, mark in marks.items()}
         if "".join(meant.get(char, char) for char in marked) != text:
             spelled = self._spellings.first(json.dumps(given, ensure_ascii=False))
@@ -156,7 +158,7 @@ class Renderer:
         except RenderingError:
             return self.template
 
-    def _apply(self, messages: list[Any], tools: list[Any], *, opens: bool) -> str:
+    def _apply(self, messages: Sequence[object], tools: Sequence[object], *, opens: bool) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
                 messages,
@@ -170,19 +172,19 @@ class Renderer:
             raise RenderingError(f"the chat template refuses the conversation: {error}") from error
         return text
 
-    def _spells(self, entry: Mapping[str, Any]) -> bool:
+    def _spells(self, entry: Mapping[str, object]) -> bool:
         """Whether a message or a tool spells a control token, or begins or ends with a part of one."""
         spellings = self._spellings_of(entry)
         texts = list_texts({name: "" if name == "role" else value for name, value in entry.items()})
         return any(True for text in texts for _ in spellings.breaks(text))
 
-    def _spellings_of(self, message: Mapping[str, Any]) -> "_Spellings":
+    def _spellings_of(self, message: Mapping[str, object]) -> "_Spellings":
         return self._turn_spellings if message.get("role") == "assistant" else self._spellings
 
-    def _mark(self, data: list[Any], marks: dict[str, str], unused: Iterator[str]) -> list[Any]:
+    def _mark(self, data: Sequence[Mapping[str, object]], marks: dict[str, str], unused: Iterator[str]) -> list[object]:
         """Return messages or tools with a character of each spelling replaced, and note in ``marks`` by which."""
 
-        def replace(value: Any, spellings: _Spellings) -> Any:
+        def replace(value: object, spellings: _Spellings) -> Any:
             if isinstance(value, str):
                 chars = list(value)
                 for at in spellings.breaks(value):
@@ -242,7 +244,7 @@ class Renderer:
         if (num_found := self._count(ids)) != num_meant:
             raise RenderingError(f"the text becomes {num_found} control tokens, where {num_meant} are meant")
 
-    def _escape(self, mark: str) -> Any:
+    def _escape(self, mark: str) -> "Tokenizer":
         """Return a copy of the tokenizer's core whose control tokens have names that begin with a character."""
         if mark not in self._escaped:
             backend = getattr(self._tokenizer, "backend_tokenizer", None)

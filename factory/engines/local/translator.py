@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from factory.engines.base import Failure, Reply, Request
 from factory.engines.model_folders import check_translator
@@ -186,12 +186,12 @@ class TranslatorCore:
         return (text.replace(self._tokenizer.unk_token, UNKNOWN) if unknown in ids else text).strip()
 
 
-def open_core(settings: dict[str, Any]) -> TranslatorCore:
+def open_core(settings: dict[str, object]) -> TranslatorCore:
     """Return the core for a translation section of a recipe, given as JSON-able data."""
     return TranslatorCore(Translation.model_validate(settings))
 
 
-def _language_names(tokenizer: Any) -> dict[str, str]:
+def _language_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """Return what the tokenizer calls each language that it knows: FLORES codes (NLLB) or plain ones (M2M100)."""
     names = {}
     for language in LANGUAGES.values():

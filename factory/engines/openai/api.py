@@ -36,7 +36,7 @@ class InvalidReplyError(Exception):
     """A reply of the server that does not hold what the API promises."""
 
 
-def make_chat_body(model: Writer, request: Request) -> dict[str, Any]:
+def make_chat_body(model: Writer, request: Request) -> dict[str, object]:
     """Return the body of a chat completions request; ``engine_args`` are further fields of it."""
     sampling = model.sampling
     optional = {
@@ -59,12 +59,12 @@ def make_chat_body(model: Writer, request: Request) -> dict[str, Any]:
     }
 
 
-def _template_fields(model: Model) -> dict[str, Any]:
+def _template_fields(model: Model) -> dict[str, object]:
     """Return the switches of the chat template, which the server applies."""
     return {"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {}
 
 
-def _structured_fields(structured: Structured | None) -> dict[str, Any]:
+def _structured_fields(structured: Structured | None) -> dict[str, object]:
     if structured is None:
         return {}
     if structured.json_schema is not None:
@@ -123,7 +123,7 @@ def scoring_tasks(model: Model) -> tuple[ScoringTask, ...]:
     return (task,)
 
 
-def make_score_body(model: Model, request: Request, task: ScoringTask) -> dict[str, Any]:
+def make_score_body(model: Model, request: Request, task: ScoringTask) -> dict[str, object]:
     """Return the body of a scoring request that asks for the raw score, before any activation."""
     further = {name: value for name, value in model.engine_args.items() if name != "task"}
     body: dict[str, Any] = {"model": model.model, "use_activation": False, **further}
@@ -133,7 +133,7 @@ def make_score_body(model: Model, request: Request, task: ScoringTask) -> dict[s
     return body | {"messages": list(request.messages)} | ({"task": "token_classify"} if task == "reward" else {})
 
 
-def make_probe_body(model: Model, task: ScoringTask) -> dict[str, Any]:
+def make_probe_body(model: Model, task: ScoringTask) -> dict[str, object]:
     """Return a body that a server refuses exactly if it knows ``use_activation``."""
     text = Message(role="user", content="?")
     return make_score_body(model, Request("probe", (text, text)), task) | {"use_activation": "?"}
@@ -194,7 +194,7 @@ def read_error_message(body: bytes) -> str:
     return _shorten(text)
 
 
-def _read_usage(data: Any) -> tuple[int, int]:
+def _read_usage(data: Mapping[str, Any]) -> tuple[int, int]:
     """Return the numbers of prompt and completion tokens, 0 where the server does not count."""
     usage = data.get("usage") or {}
     return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)

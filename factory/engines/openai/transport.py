@@ -14,7 +14,6 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import httpx
 
@@ -249,7 +248,7 @@ class _Sender:
                 f"{self._connection.hide_key(str(error))}); check 'run.urls' and what stands before the server"
             ) from error
 
-    async def _post(self, url: str, body: dict[str, Any]) -> httpx.Response:
+    async def _post(self, url: str, body: dict[str, object]) -> httpx.Response:
         client = self._places.pop()
         try:
             return await client.post(url, content=json.dumps(body, ensure_ascii=False).encode())

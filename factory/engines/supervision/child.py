@@ -115,7 +115,7 @@ def _encode(data: object) -> bytes:
     return json.dumps(data, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def load_core(path: str) -> Callable[[dict[str, Any]], Core]:
+def load_core(path: str) -> Callable[[dict[str, object]], Core]:
     """Import the function ``package.module:function`` that opens a core."""
     module, _, function = path.partition(":")
     with loading():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from factory.training.data.templating import Templater
 from schemas.disk import write_text
 from schemas.errors import TrainingError
 from schemas.recipe.training import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(slots=True)
@@ -94,7 +97,9 @@ def _part(found: Iterable[Example | Rejected]) -> Dataset:
     return Dataset(examples, rejected, sorted({example.language for example in examples}))
 
 
-def load_datasets(settings: TrainSettings, tokenizer: Any, eos_ids: Iterable[int]) -> tuple[Dataset, Dataset | None]:
+def load_datasets(
+    settings: TrainSettings, tokenizer: "PreTrainedTokenizerBase", eos_ids: Iterable[int]
+) -> tuple[Dataset, Dataset | None]:
     """Read and tokenise the data of a run: for training, and for evaluation where there is any.
 
     An export's own eval split may have no row that can be used, and yet rows that were rejected.

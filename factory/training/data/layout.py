@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from factory.training.data.examples import Example
@@ -108,5 +109,5 @@ def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Lay
     )
 
 
-def _tensor(parts: Sequence[Any], device: torch.device | str) -> Tensor:
+def _tensor(parts: Sequence[ArrayLike], device: torch.device | str) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device)

@@ -166,7 +166,7 @@ class _Wanted:
         self.asked = {column: names for column, names in asked.items() if names}
         self._found = {column: Counter[str]() for column in self.asked}
 
-    def find_other(self, value: dict[str, Any]) -> str | None:
+    def find_other(self, value: dict[str, object]) -> str | None:
         """Return the column by which a row is of another language or strategy than those asked for; None if by none."""
         found: list[str] = []
         for column, names in self.asked.items():
@@ -176,7 +176,7 @@ class _Wanted:
                 found.append(column)
         return found[0] if found else None
 
-    def refuse_unknown(self, value: dict[str, Any]) -> None:
+    def refuse_unknown(self, value: dict[str, object]) -> None:
         """Raise a RowError if a row does not say of which language or strategy it is, and some are asked for."""
         for column, names in self.asked.items():
             given = find_optional(value, column)
@@ -189,7 +189,7 @@ class _Wanted:
             reason = Reason.UNKNOWN_LANGUAGE if is_language else Reason.INVALID_ROW
             raise RowError(f"'{column}' {fault}; rows were chosen by {asked}", reason)
 
-    def _name(self, column: str, given: Any) -> str:
+    def _name(self, column: str, given: object) -> str:
         return name_language(given) if column == self.columns["language"] else "" if given is None else str(given)
 
     def _is_known(self, column: str, name: str) -> bool:

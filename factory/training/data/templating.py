@@ -8,7 +8,7 @@ prompt is rejected.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from schemas.errors import TrainingError
 from schemas.reasons import Reason
 from schemas.recipe.training import TrainSettings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 _BATCH_ROWS = 500
 
 Ids = list[int]
@@ -30,7 +33,9 @@ Encoded = dict[Rendering, Ids | RenderingError]
 class Templater:
     """Turns rows into examples with one tokenizer, template and limit."""
 
-    def __init__(self, tokenizer: Any, settings: TrainSettings, eos_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", settings: TrainSettings, eos_ids: Iterable[int] = ()
+    ) -> None:
         self._tokenizer, self._settings = tokenizer, settings
         self._eos = tokenizer.eos_token_id
         self._ends = {*eos_ids, *([] if self._eos is None else [self._eos])}
@@ -90,7 +95,8 @@ class Templater:
     def _strip(self, answer: str) -> str:
         """Return an answer without end tokens that it brought along; there will be exactly one."""
         text = answer
-        endings = [ending for end in sorted(self._all_ends()) if (ending := self._tokenizer.decode([end]).strip())]
+        spelled = (str(self._tokenizer.decode([end])).strip() for end in sorted(self._all_ends()))
+        endings = [ending for ending in spelled if ending]
         while ending := next((ending for ending in endings if text.rstrip().endswith(ending)), None):
             text = text.rstrip().removesuffix(ending)
         if not text.strip():

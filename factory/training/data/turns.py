@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from factory.conversations.forms import Message, Messages
+from factory.conversations.tool_calls import Call
 from factory.engines.local.rendering import Renderer, Rendering, RenderingError
 from factory.inputs.row import RowError
-from factory.training.data.reading import Messages
 from schemas.reasons import Reason
 
 _REASONING_TAG = re.compile(r"</?[A-Za-z_][\w:-]*>|\[/?[A-Z_]+\]")
@@ -21,7 +22,8 @@ _REASONING_TAG = re.compile(r"</?[A-Za-z_][\w:-]*>|\[/?[A-Z_]+\]")
 _MARKS = range(0xE000, 0xF900)
 """Private characters: one is put behind each text that has to show in the rendering."""
 
-Tools = Sequence[Mapping[str, Any]]
+Tool = Mapping[str, Any]
+Tools = Sequence[Tool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class TurnRenderer:
             turns += self.render_conversation([*({**message, "weight": 0} for message in prompt), *answer], tools)
         return turns
 
-    def _clean(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _clean(self, message: Message) -> Message:
         """Return a message as it is, but an answer that is to be trained without an end token of its own."""
         if message["role"] != "assistant" or message.get("weight") == 0:
             return message
@@ -133,7 +135,7 @@ class _Marks:
         self.meant: dict[str, str] = {}
         self.plain: list[tuple[str, Any]] = []
 
-    def mark_message(self, message: dict[str, Any]) -> dict[str, Any]:
+    def mark_message(self, message: Message) -> Message:
         text, role = message["content"], message["role"]
         found = {**message, "content": self._put(text, f"a text of role {role}, {text!r:.60}")}
         name = message.get("name")
@@ -143,10 +145,10 @@ class _Marks:
             found["tool_calls"] = [self._mark_call(call) for call in message["tool_calls"]]
         return found
 
-    def mark_reasoning(self, message: dict[str, Any]) -> dict[str, Any]:
+    def mark_reasoning(self, message: Message) -> Message:
         return {**message, "reasoning_content": self._put(message["reasoning_content"], "'reasoning_content'")}
 
-    def mark_tool(self, tool: Mapping[str, Any]) -> dict[str, Any]:
+    def mark_tool(self, tool: Tool) -> Tool:
         inner = tool.get("function", tool)
         marked = dict(inner)
         for field in ("name", "description"):
@@ -157,7 +159,7 @@ class _Marks:
         self.plain += [("a parameter of a tool", name) for name in properties or ()]
         return {**tool, "function": marked} if "function" in tool else marked
 
-    def _mark_call(self, call: dict[str, Any]) -> dict[str, Any]:
+    def _mark_call(self, call: Call) -> Call:
         inner = call["function"]
         what = f"the call of {inner['name']!r:.40}"
         marked = {**inner, "name": self._put(inner["name"], what)}
@@ -165,7 +167,7 @@ class _Marks:
             marked["arguments"] = self._mark_value(inner["arguments"], f"an argument in {what}")
         return {**call, "function": marked}
 
-    def _mark_value(self, value: Any, what: str) -> Any:
+    def _mark_value(self, value: object, what: str) -> object:
         if isinstance(value, str):
             return self._put(value, what)
         if isinstance(value, Mapping):
@@ -202,12 +204,12 @@ def _check_order(messages: Messages) -> None:
                 raise RowError(f"the result {link!r:.40} is not in the order of the calls")
 
 
-def _shows(value: Any, text: str) -> bool:
+def _shows(value: object, text: str) -> bool:
     """Whether a value stands in a text, as it is or as JSON writes it."""
     return any(form in text for form in _forms(value))
 
 
-def _forms(value: Any) -> Iterator[str]:
+def _forms(value: object) -> Iterator[str]:
     if not isinstance(value, str):
         yield from (json.dumps(value), str(value))
         return

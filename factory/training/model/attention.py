@@ -4,9 +4,10 @@ On CPU every group goes through SDPA by itself, so that its cost is the square o
 On a GPU one flex-attention call takes the batch with a block mask, compiled once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from transformers import AttentionInterface
 
 from factory.training.data.layout import Layout, is_seen
 from schemas.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 PACKED = "packed"
 
@@ -121,7 +125,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, weighing: W
     return mixed
 
 
-def _make_block_mask(layout: Layout, window: int | None) -> Any:
+def _make_block_mask(layout: Layout, window: int | None) -> "BlockMask":
     """Return flex attention's mask: which blocks of queries and keys to visit, and ``Layout.sees`` within these.
 
     Blocks are told apart by their first and last groups and by their extreme positions and branches, so that nothing of
@@ -168,12 +172,13 @@ def _list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _compiled_flex(device: str) -> Any:
+def _compiled_flex(device: str) -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
     # Without ``fullgraph`` one shape too many would go on without a kernel, in memory of the batch's square.
     options: dict[str, Any] = {"dynamic": True, "fullgraph": True, "recompile_limit": 64}
-    return torch.compile(flex_attention, **options) if device == "cuda" else flex_attention
+    attend: Callable[..., Any] = flex_attention
+    return torch.compile(attend, **options) if device == "cuda" else attend
 
 
 AttentionInterface.register(PACKED, packed_attention)

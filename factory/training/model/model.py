@@ -105,10 +105,10 @@ class Policy(nn.Module):
         shard(self, [module for module in self.modules() if type(module).__name__ in names], self.dtype, mesh)
         self.is_sharded = True
 
-    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+    def _autocast(self, device: str) -> AbstractContextManager[object]:
         if self.dtype == torch.float32 or self.is_sharded:
             return nullcontext()
-        context: AbstractContextManager[Any] = torch.autocast(device, self.dtype)
+        context: AbstractContextManager[object] = torch.autocast(device, self.dtype)
         return context
 
     @contextmanager

@@ -66,10 +66,12 @@ def shard(module: nn.Module, layers: list[nn.Module], dtype: torch.dtype, mesh: 
 def _make_reader(kind: Any, mesh: DeviceMesh) -> Any:
     """Return a class like a class of models, which makes DTensors of an empty model's parameters before it fills them."""
 
-    def prepare(_kind: type, config: DistributedConfig, device_map: Any = None) -> tuple[Any, Any, None]:
+    def prepare(
+        _kind: type, config: DistributedConfig, device_map: object = None
+    ) -> tuple[DistributedConfig, object, None]:
         return config, device_map, None
 
-    def distribute(_kind: type, model: nn.Module, _config: Any, _meshes: None) -> nn.Module:
+    def distribute(_kind: type, model: nn.Module, _config: object, _meshes: None) -> nn.Module:
         for owner, name, parameter in _list_places(model):
             if _has_rows_for_all(parameter, mesh.size()):
                 rows = distribute_tensor(parameter.detach(), mesh, [Shard(0)], src_data_rank=None)
@@ -86,7 +88,7 @@ def _has_rows_for_all(parameter: nn.Parameter, size: int) -> bool:
     return each * (size - 1) < len(parameter)
 
 
-def _keeps_rows(conversion: Any) -> bool:
+def _keeps_rows(conversion: object) -> bool:
     """Whether the rows of a parameter are made of the same rows of the tensors in the files.
 
     They are where keys are renamed and where experts are stacked; where parts are joined or split along rows, they are not.

@@ -56,7 +56,7 @@ class Run:
         self._checkpoints = output / "checkpoints"
         self.progress, self.steps = prepared.progress, prepared.steps
 
-    def loop(self, log: MetricLog, watch: Watch, signals: StopSignals) -> dict[str, Any]:
+    def loop(self, log: MetricLog, watch: Watch, signals: StopSignals) -> dict[str, object]:
         """Run the steps that are left; return the metrics of the last one."""
         num_steps, before = len(self.steps), self.progress
         metrics: dict[str, Any] = {}
@@ -77,7 +77,7 @@ class Run:
             self._after_step(step, log, watch, signals)
         return metrics
 
-    def finish(self, run_id: str, metrics: dict[str, Any]) -> TrainResult:
+    def finish(self, run_id: str, metrics: dict[str, object]) -> TrainResult:
         """Write the final model, the curves and the result."""
         settings, progress, prepared = self._settings, self.progress, self._prepared
         kept = (progress.best_step or progress.step) if settings.final == "best" else progress.step

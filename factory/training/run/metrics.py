@@ -69,7 +69,7 @@ class MetricLog:
         if self._board is not None:
             self._board.close()
 
-    def write(self, split: str, step: int, metrics: dict[str, Any]) -> None:
+    def write(self, split: str, step: int, metrics: dict[str, object]) -> None:
         """Write the metrics of a split at a step."""
         if self._file is None:
             return
@@ -80,9 +80,10 @@ class MetricLog:
                 self._board.add_scalar(f"{split}/{name}", value, step)
 
 
-def _flatten(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+def _flatten(metrics: dict[str, object]) -> list[tuple[str, float]]:
     """Return scalars by name, those of languages under ``name/language``."""
     flat = [(name, float(value)) for name, value in metrics.items() if isinstance(value, int | float)]
-    for language, values in metrics.get("languages", {}).items():
+    by_language = metrics.get("languages")
+    for language, values in by_language.items() if isinstance(by_language, dict) else ():
         flat += [(f"{name}/{language}", float(value)) for name, value in values.items()]
     return flat

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from factory.training.data.batches import plan_steps
@@ -78,7 +77,7 @@ def _check_held_out(held_out: Dataset | None, settings: TrainSettings) -> Datase
     return None
 
 
-def load_tokenizer(settings: TrainSettings) -> Any:
+def load_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerBase:
     """Load the model's tokenizer, with the chat template of the settings if they name one."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(settings.model)

@@ -1,7 +1,5 @@
 """The progress of a run: steps or rows, tokens per second and time left."""
 
-from typing import Any
-
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from factory.progress import ProgressBar
@@ -15,7 +13,7 @@ class Watch(ProgressBar):
         super().__init__(label, total, *columns, quiet=quiet, done=done)
         self._label, self._unit, self._total = label, unit, total
 
-    def advance(self, step: int, metrics: dict[str, Any], tokens_per_second: float, seconds_left: float) -> None:
+    def advance(self, step: int, metrics: dict[str, object], tokens_per_second: float, seconds_left: float) -> None:
         """Show that a step is done."""
         facts = f"loss {metrics['loss']:.4f}"
         if "accuracy" in metrics:

@@ -2,14 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from factory.training.model.model import Policy, add_adapters
 from factory.training.processes import World
@@ -81,7 +80,9 @@ def _find_dtype(settings: TrainSettings) -> torch.dtype:
     return dtype
 
 
-def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dtype) -> tuple[Any, dict[str, Tensor]]:
+def _merge(
+    weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dtype
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """Fold adapters into a fresh copy of the model that they were trained on, in its dtype; one layer at a time in float32."""
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
@@ -97,10 +98,11 @@ def _merge(weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dty
             layer.get_base_layer().to(dtype)
     assert isinstance(policy.model.base_model, BaseTuner)
     merged = policy.model.base_model.unload()
+    assert isinstance(merged, PreTrainedModel)
     return merged, {f"model.{name}": weight for name, weight in merged.state_dict().items()}
 
 
-def _untie_adapted(model: Any) -> None:
+def _untie_adapted(model: PreTrainedModel) -> None:
     """Where the embeddings of a tied model have adapters, give it an output layer of its own, which has none."""
     if model.config.tie_word_embeddings and hasattr(model.get_input_embeddings(), "base_layer"):
         head = model.get_output_embeddings()
