@@ -608,7 +608,7 @@ def test_training_data_with_a_byte_order_mark_is_read(tmp_path: Path, encoding: 
 
 # Properties: a conversation in any form arrives as it is, and a part of one never.
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 ANY_JSON = st.recursive(
     TEXTS | st.integers(0, 9), lambda inner: st.dictionaries(TEXTS, inner, max_size=2), max_leaves=3
 )

@@ -54,7 +54,7 @@ def prompts_of(path: Path, **given: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("between", ["\n", "", " \n\n"])
 def test_lists_one_after_another_are_read_to_the_end(tmp_path: Path, between: str, indent: int | None) -> None:
-    lists = (ROWS[:2], [], ROWS[2:])
+    lists: tuple[list[Any], ...] = (ROWS[:2], [], ROWS[2:])
     path = write(tmp_path / "a.json", between.join(json.dumps(part, indent=indent) for part in lists))
     assert values(path) == ROWS
     assert [row.row for row in raw(path)] == ["1", "2", "3", "4"]

@@ -50,7 +50,7 @@ def write_checkpoint(
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
     names = list(weights)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(num_shards):
         shard = f"model-{number + 1:05}-of-{num_shards:05}.safetensors"
         save_file({name: weights[name] for name in names[number::num_shards]}, folder / shard)

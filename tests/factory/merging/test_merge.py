@@ -89,7 +89,7 @@ def test_shards_are_bounded_and_indexed(parents, tmp_path):
     index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
     shards = sorted((tmp_path / "out").glob("model-*.safetensors"))
     assert len(shards) > 3
-    weights = {}
+    weights: dict[str, Any] = {}
     for shard in shards:
         held = load_file(shard)
         assert sum(tensor.numel() * 2 for tensor in held.values()) <= 4000

@@ -27,7 +27,7 @@ from schemas.errors import InputError
 from schemas.recipe.merging import MergeSettings
 from tests.factory.engines.conftest import make_tokenizer
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 261,
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -61,7 +61,8 @@ def make_model(folder: Path, config: Any, seed: int, dtype: torch.dtype = torch.
 
 
 def load(folder: Path) -> Any:
-    model, report = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    model, report = loaded
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     return model.eval()
@@ -143,7 +144,7 @@ def make_adapter(folder: Path, base: Path, seed: int, **options: Any) -> Any:
         for name, value in model.named_parameters():
             if "lora_" in name or "modules_to_save" in name:
                 value.copy_(torch.randn_like(value) * 0.3)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     return PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder
     ).merge_and_unload()

@@ -318,7 +318,7 @@ def test_pending_rows_are_taken_as_needed_and_left_when_finished(lane: Provenanc
     assert not translator._in_flight
 
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=50)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=50)
 
 
 @settings(max_examples=80, deadline=None)

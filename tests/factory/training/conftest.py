@@ -5,6 +5,7 @@ import os
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -33,7 +34,7 @@ TEMPLATE = (
 )
 VOCABULARY = 512
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,

@@ -34,7 +34,7 @@ def encode(tmp_path, rows, template=None, **values):
 
 
 def decode(ids) -> str:
-    return make_tokenizer().decode(ids)
+    return str(make_tokenizer().decode(ids))
 
 
 def trained(example: Example, branch: int = 0) -> str:

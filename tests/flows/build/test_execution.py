@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,7 +181,7 @@ def test_every_build_holds_out_the_share_of_its_own_recipe(write_recipe, engines
     """Whichever read a prompt first; what another source holds out, as an evaluation's does, stays held out."""
     path = write_recipe()
     text = path.read_text()
-    shares = {}
+    shares: dict[str, Any] = {}
     for name, percent in (("questions", 50), ("questions", 0), ("questions", 100), ("renamed", 0)):
         path.write_text(text.replace('"questions"', f'"{name}"\neval_percent = {percent}'))
         config_id = build(path, engines, until="read").config_id

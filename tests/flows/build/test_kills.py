@@ -56,7 +56,7 @@ def test_stand_in_kills(write_recipe, ids, tmp_path):
     path = write_recipe(extra="overlap = 'wait'", commit_rows=COMMIT_ROWS)
     log = tmp_path / "asked.log"
     engines = StandInEngines(log)
-    kills = Counter()
+    kills: Counter[str] = Counter()
     for stage in STAGES:
         for number in range(KILLS_PER_STAGE):
             process = start_build(path, log)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import polars as pl
 import pytest
@@ -118,7 +119,7 @@ class Finished:
     """A stage that hands out one row per reply."""
 
     def __init__(self) -> None:
-        self.waiting = []
+        self.waiting: list[Any] = []
 
     def requests(self, pending):
         return iter(())
@@ -134,7 +135,7 @@ class Finished:
 
 class Store:
     def __init__(self, error=None) -> None:
-        self.commits = []
+        self.commits: list[Any] = []
         self.error = error
 
     def append(self, table, frame):

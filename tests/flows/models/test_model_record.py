@@ -1,6 +1,7 @@
 """One row of the checkpoints table, whoever made the model."""
 
 import json
+from typing import Any
 
 from factory.engines.fingerprint import fingerprint_model
 from factory.microworld.questions import MODELS
@@ -13,7 +14,7 @@ from warehouse.lake.lake import Lake
 def test_a_model_is_one_row_by_its_content_with_what_made_it(tmp_path):
     warehouse = WarehouseSettings(catalog=str(tmp_path / "catalog.sqlite"), data=str(tmp_path / "data"))
     (tmp_path / "link").symlink_to(MODELS / "base")
-    made = {"parents": ["b", "a"], "config": {"إعداد": 1}, "metrics": {"loss": 0.5}}
+    made: dict[str, Any] = {"parents": ["b", "a"], "config": {"إعداد": 1}, "metrics": {"loss": 0.5}}
     first = record_checkpoint(tmp_path / "link", warehouse, Making(kind="merge", **made))
     again = record_checkpoint(MODELS / "base", warehouse, Making(kind="merge", **made))
     trained = record_checkpoint(MODELS / "teacher-asian", warehouse, Making(kind="sft", export_id="e", **made))
