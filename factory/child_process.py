@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -26,28 +27,36 @@ STOPPED = 130
 """The exit code of a child that was interrupted, as shells give it for Ctrl-C."""
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One kind of work: the package that does it, what it is called, and what its errors are.
+
+    ``after_death`` tells the user what to do about a child that was killed.
+    """
+
+    package: str
+    name: str
+    error: type[FactoryError]
+    after_death: str
+
+
 def run_child(
-    package: str,
+    work: Work,
     settings: BaseModel,
     output: Path,
     *,
-    work: str,
-    error: type[FactoryError],
-    after_death: str,
     quiet: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> str | None:
-    """Run ``python -m package`` and wait for its end; return what it reports, or None where it reports nothing.
-
-    ``work`` names what it does; ``after_death`` tells the user what to do about a child that was killed.
+    """Run ``python -m work.package`` and wait for its end; return what it reports, or None where it reports nothing.
 
     Raises:
-        FactoryError: an ``error``, in the child's own words where it had any.
+        FactoryError: a ``work.error``, in the child's own words where it had any.
     """
     with tempfile.TemporaryDirectory() as scratch:
         given, failed, reported = (Path(scratch) / name for name in ("settings.json", "error.txt", "result.json"))
         given.write_text(settings.model_dump_json(by_alias=True), encoding="utf-8")
-        command = [sys.executable, "-m", package, str(given), str(output), *(["--quiet"] if quiet else [])]
+        command = [sys.executable, "-m", work.package, str(given), str(output), *(["--quiet"] if quiet else [])]
         command += ["--error", str(failed), "--result", str(reported), "--parent", str(os.getpid())]
         process = subprocess.Popen(command, env=os.environ | (environment or {}))
         try:
@@ -57,9 +66,9 @@ def run_child(
             if not failed.is_file():
                 raise
         if failed.is_file():
-            raise error(failed.read_text(encoding="utf-8"))
+            raise work.error(failed.read_text(encoding="utf-8"))
         if code:
-            raise error(f"the {work} process ended with code {code}; {after_death}")
+            raise work.error(f"the {work.name} process ended with code {code}; {work.after_death}")
         return reported.read_text(encoding="utf-8") if reported.is_file() else None
 
 

@@ -285,7 +285,9 @@ class _Planner:
         self._count(known)
         if has_read_all(self._scope.lake, self._build, self._limit):
             names = [source.name for source in recipe.prompts]
-            found = dict(self._scope.rows(read_sql("reports/read", config_id=self._build.config_id, sources=names)))
+            found: dict[str, int] = dict(
+                self._scope.rows(read_sql("reports/read", config_id=self._build.config_id, sources=names))
+            )
             self._num_prompts = Counter({name: found.get(name, 0) for name in names})
             return
         seen = SeenPrompts(recipe.prompt_gates)

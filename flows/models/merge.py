@@ -10,7 +10,7 @@ from typing import Protocol
 import polars as pl
 from rich.console import Console
 
-from factory.child_process import run_child
+from factory.child_process import Work, run_child
 from factory.merging.identity import fingerprint_parents, identify_merge
 from factory.merging.progress import merge_visibly
 from factory.merging.result import RESULT, MergeResult
@@ -105,15 +105,8 @@ def _open_evaluator(settings: MergeSettings, command: str, folder: Path) -> Eval
 
 def _merge_in_child(settings: MergeSettings, output: Path, *, quiet: bool) -> MergeResult:
     """Merge in a process of its own, so that this one loads no torch and keeps no memory of the GPU's."""
-    reported = run_child(
-        PACKAGE,
-        settings,
-        output,
-        work="merging",
-        error=InputError,
-        after_death="what it had written is cleared away by the next merge to the same place",
-        quiet=quiet,
-    )
+    clearing = "what it had written is cleared away by the next merge to the same place"
+    reported = run_child(Work(PACKAGE, "merging", InputError, clearing), settings, output, quiet=quiet)
     assert reported is not None
     return RESULT.validate_json(reported)
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from factory.child_process import run_child
+from factory.child_process import Work, run_child
 from factory.engines.devices import visible_devices
 from factory.training.data.reading import read_export_id
 from factory.training.identity import RunIdentity, claim_output, identify_run, pin_data
@@ -101,12 +101,9 @@ def _record(settings: TrainSettings, identity: RunIdentity, result: TrainResult,
 def _launch(settings: TrainSettings, output: Path, *, quiet: bool, devices: tuple[int, ...]) -> None:
     """Run the trainer, which ends when this process does, and wait for it."""
     run_child(
-        "factory.training",
+        Work("factory.training", "training", TrainingError, "the same command goes on from its last checkpoint"),
         settings,
         output,
-        work="training",
-        error=TrainingError,
-        after_death="the same command goes on from its last checkpoint",
         quiet=quiet,
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(settings.run.threads))}
         | visible_devices(devices),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from schemas.errors import WarehouseError
 from warehouse.build.reward_index import find_indexed
+from warehouse.lake.cursors import Values
 from warehouse.lake.lake import Lake
 from warehouse.lake.slices import choose_num_slices
 from warehouse.statements import TableName, Value, read_sql
@@ -114,7 +115,7 @@ class Scope:
         """Return the rows of a query; see ``Lake.query``."""
         return self.lake.query(sql, parameters, joined_as_written=joined_as_written, schema=self._schema)
 
-    def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Values]:
         """Return the few rows of a query as Python has them; see ``Lake.rows``."""
         return self.lake.rows(sql, parameters, schema=self._schema)
 
@@ -122,7 +123,7 @@ class Scope:
         """Return the one value of a query; see ``Lake.value``."""
         return self.lake.value(sql, parameters, schema=self._schema)
 
-    def stream_rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+    def stream_rows(self, sql: str) -> Iterator[Values]:
         """Yield the rows of a query as Python has them; see ``Lake.stream_rows``."""
         return self.lake.stream_rows(sql, schema=self._schema)
 
@@ -224,7 +225,7 @@ def latest_build(lake: Lake, name: str | None = None) -> str | None:
     return None if name is None else _find_beginning(builds, name)
 
 
-def _find_beginning(builds: list[tuple[Any, ...]], name: str) -> str:
+def _find_beginning(builds: list[Values], name: str) -> str:
     """Return the one config id that begins with a name that is long enough to be meant as its beginning."""
     found = {
         str(config_id): label

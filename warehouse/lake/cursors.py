@@ -5,6 +5,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import duckdb
 
@@ -12,6 +13,9 @@ from schemas.ids import CONTENT_ID_SQL
 from schemas.splits import SPLIT_SQL
 from warehouse.lake.slices import LOOK_AT_ALL, SLICE_SQL, look_at_slices
 from warehouse.statements import literal
+
+Values: TypeAlias = tuple[Any, ...]
+"""A row of a result: a value for each column."""
 
 SHARED = "main"
 """The schema beside the tables whose views and tables every cursor sees."""

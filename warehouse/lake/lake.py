@@ -37,7 +37,7 @@ from warehouse.catalog.data_folder import DataFolder
 from warehouse.catalog.locks import WRITE, Locks, open_locks
 from warehouse.lake import migrations
 from warehouse.lake.compaction import clean_up, compact_tables
-from warehouse.lake.cursors import SHARED, Cursors, count_changed
+from warehouse.lake.cursors import SHARED, Cursors, Values, count_changed
 from warehouse.lake.duckdb_errors import explain, is_passing
 from warehouse.statements import Value, bind
 
@@ -214,7 +214,7 @@ class Lake:
                 result = cursor.execute(bind(sql, parameters))
             return read_frame(result)
 
-    def rows(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = SHARED) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Sequence[Value] = (), *, schema: str = SHARED) -> list[Values]:
         """Return the few rows of a query as Python has them, which loads neither Polars nor Arrow; see ``query``."""
         with self._reading(schema) as cursor:
             return cursor.execute(bind(sql, parameters)).fetchall()
@@ -224,7 +224,7 @@ class Lake:
         ((value,),) = self.rows(sql, parameters, schema=schema)
         return value
 
-    def stream_rows(self, sql: str, *, batch_rows: int = 10_000, schema: str = SHARED) -> Iterator[tuple[Any, ...]]:
+    def stream_rows(self, sql: str, *, batch_rows: int = 10_000, schema: str = SHARED) -> Iterator[Values]:
         """Yield the rows of a query as Python has them, in bounded memory; see ``rows``."""
         with self._reading(schema) as cursor:
             result = cursor.execute(sql)

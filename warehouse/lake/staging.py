@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import duckdb
 
-from warehouse.lake.cursors import count_changed
+from warehouse.lake.cursors import Values, count_changed
 from warehouse.lake.lake import Lake
 from warehouse.statements import TableName, literal
 
@@ -29,7 +29,7 @@ class Derived:
 class Source(Protocol):
     """What answers queries: a lake, or a scope of it."""
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]: ...
+    def rows(self, sql: str) -> list[Values]: ...
 
     def hold(self, name: str, select: str, *, slices: int = 1) -> None: ...
 
