@@ -114,7 +114,7 @@ def test_ties(densities, normalize, weights):
         0.7,
         normalize,
     )
-    result = merge_whole("ties", tensors, weights, base, densities, normalize=normalize, **{"lambda": 0.7})
+    result = merge_whole("ties", tensors, weights, base, densities, normalize=normalize, lambda_=0.7)
     close(result, wanted, scale=10 if min(weights) < 0 else 1)
 
 
@@ -170,7 +170,7 @@ def test_dare(method, normalize):
     )
     if method == "dare_ties":
         change = elect_formula(deltas, weights, normalize)
-    result = merge_whole(method, tensors, weights, base, densities, normalize=normalize, seed=7, **{"lambda": 0.5})
+    result = merge_whole(method, tensors, weights, base, densities, normalize=normalize, seed=7, lambda_=0.5)
     close(result, base.double().numpy() + 0.5 * change)
 
 

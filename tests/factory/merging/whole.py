@@ -23,7 +23,7 @@ def merge_whole(
     **options: Any,
 ) -> Tensor:
     """Return what a method makes of the models' values of one parameter; ``options`` are those of ``[merge]``."""
-    models = [{"model": str(number)} for number in range(len(tensors))]
+    models: list[dict[str, Any]] = [{"model": str(number)} for number in range(len(tensors))]
     for model, density in zip(models, densities or (), strict=False):
         model |= {"density": density}
     given = {} if base is None else {"base": "base"}
