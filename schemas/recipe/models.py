@@ -270,7 +270,7 @@ class Recorded(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _has_columns(cls, value: Any) -> Any:
+    def _has_columns(cls, value: object) -> object:
         if isinstance(value, dict) and not value.get("columns"):
             raise ValueError(f"'columns' is needed, as {_RECORDED_COLUMNS}")
         return value

@@ -188,11 +188,11 @@ def _check_change(label: str, name: str, change: LowRank, tensors: Mapping[str, 
         )
 
 
-def _says_tied(config: Mapping[str, Any]) -> bool | None:
-    said: bool | None = config.get("tie_word_embeddings")
-    if said is None and "text_config" in config:
-        said = config["text_config"].get("tie_word_embeddings")
-    return said
+def _says_tied(config: Mapping[str, object]) -> bool | None:
+    said, inner = config.get("tie_word_embeddings"), config.get("text_config")
+    if said is None and isinstance(inner, dict):
+        said = inner.get("tie_word_embeddings")
+    return None if said is None else bool(said)
 
 
 def _tie(checkpoint: Checkpoint) -> Checkpoint:

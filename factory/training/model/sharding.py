@@ -63,7 +63,7 @@ def shard(module: nn.Module, layers: list[nn.Module], dtype: torch.dtype, mesh: 
         setattr(owner, name, rows)
 
 
-def _make_reader(kind: Any, mesh: DeviceMesh) -> Any:
+def _make_reader(kind: type, mesh: DeviceMesh) -> Any:
     """Return a class like a class of models, which makes DTensors of an empty model's parameters before it fills them."""
 
     def prepare(
