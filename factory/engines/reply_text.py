@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from schemas.reasoning import QUOTED_CODE, REASONING_MARKS
+from schemas.reasoning import HIDDEN_CODE, QUOTED_CODE, REASONING_MARKS
 
 
 def list_texts(data: object) -> Iterator[str]:
@@ -67,4 +67,4 @@ def find_stray_reasoning(text: str, tags: tuple[str, str] | None = None, source:
 
 def _list_marks(text: str, tags: tuple[str, str] | None) -> list[str]:
     marks = "|".join([*map(re.escape, tags or ()), REASONING_MARKS])
-    return re.findall(marks, re.sub(QUOTED_CODE, "", text))
+    return [mark.strip() for mark in re.findall(marks, re.sub(QUOTED_CODE, HIDDEN_CODE, text))]

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from schemas.reasoning import QUOTED_CODE, REASONING_MARKS
+from schemas.reasoning import HIDDEN_CODE, QUOTED_CODE, REASONING_MARKS
 from schemas.recipe.curation import PairStrategy, Routing
 from schemas.recipe.recipe import Recipe
 from warehouse.build.scope import Scope
@@ -70,6 +70,7 @@ def gate(scope: Scope, recipe: Recipe) -> int:
         opening_tags={name: tags[0] for name, tags in thinking.items()},
         closing_tags={name: tags[1] for name, tags in thinking.items()},
         quoted_code=QUOTED_CODE,
+        hidden_code=HIDDEN_CODE,
         min_chars=gates.min_chars,
         max_chars=gates.max_chars,
         max_repetition=gates.max_repetition,

@@ -2,14 +2,14 @@
 -- Grain: one row of rejections per failing completion.
 -- The tags of a translator are no matter here: it is judged by them, and by what it translates, when it has answered.
 WITH stripped AS (
-    SELECT *, regexp_replace(text, $quoted_code, '', 'g') AS prose, text = '' AND coalesce(reasoning, '') <> '' AS is_thinking
+    SELECT *, regexp_replace(text, $quoted_code, $hidden_code, 'g') AS prose, text = '' AND coalesce(reasoning, '') <> '' AS is_thinking
     FROM build_completions
 ),
 marked AS (
     SELECT
         *,
         CASE
-            WHEN regexp_matches(prose, $reasoning_marks) THEN regexp_extract(prose, $reasoning_marks)
+            WHEN regexp_matches(prose, $reasoning_marks) THEN trim(regexp_extract(prose, $reasoning_marks), E' \t\r\n')
             WHEN contains(prose, $opening_tags[teacher]) THEN $opening_tags[teacher]
             WHEN contains(prose, $closing_tags[teacher]) THEN $closing_tags[teacher]
         END AS reasoning_mark
