@@ -266,6 +266,23 @@ def test_good_translations_lose_nothing(translation: Translation) -> None:
     assert rejected == []
 
 
+@pytest.mark.parametrize(
+    ("before", "span", "after"),
+    [
+        ("The header is ", "Content-Type: application/json", " here."),
+        ("Send ", "Accept: text/html, application/json", ", and wait."),
+        ("It says ", "Content-Type: text/html; charset=utf-8", "."),
+        ("Set ", "Cache-Control: no-cache", " for it."),
+        ("Read ", "$HOME/.bashrc", " first."),
+        ("It lies in ", "$HOME/bin", "."),
+        ("In CSS, ", ".btn:hover { color: red; }", " does nothing."),
+        ("まず ", "npm install react react-dom typescript", "を実行してください。"),
+    ],
+)
+def test_what_was_found_in_half_is_found_whole(before: str, span: str, after: str) -> None:
+    assert [part.text for part in split_protected(before + span + after) if part.kind] == [span]
+
+
 PIECES = st.sampled_from([text[at : at + 9] for mixed in MIXED for text in mixed.spans for at in range(0, 27, 7)])
 
 
