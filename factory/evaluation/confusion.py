@@ -5,7 +5,7 @@ holds no English word. The rates are the line pass rate (LPR) and the word pass 
 Confusion Benchmark's own script counts them, in every detail that changes a figure: they bear the benchmark's name.
 
 fastText's lid.176, which they rest on, takes romanised text and the other Chinese script for the language. The
-project's own rate, of the responses in the right script, stands beside them.
+project's own rate, of the responses that the gates find in the right script, stands beside them.
 """
 
 import string
@@ -19,8 +19,8 @@ import polars as pl
 
 from factory.evaluation.segmenters import split_words
 from factory.inputs.row import Row
-from factory.stages.outputs import Detect
-from factory.texts.scripts import measure_script
+from factory.texts.langid import LanguageDetector
+from factory.texts.scripts import Detect, measure_script
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
@@ -66,11 +66,11 @@ class Line:
 
 
 def check_responses(
-    responses: Iterable[Response], label_lines: Detect, words: frozenset[str] | None = None
+    responses: Iterable[Response], detector: LanguageDetector, words: frozenset[str] | None = None
 ) -> Iterator[pl.DataFrame]:
     """Yield one row per response, in order and in batches.
 
-    ``label_lines`` is ``LanguageDetector.label_lines``; ``words`` are English words, by default the bundled ones.
+    ``words`` are English words, by default the bundled ones.
     Columns: group, language, num_chars, num_lines (long enough to judge), is_line_pass (null where there is no such
     line), is_word_pass (null, too, where a line fails or the language is none of ``WORD_LANGUAGES``) and is_script_pass
     (of the whole response; null where it has too few letters).
@@ -79,16 +79,20 @@ def check_responses(
     words = bundled_words() if words is None else words
     while batch := list(islice(remaining, _BATCH_ROWS)):
         lines = [split_lines(text, language) for _, language, text in batch]
-        labels = iter(label_lines([line.text for own in lines for line in own]))
+        labels = iter(detector.label_lines([line.text for own in lines for line in own]))
         rows = [
-            _check_response(response, own, [next(labels) for _ in own], words)
+            _check_response(response, own, [next(labels) for _ in own], words, detector.detect)
             for response, own in zip(batch, lines, strict=True)
         ]
         yield pl.DataFrame(rows, schema=SCHEMA)
 
 
 def _check_response(
-    response: Response, lines: Sequence[Line], labels: Sequence[tuple[str | None, float]], words: frozenset[str]
+    response: Response,
+    lines: Sequence[Line],
+    labels: Sequence[tuple[str | None, float]],
+    words: frozenset[str],
+    detect: Detect,
 ) -> Row:
     group, language, text = response
     expected = LANGUAGES[language].detector_code
@@ -97,7 +101,7 @@ def _check_response(
         is_line_pass = all(label == expected and score > MIN_SCORE for label, score in labels)
     if is_line_pass and expected in WORD_LANGUAGES:
         is_word_pass = words.isdisjoint(word for line in lines for word in line.words)
-    script_share = measure_script(text, language)
+    script_share = measure_script(text, language, detect)
     return {
         "group": group,
         "language": language,

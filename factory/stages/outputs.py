@@ -1,8 +1,8 @@
 """What the stages have in common: who answers, what has landed, and how rows become frames of a table."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import polars as pl
 
@@ -11,9 +11,6 @@ from factory.engines.reply_text import find_stray_reasoning
 from factory.inputs.row import Row
 from factory.inputs.text_faults import find_text_fault
 from schemas.reasons import Reason
-
-Detect: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str | None, float]]]
-"""Language identification: a (code, score) for every text, in order; (None, 0.0) where a text says too little."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from factory.inputs.language_names import find_language
 from factory.inputs.row import Row, RowError
 from factory.inputs.text_faults import find_fault_within, find_text_fault
 from factory.stages.measures import measure, measure_languages
-from factory.stages.outputs import Detect, Provenance, StageOutput, make_frame, make_rejection
+from factory.stages.outputs import Provenance, StageOutput, make_frame, make_rejection
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.sources import read_id, refuse_hopeless
+from factory.texts.scripts import Detect
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.reasons import Reason

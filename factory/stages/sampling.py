@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from factory.engines.base import Message, Reply, Request
 from factory.inputs.row import Row
 from factory.stages.measures import measure, measure_languages
-from factory.stages.outputs import Detect, Provenance
+from factory.stages.outputs import Provenance
 from factory.stages.single_reply import SingleReplyStage
+from factory.texts.scripts import Detect
 
 STAGE = "sample"
 

@@ -2,15 +2,16 @@
 
 Letters are counted, with the marks that a script has of its own. What says nothing about who wrote in which script is
 left out: code, formulas, links, addresses, tags, digits. A text in the right script may well hold names, terms and
-quotations in another one, so these count only as far as they outnumber the letters of the right script.
+quotations in another one, so these count only as far as they outnumber the letters of the right script; and not even
+then where language identification is sure of them, which it never is of romanised text.
 """
 
 import json
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +30,14 @@ MIN_SPARED_LETTERS = 36
 MIN_NAMING_LETTERS, MIN_QUOTING_LETTERS = 4, 8
 """Letters in the right script, counted like these, that make the clause in which names, or quotations, stand."""
 
+MIN_SURE_SCORE, MIN_QUOTED_SCORE = 0.9, 0.8
+"""Scores at which language identification is sure of a text full of terms, and of what a text quotes unmarked.
+
+Of 4,751 texts half romanised, by clauses or by words, they excuse 23; the score of the whole alone would excuse 10%."""
+
+MAX_QUOTED_WORDS = 12
+"""Words of a quotation that no marks are around, which is a sentence: of more, a text is half in another language."""
+
 MAX_ACRONYM_CHARS = 5
 """A longer word in capitals alone is not an abbreviation: a text may be written in capitals."""
 
@@ -38,6 +47,9 @@ MIN_RUN_WORDS, MIN_RUN_CHARACTERS = 3, 6
 _OTHER_CHINESE = {"Hans": "Hant", "Hant": "Hans"}
 
 Pattern: TypeAlias = regex.Pattern[str]
+
+Detect: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str | None, float]]]
+"""Language identification: a (code, score) for every text, in order; (None, 0.0) where a text says too little."""
 
 _FLAGS = regex.VERSION1
 _LETTER = r"[[\p{L}\p{M}]--[\p{sc=Zyyy}\p{sc=Zinh}]]"
@@ -59,7 +71,8 @@ _QUOTATION = regex.compile(
 class Letters:
     """Numbers of letters: in the right script, in wrong ones, and in names, quotations and other terms of other scripts.
 
-    With a clause of its own in the right script, a text may hold as many names and quotations as it likes.
+    With a clause of its own in the right script, a text may hold as many names and quotations as it likes. ``counted``
+    are the words of the wrong letters and the spared ones.
     """
 
     right: int = 0
@@ -69,6 +82,7 @@ class Letters:
     quoted: int = 0
     min_clause: int = MIN_NAMING_LETTERS
     min_quoting: int = MIN_QUOTING_LETTERS
+    counted: list[str] = field(default_factory=list)
 
     @property
     def against(self) -> int:
@@ -88,30 +102,53 @@ class Letters:
         return self.right / (self.right + self.against)
 
 
-def measure_script(text: str, language: str) -> float | None:
+def measure_script(text: str, language: str, detect: Detect | None = None) -> float | None:
     """Return the share, in [0, 1], of a text's letters that are in the language's script; None if it has too few.
 
     Of Chinese it is the smaller one of that share and the share of the right Chinese among the characters that only
     simplified or only traditional Chinese has; a single one of these tells them apart. Of a text that is JSON alone its
-    values are judged.
+    values are judged. With ``detect``, foreign words that language identification is sure of do not count.
     """
     share = _judge_plain(text, language)
     if share is not None:
         return share
     spans = list(split_protected(text))
-    share = _judge(" ".join(span.text for span in spans if not span.kind), language)
-    return _judge("\n".join(_read_strings(spans)), language) if share is None else share
+    share = _judge(" ".join(span.text for span in spans if not span.kind), language, detect)
+    return _judge("\n".join(_read_strings(spans)), language, detect) if share is None else share
 
 
-def _judge(prose: str, language: str) -> float | None:
+def _judge(prose: str, language: str, detect: Detect | None) -> float | None:
     prose = unicodedata.normalize("NFC", prose)
     found = [count_letters(prose, language)]
+    if detect is not None and found[0].counted:
+        _excuse_known_words(found[0], prose, language, detect)
     if found[0].right + found[0].wrong < MIN_LETTERS and found[0].num_spared < MIN_SPARED_LETTERS:
         found = []
     variants = count_variants(prose, language)
     if variants.right + variants.wrong or variants.num_spared >= MIN_RUN_CHARACTERS:
         found.append(variants)
     return min((letters.share for letters in found), default=None)
+
+
+def _excuse_known_words(letters: Letters, prose: str, language: str, detect: Detect) -> None:
+    """Take for quoted a sentence that is known to be of another language; for names, the terms in a text surely of this one.
+
+    Beside Chinese, Japanese and Korean words nothing is excused: without spaces, a long passage weighs as little as a
+    word.
+    """
+    words = " ".join(letters.counted)
+    if letters.right < MIN_NAMING_LETTERS or _WIDE.search(words):
+        return
+    (code, score), (other, other_score) = detect([prose, words])
+    if code != LANGUAGES[language].detector_code:
+        return
+    is_sentence = len(letters.counted) <= MAX_QUOTED_WORDS
+    if is_sentence and other not in {None, code} and other_score >= MIN_QUOTED_SCORE:
+        letters.quoted += letters.wrong + letters.spared
+        letters.wrong = letters.spared = 0
+    elif score >= MIN_SURE_SCORE:
+        letters.named += letters.spared
+        letters.spared = 0
 
 
 def _read_strings(spans: Iterable[Span]) -> Iterator[str]:
@@ -161,11 +198,13 @@ def count_letters(prose: str, language: str) -> Letters:
                     letters.quoted += _weigh(word)
                 elif not is_aside and are_names and _is_name(word):
                     letters.named += _weigh(word)
-                # Names and abbreviations in Latin letters have capitals or digits.
-                elif is_spared or _NAME_MARK.search(word):
-                    letters.spared += _weigh(word)
                 else:
-                    letters.wrong += _weigh(word)
+                    letters.counted.append(word)
+                    # Names and abbreviations in Latin letters have capitals or digits.
+                    if is_spared or _NAME_MARK.search(word):
+                        letters.spared += _weigh(word)
+                    else:
+                        letters.wrong += _weigh(word)
     return letters
 
 

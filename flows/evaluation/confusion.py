@@ -26,7 +26,7 @@ def measure_confusion(
     rejected: Counter[str] = Counter()
     english = None if words is None else read_words(words)
     responses = read_responses(path, text=text, language=language, groups=groups, rejected=rejected)
-    rates = rate_confusion(pl.concat(check_responses(responses, LanguageDetector().label_lines, english)))
+    rates = rate_confusion(pl.concat(check_responses(responses, LanguageDetector(), english)))
     if rates["num_responses"].sum() == rates["num_skipped"].sum():
         raise InputError(
             f"{path}: no response in '{text}' has a line of {MIN_WORDS} words, which it takes to judge one"

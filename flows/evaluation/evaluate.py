@@ -375,7 +375,7 @@ def _describe_answers(run: EvaluationRun, lane: Lane) -> pl.DataFrame:
         [None if reward is None else reward.settings_id, lane.settings_id],
     )
     responses = (((lane.name,), language, text) for language, text in rows.select("language", "text").iter_rows())
-    checked = list(check_responses(responses, shared_detector().label_lines))
+    checked = list(check_responses(responses, shared_detector()))
     if not checked:
         raise InputError(f"{lane.name} has answered none of the prompts")
     confusion = rate_confusion(pl.concat(checked)).rename({"group": "model", "num_responses": "num_answers"})

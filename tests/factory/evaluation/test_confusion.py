@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -35,12 +36,12 @@ FRENCH = "Il fait beau aujourd'hui et nous irons au jardin cet après-midi."
 
 
 @pytest.fixture(scope="module")
-def label_lines():
-    return LanguageDetector().label_lines
+def detector():
+    return LanguageDetector()
 
 
-def check(language, text, label_lines, words=None):
-    (row,) = pl.concat(check_responses([((), language, text)], label_lines, words)).to_dicts()
+def check(language, text, detector, words=None):
+    (row,) = pl.concat(check_responses([((), language, text)], detector, words)).to_dicts()
     return row
 
 
@@ -74,8 +75,8 @@ def check(language, text, label_lines, words=None):
         ("fr", "Oui.", None, None),
     ],
 )
-def test_a_response_passes_by_lines_and_by_words(language, text, line, word, label_lines):
-    row = check(language, text, label_lines)
+def test_a_response_passes_by_lines_and_by_words(language, text, line, word, detector):
+    row = check(language, text, detector)
     assert (row["is_line_pass"], row["is_word_pass"]) == (line, word)
 
 
@@ -91,7 +92,8 @@ def test_a_response_passes_by_lines_and_by_words(language, text, line, word, lab
     ],
 )
 def test_a_line_of_an_unknown_language_is_an_error(label, score, passes):
-    assert check("fr", FRENCH, lambda lines: [(label, score)])["is_line_pass"] is passes
+    detector = SimpleNamespace(label_lines=lambda lines: [(label, score)], detect=None)
+    assert check("fr", FRENCH, detector)["is_line_pass"] is passes
 
 
 def test_lines_are_labelled_as_they_stand():
@@ -103,7 +105,7 @@ def test_lines_are_labelled_as_they_stand():
         return [("fr", 1.0)] * len(lines)
 
     text = "  \n# `Un` (deux), trois—quatre: cinq!\nUN DEUX TROIS QUATRE\nwww.a.fr/b est 1، un «lien»\n\nQ: non\nnon non non non non"
-    assert check("fr", text, label_lines)["num_lines"] == 2
+    assert check("fr", text, SimpleNamespace(label_lines=label_lines, detect=None))["num_lines"] == 2
     assert shown == [" Un deux trois quatre cinq", "wwwafrb est 1 un «lien»"]
 
 
@@ -135,7 +137,7 @@ def test_the_segmenters_write_and_say_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_rates_and_their_means_are_the_benchmarks(label_lines):
+def test_rates_and_their_means_are_the_benchmarks(detector):
     """By hand: rates of a source and language, the mean over sources, then the mean over languages."""
     responses = [
         (("mono", "a"), "ar", ARABIC),
@@ -146,7 +148,7 @@ def test_rates_and_their_means_are_the_benchmarks(label_lines):
         (("mono", "b"), "ar", ENGLISH),
         (("cross", "a"), "ar", ARABIC),
     ]
-    rates = rate_confusion(pl.concat(check_responses(responses, label_lines)))
+    rates = rate_confusion(pl.concat(check_responses(responses, detector)))
     expected = pl.DataFrame(
         {
             "group": [["cross", "a"], ["mono", "a"], ["mono", "a"], ["mono", "b"]],
@@ -178,15 +180,24 @@ def test_rates_and_their_means_are_the_benchmarks(label_lines):
     }
 
 
-def test_the_other_script_fails_by_script_alone(label_lines):
+def test_the_other_script_fails_by_script_alone(detector):
     texts = [CHINESE, "今天天氣很好，下午我們要去花園。", "好", f"{CHINESE}GPU `print(1)`"]
-    rates = rate_confusion(pl.concat(check_responses([((), "zh", text) for text in texts], label_lines)))
+    rates = rate_confusion(pl.concat(check_responses([((), "zh", text) for text in texts], detector)))
     assert rates.select("lpr", "script_rate").rows() == [(1.0, pytest.approx(2 / 3))]
 
 
-def test_batches_keep_every_response(label_lines):
+def test_foreign_words_that_are_known_do_not_fail_by_script(detector):
+    texts = [
+        "英語では I would like a cup of coffee, please と言います。",
+        "東京は nihon no shuto de totemo ookii machi desu。",
+    ]
+    rates = rate_confusion(pl.concat(check_responses([((), "ja", text) for text in texts], detector)))
+    assert rates["script_rate"].to_list() == [0.5]
+
+
+def test_batches_keep_every_response(detector):
     responses = [((), "ru", RUSSIAN if number % 2 else ENGLISH) for number in range(2500)]
-    checked = pl.concat(check_responses(iter(responses), label_lines))
+    checked = pl.concat(check_responses(iter(responses), detector))
     assert checked["is_line_pass"].to_list() == [bool(number % 2) for number in range(2500)]
 
 
@@ -199,10 +210,10 @@ def test_english_words(tmp_path):
     assert read_words(path) == {"quux"}
 
 
-def test_words_of_ones_own_replace_the_bundled_ones(label_lines):
+def test_words_of_ones_own_replace_the_bundled_ones(detector):
     text = f"{ARABIC} weather"
-    assert check("ar", text, label_lines, frozenset({"rain"}))["is_word_pass"]
-    assert not check("ar", text, label_lines, frozenset({"weather"}))["is_word_pass"]
+    assert check("ar", text, detector, frozenset({"rain"}))["is_word_pass"]
+    assert not check("ar", text, detector, frozenset({"weather"}))["is_word_pass"]
 
 
 @pytest.mark.parametrize("content", [None, b"Paris\ncat\n", b"\xff\xfe\x00"])

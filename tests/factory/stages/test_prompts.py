@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.stages.outputs import Detect, StageOutput
+from factory.stages.outputs import StageOutput
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import RAW_ROWS, make_prompt_id
+from factory.texts.scripts import Detect
 from schemas.ids import content_id
 from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.tables import Prompts, Rejections

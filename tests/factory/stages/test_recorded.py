@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from factory.stages.outputs import Detect, Provenance, StageOutput
+from factory.stages.outputs import Provenance, StageOutput
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts, list_rows, make_text_id
 from factory.stages.recorded import Declared, Tally, read_recorded
 from factory.stages.sources import MESSAGES, read_source
+from factory.texts.scripts import Detect
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.recipe.models import Recorded

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from factory.microworld import questions as world
 from factory.texts import scripts
+from factory.texts.langid import shared_detector
 from factory.texts.markup import read_prose, split_protected
 from factory.texts.scripts import measure_script
 from schemas.languages import CORE_LANGUAGES, LANGUAGES, MIN_SCRIPT_SHARE
@@ -217,6 +218,68 @@ def test_a_clause_may_name_and_quote_more_than_it_says(language: str, text: str)
 )
 def test_a_word_before_romanised_text_makes_it_no_clause(language: str, text: str) -> None:
     assert not is_right(text, language)
+
+
+def read_samples(name: str) -> list[tuple[str, str]]:
+    lines = (Path(__file__).parent / "samples" / name).read_text(encoding="utf-8").splitlines()
+    return [(language, text) for language, _, text in (line.partition("\t") for line in lines)]
+
+
+def is_rejected(language: str, text: str) -> bool:
+    share = measure_script(text, language, shared_detector().detect)
+    return share is not None and share < MIN_SCRIPT_SHARE
+
+
+def test_answers_full_of_terms_and_foreign_sentences() -> None:
+    """Answers about code, nature and languages, written before anyone knew how they score."""
+    samples = read_samples("right_script.tsv")
+    rejected = [(language, text) for language, text in samples if is_rejected(language, text)]
+    found = shared_detector().detect([text for _, text in rejected])
+    missed = [
+        language
+        for (language, _), (code, _) in zip(rejected, found, strict=True)
+        if code == LANGUAGES[language].detector_code
+    ]
+    assert len(samples) == 32
+    # The others are taken for English, too. What is missed are names of species, and one command.
+    assert len(rejected) == 11
+    assert sorted(missed) == ["ar", "el", "fa", "hi", "ru", "uk"]
+
+
+@pytest.mark.parametrize(("language", "text"), read_samples("wrong_script.tsv"))
+def test_romanised_answers_are_rejected_whatever_they_are_taken_for(language: str, text: str) -> None:
+    assert is_rejected(language, text)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("ja", "CSS のプロパティは margin, padding, border, color, background, display, position です。"),
+        ("ja", "Reactを使う場合は、npm install react react-dom typescript eslint prettierを実行してください。"),
+        ("ja", "英語では I would like a cup of coffee, please と言います。"),
+        ("ru", "Латинские названия: Passer domesticus, Homo sapiens, Canis lupus familiaris."),
+        ("he", "התשובה היא C: because the mitochondria is the powerhouse of the cell"),
+    ],
+)
+def test_known_foreign_words_do_not_count(language: str, text: str) -> None:
+    assert not is_rejected(language, text)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("zh-Hant", "常用的 Linux 指令有 ls, cd, cp, mv, rm 等，这些软件很好用。"),
+        ("ru", "Ответ: I would like to book a table for two people tonight."),  # in English
+        (
+            "ar",
+            "Sure! Here are three questions that you may be asked during your interview, with a short note on each:\n"
+            "1. ما هو النوع الرئيسي لقناتك؟\n2. لماذا تريد العمل معنا؟\n3. أين ترى نفسك بعد خمس سنوات؟",
+        ),
+        ("ru", "Хорошо, давай поговорим об этом. 最后大家同意等待工程师的报告到春天再讨论这件事情"),
+    ],
+)
+def test_language_identification_excuses_nothing_else(language: str, text: str) -> None:
+    assert is_rejected(language, text)
 
 
 @pytest.mark.parametrize("language", ROMANISED)
