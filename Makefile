@@ -5,9 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := requirements-$(DEVICE).lock
 READY := $(VENV)/.ready-$(DEVICE)
-# Packages that the lock file for CPUs must not name: the first three break `import transformers` under a CPU build of
-# torch, and triton is of no use there.
+# Packages that a lock file must not name: the first three break `import transformers` under a CPU build of torch,
+# triton is of no use there, and fasttext-predict installs over fasttext's own files.
 BROKEN_ON_CPU := torchvision torchaudio torchcodec triton
+BROKEN := fasttext-predict robust-downloader colorlog
 
 .PHONY: setup demo study test test-slow test-gpu lint format lock models clean
 
@@ -58,10 +59,10 @@ lock:
 	echo 'torch==2.13.0' > $(VENV)/override.txt
 	uv pip compile pyproject.toml --quiet --extra cpu --extra dev --python-version 3.11 --no-header --no-annotate \
 		--override $(VENV)/override.txt \
-		$(foreach name,$(BROKEN_ON_CPU),--no-emit-package $(name)) --output-file requirements-cpu.lock
+		$(foreach name,$(BROKEN) $(BROKEN_ON_CPU),--no-emit-package $(name)) --output-file requirements-cpu.lock
 	sed -i -E '/^(nvidia-|cuda-)/d; s/\+cpu$$//' requirements-cpu.lock
 	uv pip compile pyproject.toml --quiet --extra gpu --extra dev --python-version 3.11 --no-header --no-annotate \
-		--output-file requirements-gpu.lock
+		$(foreach name,$(BROKEN),--no-emit-package $(name)) --output-file requirements-gpu.lock
 	sed -i 's/+cpu$$//' requirements-gpu.lock
 
 clean:

@@ -10,12 +10,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from factory.merging.buffers import Scratch
 from factory.merging.checkpoints.companions import compare_companions, write_companions
 from factory.merging.checkpoints.parents import Checkpoint, fit_together, open_checkpoint
 from factory.merging.checkpoints.safetensors_files import Reader, Writer, open_reader
 from factory.merging.methods import MIN_WEIGHT_SUM
-from factory.merging.passes import Block, Parameter, copy_steps, plan_steps
+from factory.merging.passes import Block, Parameter, Scratch, copy_steps, plan_steps
 from factory.merging.result import MergeResult
 from factory.merging.stream import BLOCK_ELEMENTS, GPU_BLOCK_ELEMENTS, Work, default_num_threads, stream
 from factory.merging.weights import count_layers, find_depth, weights_of

@@ -4,6 +4,7 @@ A method is a generator: it yields the passes that it needs over the blocks (nor
 of the result is made.
 """
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from factory.merging import methods
-from factory.merging.buffers import Scratch
 from factory.merging.masks import draw_mask
 from factory.merging.selection import Pass, select_largest
 from schemas.recipe.merging import MergeSettings
@@ -27,6 +27,20 @@ class Parameter:
     shape: tuple[int, ...]
     num_elements: int
     weights: tuple[float, ...]
+
+
+class Scratch(threading.local):
+    """Each thread's buffers, by name and dtype, filled anew for every block: memory in use a moment ago is still cached."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def take(self, name: str, num_elements: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+        """Return a flat tensor of any content; what the thread took under this name before is overwritten."""
+        buffer = self._buffers.get((name, dtype))
+        if buffer is None or buffer.numel() < num_elements:
+            buffer = self._buffers[name, dtype] = torch.empty(num_elements, dtype=dtype, device=device)
+        return buffer if buffer.numel() == num_elements else buffer[:num_elements]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from factory.merging import merge as merge_module
 from factory.merging import passes, selection, stream
-from factory.merging.buffers import Scratch
 from factory.merging.merge import merge
-from factory.merging.passes import Block, Parameter, plan_steps
+from factory.merging.passes import Block, Parameter, Scratch, plan_steps
 from schemas.disk import whole_folder
 from schemas.errors import HeldError, InputError
 from schemas.recipe.merging import MergeSettings

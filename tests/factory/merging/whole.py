@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from factory.merging.buffers import Scratch
-from factory.merging.passes import Block, Parameter, plan_steps
+from factory.merging.passes import Block, Parameter, Scratch, plan_steps
 from schemas.recipe.merging import MergeSettings
 
 NAME = "weight"
