@@ -9,6 +9,7 @@ from factory.training.data.examples import Example
 from factory.training.data.reading import Rejected, read_rows
 from factory.training.data.templating import Templater
 from schemas.errors import InputError, TrainingError
+from schemas.reasons import Reason
 from schemas.recipe.training import TrainSettings
 from tests.factory.training.conftest import chat, make_tokenizer, write_rows
 
@@ -232,12 +233,14 @@ def test_data_without_the_columns_is_one_sentence(tmp_path):
         encode(tmp_path, [{"text": "x"}], objective="dpo")
 
 
-def test_a_first_line_that_is_no_row_is_listed_and_a_row_without_what_it_is_chosen_by_is_left_out(tmp_path):
+def test_a_first_line_that_is_not_a_row_and_a_row_without_what_it_is_chosen_by_are_rejected(tmp_path):
     lines = ["\ufeff{broken", *(json.dumps(row) for row in ({"language": "fr"} | chat("a", "b"), chat("c", "d")))]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     settings = TrainSettings(model="m", data=str(tmp_path / "rows.jsonl"), objective="sft", languages=("fr",))
-    broken, row = read_rows(settings, settings.data, "train")
+    broken, row, other = read_rows(settings, settings.data, "train")
     assert isinstance(broken, Rejected)
+    assert isinstance(other, Rejected)
+    assert other.reason is Reason.UNKNOWN_LANGUAGE
     assert row.language == "fr"
 
 
