@@ -20,7 +20,7 @@ from flows.recipe_names import OTHER_COMMANDS, check_name, open_empty
 from schemas.errors import FactoryError
 from schemas.names import BASE
 from schemas.recipe.curation import PairStrategy, Routing
-from schemas.recipe.models import Model, RewardModel, Teacher, Translation
+from schemas.recipe.models import Model, NamedWriter, RewardModel, Translation
 from schemas.recipe.recipe import Recipe
 from schemas.toml.named import Named, find_named
 from schemas.toml.paths import is_path
@@ -52,7 +52,7 @@ def _call(named: Named) -> str:
     match named.section:
         case Translation():
             return "translator"
-        case Teacher() | RewardModel() as model:
+        case NamedWriter() | RewardModel() as model:
             role = next(role for key, role in ROLES.items() if key in named.location)
             return f"{role} {model.name}"
     return named.label
