@@ -5,7 +5,7 @@ One finder serves both ends: ``split_protected`` says what is not sent to a tran
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -85,24 +85,21 @@ def read_prose(text: str, num_chars: int) -> str:
     end = find_prose_end(text, num_chars)
     opening = _OPENING.search(text, 0, end + MAX_OPENING_CHARS)
     is_closed = end > 0 and (opening is None or opening.start() >= end)
-    prose = _read_prose([(text, 0, end, "")], num_chars) if is_closed else ""
-    return prose if len(prose) >= num_chars else _read_prose(_split_blocks(text), num_chars)
-
-
-def _read_prose(blocks: Iterable[tuple[str, int, int, str]], num_chars: int) -> str:
+    if is_closed and not any(_find_protected(text[:end])):
+        return text[:end]
     prose = ""
-    for part, at, stop, kind in blocks:
-        prose += " "
-        while not kind and at < stop and len(prose) < num_chars:
-            match = _INNER.match(part, at, stop)
-            if match is None:
-                prose += part[at]
-            else:
-                prose += " " if _is_protected(match) else match[0]
-            at = match.end() if match else at + 1
+    for span in split_protected(text):
+        prose += " " if span.kind else span.text
         if len(prose) >= num_chars:
             break
     return prose
+
+
+def _find_protected(text: str) -> Iterator[bool]:
+    """Yield True for what may be protected in lines that are prose by themselves, or grow to be."""
+    yield from (True for _ in _find_inner(text, 0, len(text)))
+    yield from (True for _ in _scan(text))
+    yield from (True for _ in find_seeds(text))
 
 
 def _split_blocks(text: str) -> Iterator[tuple[str, int, int, str]]:

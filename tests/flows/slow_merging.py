@@ -11,6 +11,9 @@ PACKAGE = "tests.flows.slow_merging"
 MARKER = "FACTORY_TEST_MERGING_MARKER"
 """The variable that names the file."""
 
+SECONDS = float(os.environ.get("FACTORY_TEST_MERGING_SECONDS", "0.01"))
+"""How long each part of a merge takes at least."""
+
 if __name__ == "__main__":
     from factory.merging import merge as module
     from factory.merging.__main__ import main
@@ -21,7 +24,7 @@ if __name__ == "__main__":
     def merge_slowly(settings, output, *, progress):
         def dawdle(done, total):
             marker.write_text(f"{output.name} {done}")
-            time.sleep(0.01)
+            time.sleep(SECONDS)
 
         result = merge(settings, output, progress=dawdle)
         marker.unlink(missing_ok=True)

@@ -38,9 +38,7 @@ def run_training(settings: TrainSettings, identity: RunIdentity, output: Path, *
             MetricLog(
                 output, after_step=run.progress.step, tensorboard=settings.run.tensorboard, writes=world.is_main
             ) as log,
-            Watch(
-                f"{settings.objective} · {output.name}", len(run.steps), done=run.progress.step, quiet=quiet
-            ) as watch,
+            Watch(settings.objective, len(run.steps), done=run.progress.step, quiet=quiet) as watch,
             StopSignals() as signals,
         ):
             metrics = run.loop(log, watch, signals)

@@ -24,7 +24,7 @@ from schemas.toml.section import identify
 from schemas.toml.toml_file import load_table
 from tests.flows import slow_merging
 from tests.flows.children import find_children
-from tests.waiting import wait_until
+from tests.waiting import GUARD_SECONDS, wait_until
 from warehouse.lake.lake import Lake
 
 MODELS = Path(__file__).parents[3] / "factory/microworld/models"
@@ -101,6 +101,7 @@ flows.models.merge.run_merge(Path("merge.toml"), Path.cwd() / "out", warehouse=N
 def test_a_merge_ends_with_the_command_that_started_it_and_leaves_nothing(number, file, tmp_path):
     marker = tmp_path / "merging"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), slow_merging.MARKER: str(marker)}
+    environment["FACTORY_TEST_MERGING_SECONDS"] = str(GUARD_SECONDS)  # it does not end by itself
     command = [sys.executable, "-c", INTERRUPTED]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     wait_until(marker.exists, process)
