@@ -7,7 +7,7 @@ One finder serves both ends: ``split_protected`` says what is not sent to a tran
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 
 from factory.texts.code_lines import find_code_lines, find_prose_end
@@ -85,7 +85,8 @@ def read_prose(text: str, num_chars: int) -> str:
     end = find_prose_end(text, num_chars)
     opening = _OPENING.search(text, 0, end + MAX_OPENING_CHARS)
     is_closed = end > 0 and (opening is None or opening.start() >= end)
-    if is_closed and not any(_find_protected(text[:end])):
+    found = chain(_find_inner(text, 0, end), _scan(text[:end]), find_seeds(text[:end]))
+    if is_closed and next(found, None) is None:
         return text[:end]
     prose = ""
     for span in split_protected(text):
@@ -93,13 +94,6 @@ def read_prose(text: str, num_chars: int) -> str:
         if len(prose) >= num_chars:
             break
     return prose
-
-
-def _find_protected(text: str) -> Iterator[bool]:
-    """Yield True for what may be protected in lines that are prose by themselves, or grow to be."""
-    yield from (True for _ in _find_inner(text, 0, len(text)))
-    yield from (True for _ in _scan(text))
-    yield from (True for _ in find_seeds(text))
 
 
 def _split_blocks(text: str) -> Iterator[tuple[str, int, int, str]]:
