@@ -24,13 +24,13 @@ def test_steps_found_again_under_another_policy_id_count_once(tmp_path: Path) ->
         settings = '{"settings.languages": [], "settings.strategies": []}'
         update = f"UPDATE checkpoints SET export_id = 'e', config = '{settings}' WHERE kind <> 'merge'"
         lake.transact(lambda cursor: cursor.execute(update))
-    counted = count_as_the_readme_does(warehouse)
+    counted = count_as_the_handbook_does(warehouse)
     assert {row[0] for row in counted} == set(STEPS[1:])
     with Lake.open(warehouse) as lake:
         for place in range(3):
             record_again(lake, place)
         assert lake.query("SELECT count(*) FROM steps").item() == len(STEPS) + 3
-    assert count_as_the_readme_does(warehouse) == [row for row in counted if row[0] in STEPS[:3]]
+    assert count_as_the_handbook_does(warehouse) == [row for row in counted if row[0] in STEPS[:3]]
     with Lake.open(warehouse, read_only=True) as lake:
         scope = Scope.open(lake, CONFIG_ID)
         steps = scope.query("SELECT policy_id, step FROM policy_steps ORDER BY place").rows()
@@ -45,13 +45,13 @@ def record_again(lake: Lake, place: int) -> None:
     record_outcome(lake, "new", outcome, Scores(f"s-{step}", rows), Origin(place, CONFIG_ID))
 
 
-def count_as_the_readme_does(warehouse: WarehouseSettings) -> list[tuple[Any, ...]]:
-    """Run the README's query that walks back from a policy to what it learnt from, on the latest build.
+def count_as_the_handbook_does(warehouse: WarehouseSettings) -> list[tuple[Any, ...]]:
+    """Run the handbook's query that walks back from a policy to what it learnt from, on the latest build.
 
     Return step, teacher, role and how many answers.
     """
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    (query,) = re.findall(r'factory sql "(SELECT step, [^"]*)"', readme)
+    page = (Path(__file__).parents[3] / "docs/tutorials/policy.md").read_text(encoding="utf-8")
+    (query,) = re.findall(r'factory sql "(SELECT step, [^"]*)"', page)
     with Lake.open(warehouse, read_only=True) as lake:
         scope = Scope.open(lake, latest_build(lake))
         return scope.query(query).rows()
