@@ -20,7 +20,7 @@ import polars as pl
 from factory.evaluation.segmenters import split_words
 from factory.inputs.row import Row
 from factory.texts.langid import LanguageDetector
-from factory.texts.scripts import Detect, measure_script
+from factory.texts.scripts import measure_script
 from schemas.errors import InputError
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
@@ -81,7 +81,7 @@ def check_responses(
         lines = [split_lines(text, language) for _, language, text in batch]
         labels = iter(detector.label_lines([line.text for own in lines for line in own]))
         rows = [
-            _check_response(response, own, [next(labels) for _ in own], words, detector.detect)
+            _check_response(response, own, [next(labels) for _ in own], words)
             for response, own in zip(batch, lines, strict=True)
         ]
         yield pl.DataFrame(rows, schema=SCHEMA)
@@ -92,7 +92,6 @@ def _check_response(
     lines: Sequence[Line],
     labels: Sequence[tuple[str | None, float]],
     words: frozenset[str],
-    detect: Detect,
 ) -> Row:
     group, language, text = response
     expected = LANGUAGES[language].detector_code
@@ -101,7 +100,7 @@ def _check_response(
         is_line_pass = all(label == expected and score > MIN_SCORE for label, score in labels)
     if is_line_pass and expected in WORD_LANGUAGES:
         is_word_pass = words.isdisjoint(word for line in lines for word in line.words)
-    script_share = measure_script(text, language, detect)
+    script_share = measure_script(text, language)
     return {
         "group": group,
         "language": language,

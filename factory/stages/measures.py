@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from factory.inputs.row import Row
-from factory.texts.scripts import Detect, measure_script
+from factory.texts.langid import Detect
+from factory.texts.scripts import measure_script
 
 NGRAM_CHARS = 24
 """Length of the n-grams whose return counts as repetition; a quarter of the text for texts under 96 characters."""
@@ -31,7 +32,7 @@ def measure_languages(texts: Sequence[tuple[str, str]], detect: Detect | None) -
     if detect is None:
         return [dict.fromkeys(("detected_language", "language_score", "script_share")) for _ in texts]
     return [
-        {"detected_language": code, "language_score": score, "script_share": measure_script(text, language, detect)}
+        {"detected_language": code, "language_score": score, "script_share": measure_script(text, language)}
         for (text, language), (code, score) in zip(texts, detect([text for text, _ in texts]), strict=True)
     ]
 

@@ -10,7 +10,7 @@ from factory.inputs.row import Row
 from factory.stages.measures import measure_languages
 from factory.stages.outputs import StageOutput, make_frame, make_rejection
 from factory.stages.scratch_database import open_scratch
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 from schemas.ids import content_id
 from schemas.languages import LANGUAGES
 from schemas.reasons import Reason

@@ -19,7 +19,7 @@ from factory.stages.measures import measure, measure_languages
 from factory.stages.outputs import Provenance, StageOutput, make_frame, make_rejection
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.sources import read_id, refuse_hopeless
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.reasons import Reason

@@ -7,7 +7,7 @@ from factory.inputs.row import Row
 from factory.stages.measures import measure, measure_languages
 from factory.stages.outputs import Provenance
 from factory.stages.single_reply import SingleReplyStage
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 
 STAGE = "sample"
 

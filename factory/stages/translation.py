@@ -25,8 +25,8 @@ from factory.stages.outputs import (
 )
 from factory.stages.sampling import make_seed
 from factory.texts.fidelity import find_loss, find_missing_translation, find_wrong_script, has_letters
+from factory.texts.langid import Detect
 from factory.texts.markup import split_protected
-from factory.texts.scripts import Detect
 from factory.texts.segments import Part, fill_skeleton, make_skeleton
 from factory.texts.wrappers import strip_wrappers
 from schemas.languages import LANGUAGES
@@ -122,7 +122,7 @@ class Translator:
         rows, texts, rejections = [], [], []
         for opened in finished:
             replies = [opened.replies[request.request_id] for request in opened.plan.requests]
-            translated = assemble(opened.plan, replies, self._detect)
+            translated = assemble(opened.plan, replies)
             if isinstance(translated, Failure):
                 rejections.append(self._make_rejection(opened.plan.row, translated))
             else:
@@ -178,14 +178,14 @@ def plan_translation(row: Row, row_id: str, translation: Translation) -> Plan:
     return replace(plan, requests=requests)
 
 
-def assemble(plan: Plan, replies: Sequence[Reply], detect: Detect | None = None) -> tuple[str, ...] | Failure:
+def assemble(plan: Plan, replies: Sequence[Reply]) -> tuple[str, ...] | Failure:
     """Return a plan's translated texts, given the replies to its requests in their order, or why there are none."""
     answers: list[str] = []
     faults: list[Failure] = []
     for segment, reply in zip(plan.segments, replies, strict=True):
         answer = reply.text or ""
         answers.append(answer if plan.by_sentence else strip_wrappers(answer, segment))
-        fault = _find_fault(plan, segment, answers[-1], reply, detect)
+        fault = _find_fault(plan, segment, answers[-1], reply)
         if fault is not None:
             faults.append(fault)
     if faults:
@@ -202,7 +202,7 @@ def assemble(plan: Plan, replies: Sequence[Reply], detect: Detect | None = None)
     return translated if loss is None else Failure(Reason.LOST_CONTENT, loss)
 
 
-def _find_fault(plan: Plan, text: str, answer: str, reply: Reply, detect: Detect | None) -> Failure | None:
+def _find_fault(plan: Plan, text: str, answer: str, reply: Reply) -> Failure | None:
     source_language, target_language = plan.row["source_language"], plan.row["language"]
     fault = find_reply_fault(reply) or find_thinking(reply, answer, plan.reasoning, text)
     if fault is not None:
@@ -215,7 +215,7 @@ def _find_fault(plan: Plan, text: str, answer: str, reply: Reply, detect: Detect
     missing = find_missing_translation(text, answer, source_language, target_language)
     if missing is not None:
         return Failure(Reason.UNTRANSLATED, missing)
-    script = find_wrong_script(text, answer, source_language, target_language, detect)
+    script = find_wrong_script(text, answer, source_language, target_language)
     if script is not None:
         return Failure(Reason.WRONG_SCRIPT, script)
     loss = find_loss(text, answer)

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 
 from factory.texts.markup import MARKED, name_protected, split_protected
-from factory.texts.scripts import Detect, count_letters, count_variants, measure_script
+from factory.texts.scripts import count_letters, count_variants, measure_script
 from factory.texts.signs import count_signs, find_names, find_runs, squeeze
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
@@ -64,9 +64,7 @@ def find_missing_translation(source: str, translation: str, source_language: str
     return None
 
 
-def find_wrong_script(
-    source: str, translation: str, source_language: str, target_language: str, detect: Detect | None = None
-) -> str | None:
+def find_wrong_script(source: str, translation: str, source_language: str, target_language: str) -> str | None:
     """Say why a translation is in the wrong script: which share of its letters is in the right one.
 
     Words that it kept from the source are left out, except between the two Chinese.
@@ -74,7 +72,7 @@ def find_wrong_script(
     if not _are_two_chinese(source_language, target_language):
         kept = set(source.split())
         translation = " ".join(word for word in translation.split() if word not in kept)
-    share = measure_script(translation, target_language, detect)
+    share = measure_script(translation, target_language)
     if share is None or share >= MIN_SCRIPT_SHARE:
         return None
     return f"{share:.0%} of the letters are in the script of {target_language}: {translation.strip()[:80]!r}"

@@ -7,12 +7,16 @@ judged piece by piece, so that an answer which changes its language half-way get
 import importlib.util
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 from schemas.errors import EngineError
 from schemas.languages import LANGUAGES
+
+Detect: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str | None, float]]]
+"""Language identification: a (code, score) for every text, in order; (None, 0.0) where a text says too little."""
 
 PIECE_CHARS = 400
 """Length of the pieces that are judged one by one."""

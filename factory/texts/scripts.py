@@ -1,17 +1,18 @@
 """Whether a text is in its language's script: what lid.176, which knows romanised text and one Chinese, does not see.
 
 Letters are counted, with the marks that a script has of its own. What says nothing about who wrote in which script is
-left out: code, formulas, links, addresses, tags, digits. A text in the right script may well hold names, terms and
-quotations in another one, so these count only as far as they outnumber the letters of the right script; and not even
-then where language identification is sure of them, which it never is of romanised text.
+left out: code, formulas, links, addresses, tags, digits. Words in Latin letters in a text of another script are either
+the language itself, romanised, which its frequent words tell (``romanised_words.toml``), and then all of them are wrong;
+or they are names, terms, commands and quotations, which count little or nothing once a clause in the right script has
+introduced them.
 """
 
 import json
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -28,15 +29,16 @@ MIN_SPARED_LETTERS = 36
 """The same for a text of names, terms and quotations alone: an answer may be a name."""
 
 MIN_NAMING_LETTERS, MIN_QUOTING_LETTERS = 4, 8
-"""Letters in the right script, counted like these, that make the clause in which names, or quotations, stand."""
+"""Letters in the right script, counted like these, that make the clause in which names, or foreign sentences, stand."""
 
-MIN_SURE_SCORE, MIN_QUOTED_SCORE = 0.9, 0.8
-"""Scores at which language identification is sure of a text full of terms, and of what a text quotes unmarked.
+FOREIGN_WEIGHT = 1 / 8
+"""What a letter of a foreign sentence counts beside such a clause. Names, terms and quotations count nothing."""
 
-Of 4,751 texts half romanised, by clauses or by words, they excuse 23; the score of the whole alone would excuse 10%."""
+MIN_ROMANISED_WORDS, MIN_ROMANISED_SHARE = 2, 0.1
+"""Different frequent words of the language among the foreign ones, and their share of them, that show it is romanised."""
 
-MAX_QUOTED_WORDS = 12
-"""Words of a quotation that no marks are around, which is a sentence: of more, a text is half in another language."""
+MAX_WORD_LETTERS = 20
+"""A longer word is several: of romanised text whose script has no spaces."""
 
 MAX_ACRONYM_CHARS = 5
 """A longer word in capitals alone is not an abbreviation: a text may be written in capitals."""
@@ -44,12 +46,10 @@ MAX_ACRONYM_CHARS = 5
 MIN_RUN_WORDS, MIN_RUN_CHARACTERS = 3, 6
 """Words of another script that follow one another, or characters where there are no spaces: fewer are a name or term."""
 
+_SEVERAL_WORDS = rf"\w{{{MAX_WORD_LETTERS + 1},}}"
 _OTHER_CHINESE = {"Hans": "Hant", "Hant": "Hans"}
 
 Pattern: TypeAlias = regex.Pattern[str]
-
-Detect: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str | None, float]]]
-"""Language identification: a (code, score) for every text, in order; (None, 0.0) where a text says too little."""
 
 _FLAGS = regex.VERSION1
 _LETTER = r"[[\p{L}\p{M}]--[\p{sc=Zyyy}\p{sc=Zinh}]]"
@@ -57,6 +57,10 @@ _LETTERS = regex.compile(f"{_LETTER}+", _FLAGS)
 _WIDE = regex.compile(r"[\p{sc=Hani}\p{sc=Hira}\p{sc=Kana}\p{sc=Hang}\p{sc=Bopo}]", _FLAGS)
 _LATIN_WORD = r"[\p{sc=Latn}&&\p{L}][\p{sc=Latn}\p{Mn}\p{Nd}]*(?:['’._+#/-][\p{sc=Latn}\p{Nd}]+)*"
 _APOSTROPHE = "['’ʻʼʾʿ]?"
+_LATIN = regex.compile(r"\p{sc=Latn}", _FLAGS)
+_MARKS = regex.compile(r"[\p{Mn}'’ʻʼʾʿ`]", _FLAGS)
+_DOUBLED = re.compile(r"([aeiou])\1+")
+_SENTENCE = regex.compile(r"`++(?:[\p{L}\p{M}'’]++[,.;:!?…]*+\s*+){2,}+`++", _FLAGS)
 _NAME_MARK = regex.compile(r"[[\p{Lu}&&\p{sc=Latn}]\p{Nd}._+#/]", _FLAGS)
 _STRING = re.compile(r'"(?P<string>(?:[^"\\\n]|\\.)*+)(?:"|\Z)(?P<is_key>\s*:)?')
 _QUOTATION = regex.compile(
@@ -69,86 +73,80 @@ _QUOTATION = regex.compile(
 
 @dataclass(slots=True)
 class Letters:
-    """Numbers of letters: in the right script, in wrong ones, and in names, quotations and other terms of other scripts.
+    """Numbers of letters: right ones, wrong ones, and those of foreign sentences, of names and terms, of quotations.
 
-    With a clause of its own in the right script, a text may hold as many names and quotations as it likes. ``counted``
-    are the words of the wrong letters and the spared ones.
+    With a clause in the right script a text may hold as many names and quotations as it likes.
     """
 
     right: int = 0
     wrong: int = 0
-    spared: int = 0
+    foreign: int = 0
     named: int = 0
     quoted: int = 0
-    min_clause: int = MIN_NAMING_LETTERS
     min_quoting: int = MIN_QUOTING_LETTERS
-    counted: list[str] = field(default_factory=list)
 
     @property
-    def against(self) -> int:
-        """What counts as wrong: what is spared, too, as far as it outnumbers what is right."""
-        spared = self.spared
-        spared += self.named if self.right < self.min_clause else 0
-        spared += self.quoted if self.right < self.min_quoting else 0
-        return self.wrong + max(0, spared - self.right)
+    def are_enough(self) -> bool:
+        """Whether there are as many as a text needs to be judged."""
+        return self.right + self.wrong + self.foreign >= MIN_LETTERS or self.named + self.quoted >= MIN_SPARED_LETTERS
 
     @property
-    def num_spared(self) -> int:
-        """What is a name, a term or quoted, whether it counts or not."""
-        return self.spared + self.named + self.quoted
+    def against(self) -> float:
+        """What counts as wrong: foreign sentences and what is quoted for little or nothing, once a clause says what they are."""
+        against = self.wrong + (0 if self.right >= MIN_NAMING_LETTERS else self.named)
+        if self.right < self.min_quoting:
+            return against + self.foreign + self.quoted
+        return against + FOREIGN_WEIGHT * self.foreign
 
     @property
     def share(self) -> float:
         return self.right / (self.right + self.against)
 
 
-def measure_script(text: str, language: str, detect: Detect | None = None) -> float | None:
+def measure_script(text: str, language: str) -> float | None:
     """Return the share, in [0, 1], of a text's letters that are in the language's script; None if it has too few.
 
     Of Chinese it is the smaller one of that share and the share of the right Chinese among the characters that only
     simplified or only traditional Chinese has; a single one of these tells them apart. Of a text that is JSON alone its
-    values are judged. With ``detect``, foreign words that language identification is sure of do not count.
+    values are judged.
     """
     share = _judge_plain(text, language)
     if share is not None:
         return share
     spans = list(split_protected(text))
-    share = _judge(" ".join(span.text for span in spans if not span.kind), language, detect)
-    return _judge("\n".join(_read_strings(spans)), language, detect) if share is None else share
+    prose = " ".join(span.text for span in spans if not span.kind)
+    words = " ".join(span.text.strip("`") for span in spans if span.kind == "code" and _SENTENCE.fullmatch(span.text))
+    if is_romanised(words.split(), language):
+        prose += f"\n{words}"
+    share = _judge(prose, language)
+    return _judge("\n".join(_read_strings(spans)), language) if share is None else share
 
 
-def _judge(prose: str, language: str, detect: Detect | None) -> float | None:
+def is_romanised(words: Sequence[str], language: str) -> bool:
+    """Whether words in Latin letters are the language itself: whether its frequent words are among them."""
+    frequent = _load_romanised().get(LANGUAGES[language].detector_code)
+    if frequent is None:
+        return False
+    # "I" is English, "i" the Russian and Ukrainian for "and".
+    simple = _simplify(" ".join(word for word in words if word != "I")).split()
+    found = [word for word in simple if word in frequent[0] or frequent[1].fullmatch(word)]
+    return len(set(found)) >= MIN_ROMANISED_WORDS and len(found) >= MIN_ROMANISED_SHARE * len(words)
+
+
+def _simplify(text: str) -> str:
+    """Return a text in Latin letters as spellings have it in common: without accents, apostrophes and doubled vowels."""
+    return _DOUBLED.sub(r"\1", _MARKS.sub("", unicodedata.normalize("NFD", text.lower())))
+
+
+def _judge(prose: str, language: str) -> float | None:
     prose = unicodedata.normalize("NFC", prose)
     found = [count_letters(prose, language)]
-    if detect is not None and found[0].counted:
-        _excuse_known_words(found[0], prose, language, detect)
-    if found[0].right + found[0].wrong < MIN_LETTERS and found[0].num_spared < MIN_SPARED_LETTERS:
+    if not found[0].are_enough:
         found = []
     variants = count_variants(prose, language)
-    if variants.right + variants.wrong or variants.num_spared >= MIN_RUN_CHARACTERS:
+    if variants.right + variants.wrong or variants.quoted >= MIN_RUN_CHARACTERS:
         found.append(variants)
     return min((letters.share for letters in found), default=None)
-
-
-def _excuse_known_words(letters: Letters, prose: str, language: str, detect: Detect) -> None:
-    """Take for quoted a sentence that is known to be of another language; for names, the terms in a text surely of this one.
-
-    Beside Chinese, Japanese and Korean words nothing is excused: without spaces, a long passage weighs as little as a
-    word.
-    """
-    words = " ".join(letters.counted)
-    if letters.right < MIN_NAMING_LETTERS or _WIDE.search(words):
-        return
-    (code, score), (other, other_score) = detect([prose, words])
-    if code != LANGUAGES[language].detector_code:
-        return
-    is_sentence = len(letters.counted) <= MAX_QUOTED_WORDS
-    if is_sentence and other not in {None, code} and other_score >= MIN_QUOTED_SCORE:
-        letters.quoted += letters.wrong + letters.spared
-        letters.wrong = letters.spared = 0
-    elif score >= MIN_SURE_SCORE:
-        letters.named += letters.spared
-        letters.spared = 0
 
 
 def _read_strings(spans: Iterable[Span]) -> Iterator[str]:
@@ -186,25 +184,27 @@ def _judge_plain(text: str, language: str) -> float | None:
 
 def count_letters(prose: str, language: str) -> Letters:
     """Count the letters of a text that is without code and the like, by what they say of its script."""
-    scripts = LANGUAGES[language].scripts
-    right, foreign = _compile_patterns(scripts)
+    right, foreign = _compile_patterns(LANGUAGES[language].scripts)
     letters = Letters(right=sum(map(_weigh, right.findall(prose))))
-    for part, is_quoted, is_aside in _split_quotations(prose):
-        for run in foreign.findall(part):
-            is_spared = is_aside or _is_term(run)
-            are_names = _are_names(run)
-            for word in run.split():
-                if is_quoted:
-                    letters.quoted += _weigh(word)
-                elif not is_aside and are_names and _is_name(word):
-                    letters.named += _weigh(word)
-                else:
-                    letters.counted.append(word)
-                    # Names and abbreviations in Latin letters have capitals or digits.
-                    if is_spared or _NAME_MARK.search(word):
-                        letters.spared += _weigh(word)
-                    else:
-                        letters.wrong += _weigh(word)
+    # What stands before the first words in the right script is not introduced by them.
+    first = next((match.start() for match in right.finditer(prose) if _weigh(match[0]) >= MIN_NAMING_LETTERS), 0)
+    runs: list[tuple[str, bool]] = []
+    for begin, part, is_quoted in _split_quotations(prose):
+        found = foreign.finditer(part)
+        if is_quoted:
+            letters.quoted += sum(_weigh(match[0]) for match in found)
+        else:
+            runs += [(match[0], begin + match.start() > first) for match in found]
+    are_romanised = is_romanised([word for run, _ in runs for word in run.split()], language)
+    for run, is_introduced in runs:
+        is_term, is_loud = _is_term(run), sum(len(word) > 1 and word.isupper() for word in run.split()) >= MIN_RUN_WORDS
+        for word in run.split():
+            if not are_romanised and (is_term or (_is_name(word) and not is_loud)):
+                letters.named += _weigh(word)
+            elif are_romanised or not is_introduced or not _LATIN.match(word):
+                letters.wrong += _weigh(word)
+            else:
+                letters.foreign += _weigh(word)
     return letters
 
 
@@ -216,30 +216,21 @@ def count_variants(prose: str, language: str) -> Letters:
         return letters
     right, wrong = (_load_variants()[name] for name in (script, _OTHER_CHINESE[script]))
     letters.right = len(right.findall(prose))
-    for part, is_quoted, is_aside in _split_quotations(prose):
+    for _, part, is_quoted in _split_quotations(prose):
         found = len(wrong.findall(part))
         letters.quoted += found if is_quoted else 0
-        letters.spared += found if is_aside else 0
-        letters.wrong += 0 if is_quoted or is_aside else found
+        letters.wrong += 0 if is_quoted else found
     return letters
 
 
-def _split_quotations(prose: str) -> Iterator[tuple[str, bool, bool]]:
-    """Yield the parts of a text in order, each with whether it is in quotation marks, and whether an aside in brackets."""
+def _split_quotations(prose: str) -> Iterator[tuple[int, str, bool]]:
+    """Yield the parts of a text in order: where each begins, and whether it is in quotation marks or brackets."""
     end = 0
     for match in _QUOTATION.finditer(prose):
-        is_aside = match[0][0] in "(（[> \t"
-        yield prose[end : match.start()], False, False
-        yield match[0], not is_aside, is_aside
+        yield end, prose[end : match.start()], False
+        yield match.start(), match[0], True
         end = match.end()
-    yield prose[end:], False, False
-
-
-def _are_names(run: str) -> bool:
-    """Whether a run of words can be names: most of them look like one, and fewer than three are in capitals alone."""
-    words = run.split()
-    num_capitals = sum(len(word) > 1 and word.isupper() for word in words)
-    return num_capitals < MIN_RUN_WORDS and 2 * sum(map(_is_name, words)) > len(words)
+    yield end, prose[end:], False
 
 
 def _is_name(word: str) -> bool:
@@ -273,3 +264,16 @@ def _load_variants() -> dict[str, re.Pattern[str]]:
     """Return, by script, a pattern for the characters that only this kind of Chinese has."""
     characters = tomllib.loads((Path(__file__).parent / "chinese_characters.toml").read_text(encoding="utf-8"))
     return {name: re.compile(f"[{characters[name.lower()]}]") for name in ("Hans", "Hant")}
+
+
+@cache
+def _load_romanised() -> dict[str, tuple[frozenset[str], re.Pattern[str]]]:
+    """Return, by language, the frequent words of its romanised texts, and a pattern for those of which a part is known."""
+    table = tomllib.loads((Path(__file__).parent / "romanised_words.toml").read_text(encoding="utf-8"))
+    return {
+        language: (
+            frozenset(words),
+            re.compile("|".join([*(word.replace("*", r"\w{2,}") for word in words if "*" in word), _SEVERAL_WORDS])),
+        )
+        for language, words in ((language, _simplify(text).split()) for language, text in table.items())
+    }

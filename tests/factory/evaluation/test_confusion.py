@@ -92,7 +92,7 @@ def test_a_response_passes_by_lines_and_by_words(language, text, line, word, det
     ],
 )
 def test_a_line_of_an_unknown_language_is_an_error(label, score, passes):
-    detector = SimpleNamespace(label_lines=lambda lines: [(label, score)], detect=None)
+    detector = SimpleNamespace(label_lines=lambda lines: [(label, score)])
     assert check("fr", FRENCH, detector)["is_line_pass"] is passes
 
 
@@ -105,7 +105,7 @@ def test_lines_are_labelled_as_they_stand():
         return [("fr", 1.0)] * len(lines)
 
     text = "  \n# `Un` (deux), trois—quatre: cinq!\nUN DEUX TROIS QUATRE\nwww.a.fr/b est 1، un «lien»\n\nQ: non\nnon non non non non"
-    assert check("fr", text, SimpleNamespace(label_lines=label_lines, detect=None))["num_lines"] == 2
+    assert check("fr", text, SimpleNamespace(label_lines=label_lines))["num_lines"] == 2
     assert shown == [" Un deux trois quatre cinq", "wwwafrb est 1 un «lien»"]
 
 

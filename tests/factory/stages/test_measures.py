@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.stages.measures import measure, measure_languages, repetition
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 from tests.pace import takes_at_most
 
 PROSE = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from factory.stages.outputs import StageOutput
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import RAW_ROWS, make_prompt_id
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 from schemas.ids import content_id
 from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.tables import Prompts, Rejections

@@ -17,7 +17,7 @@ from factory.stages.prompt_index import PromptIndex
 from factory.stages.prompts import SeenPrompts, build_prompts, list_rows, make_text_id
 from factory.stages.recorded import Declared, Tally, read_recorded
 from factory.stages.sources import MESSAGES, read_source
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 from schemas.errors import InputError
 from schemas.ids import content_id
 from schemas.recipe.models import Recorded

@@ -7,7 +7,7 @@ import pytest
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.stages.outputs import Provenance
 from factory.stages.sampling import Sampler, add_system_prompt, make_seed
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 from schemas.ids import content_id
 from schemas.reasons import Reason
 

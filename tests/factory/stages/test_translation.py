@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from factory.engines.base import Failure, Message, Reply, Request
 from factory.stages.outputs import Provenance
 from factory.stages.translation import Translator, assemble, plan_translation
-from factory.texts.scripts import Detect
+from factory.texts.langid import Detect
 from schemas.reasons import Reason
 from schemas.recipe.models import Translation
 
