@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from factory.interrupts import heed_interrupts
 from schemas.errors import FactoryError
 
 _PR_SET_PDEATHSIG = 1
@@ -110,6 +111,7 @@ def do_work(arguments: argparse.Namespace, work: Callable[[], None], stopped: st
     if arguments.parent is not None:
         _end_with(arguments.parent)
     warnings.showwarning = _show_warning
+    heed_interrupts()
     try:
         work()
     except FactoryError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from factory.interrupts import heed_interrupts
 from flows.home import provide_home
 from schemas.errors import BuildStoppedError, FactoryError
 
@@ -24,7 +25,7 @@ MAX_SNAPSHOT = 2**63 - 1
 """DuckLake numbers its snapshots with 64 bits."""
 
 STOPPED = 130
-"""The exit code of a command that the user has stopped, as shells give it for Ctrl-C."""
+"""The exit code of a command that Ctrl-C has stopped; as shells have it, 128 and the number of the signal."""
 
 
 class DefaultGroup(TyperGroup):
@@ -62,11 +63,12 @@ BuildName = Annotated[
 
 def main() -> None:
     """Run the command line; a mistake that the user can mend is one sentence, not a traceback."""
+    heed_interrupts()
     try:
         app()
     except FactoryError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(STOPPED if isinstance(error, BuildStoppedError) else 1)
+        sys.exit(128 + error.number if isinstance(error, BuildStoppedError) else 1)
     except SystemExit as ending:
         if isinstance(ending.__context__, BrokenPipeError):  # who read our output has seen enough, such as `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

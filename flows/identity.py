@@ -76,7 +76,7 @@ def make_model_rows(config_id: str, lanes: Iterable[Lane]) -> pl.DataFrame:
             "name": lane.name,
             "settings_id": lane.settings_id,
             "model_fingerprint": lane.fingerprint,
-            "languages": list(lane.languages),
+            "languages": sorted(lane.languages),
             "num_samples": lane.num_samples,
             "licence": lane.licence,
         }

@@ -1,5 +1,7 @@
 """The error classes of the factory. A message says what was given and what is allowed, in one sentence."""
 
+import signal
+
 
 class FactoryError(Exception):
     """Something that the user can mend; shown without a traceback."""
@@ -42,4 +44,6 @@ class TrainingError(FactoryError):
 
 
 class BuildStoppedError(FactoryError):
-    """The user asked the build to stop; what was answered is committed."""
+    """The user asked the build to stop, by the signal ``number``; what was answered is committed."""
+
+    number = int(signal.SIGINT)

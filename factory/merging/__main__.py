@@ -4,6 +4,7 @@ import signal
 import sys
 
 from factory.child_process import do_work, make_parser
+from factory.interrupts import interrupt
 from factory.merging.progress import merge_visibly
 from factory.merging.result import RESULT
 from schemas.recipe.merging import MergeSettings
@@ -15,7 +16,7 @@ def main() -> int:
     """Run what the command line names."""
     arguments = make_parser(PACKAGE, "Merge models.", "JSON of the fields of a [merge] table").parse_args()
     # A merge that is told to end removes what it has written.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
     if arguments.parent is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; whether to end this one, the parent decides
 

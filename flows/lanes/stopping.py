@@ -4,7 +4,9 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
+from factory.interrupts import interrupt
 from schemas.errors import BuildStoppedError, HeldError
 from warehouse.lake.lake import Lake
 
@@ -42,15 +44,20 @@ def stop_on_signal(stop: threading.Event, say: Callable[[str], None]) -> Iterato
         yield
         return
 
-    def ask(number: int, _frame: object) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            interrupt(number, frame)
+        asked.append(number)
         stop.set()
         say("stopping: waiting for what is in flight, which will be committed (again: stop at once)")
 
+    asked: list[int] = []
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except BuildStoppedError as error:
+        error.number = asked[0] if asked else error.number
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from schemas.languages import MIN_SCRIPT_SHARE
-from schemas.toml.section import LATER, FilePath, Section, check_languages
+from schemas.toml.section import LATER, UNORDERED, FilePath, Names, Section, check_languages
 
 
 class Gates(Section):
@@ -19,7 +19,7 @@ class Gates(Section):
     min_chars: int = Field(default=1, ge=0)
     max_chars: int = Field(default=100_000, gt=0)
     max_repetition: float = Field(default=0.5, ge=0, le=1)
-    refusal_patterns: tuple[str, ...] = ()
+    refusal_patterns: Names = ()
 
 
 class Rewards(Section):
@@ -88,5 +88,5 @@ class Export(Section):
 
     sft: bool = True
     preference: bool = True
-    formats: tuple[Literal["parquet", "jsonl"], ...] = ("parquet",)
+    formats: Annotated[tuple[Literal["parquet", "jsonl"], ...], UNORDERED] = ("parquet",)
     max_shard_mb: float = Field(default=256.0, gt=0)

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.ids import Json
-from schemas.languages import CORE_LANGUAGES, LANGUAGES
+from schemas.languages import CORE_LANGUAGES
 from schemas.recipe.models import NamedWriter, RewardModel, Sampling, Teacher
 from schemas.recipe.prompts import PromptSource
 from schemas.recipe.settings import RunSettings
-from schemas.toml.section import EXECUTION, FINGERPRINTED, PLACE, Section, identify
+from schemas.toml.section import EXECUTION, FINGERPRINTED, PLACE, Languages, Section, identify
 
 Scale = Literal["aya", "arena"]
 
@@ -83,7 +83,7 @@ class EvaluationSettings(Section):
     name: Annotated[str, EXECUTION] = Field(default="evaluation", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
     a: Contestant
     b: Contestant
-    languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
+    languages: Languages = Field(default=CORE_LANGUAGES, min_length=1)
     prompts: PromptSource | None = None
     build: Annotated[str | None, PLACE] = None
     limit: int | None = Field(default=None, gt=0)
@@ -92,14 +92,6 @@ class EvaluationSettings(Section):
     seed: int = Field(default=0, ge=0)
     bootstrap_rounds: int = Field(default=1000, gt=1)
     run: Annotated[RunSettings, EXECUTION] = RunSettings()
-
-    @field_validator("languages")
-    @classmethod
-    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [code for code in value if code not in LANGUAGES]
-        if unknown or len(set(value)) < len(value):
-            raise ValueError(f"languages are named once each, of {', '.join(LANGUAGES)}")
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

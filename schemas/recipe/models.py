@@ -13,8 +13,9 @@ from schemas.toml.section import (
     MODEL,
     REQUEST,
     FilePath,
+    Languages,
+    Names,
     Section,
-    check_languages,
     refuse_password,
     resolve_name,
 )
@@ -295,14 +296,9 @@ class NamedWriter(Writer):
     """A writer that has a name, for the languages it is declared for (none named: all)."""
 
     name: Annotated[str, REQUEST] = Field(min_length=1)
-    languages: Annotated[tuple[str, ...], REQUEST] = ()
+    languages: Annotated[Languages, REQUEST] = ()
     samples: Annotated[int, REQUEST] = Field(default=1, gt=0)
     licence: Annotated[str | None, REQUEST] = None
-
-    @field_validator("languages")
-    @classmethod
-    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return check_languages(value)
 
 
 class Teacher(NamedWriter):
@@ -328,7 +324,7 @@ class Translation(Writer):
 
     engine: Annotated[Literal["transformers", "vllm", "openai"], FINGERPRINTED] = "transformers"
     prompts: Annotated[bool, REQUEST] = True
-    completions_of: Annotated[tuple[str, ...], REQUEST] = ()
+    completions_of: Annotated[Names, REQUEST] = ()
     sampling: Sampling = Sampling(temperature=0.0)
     reasoning: Annotated[ReasoningTags | None, LATER] = None
     instruction: str | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from schemas.ids import Json
 from schemas.languages import LANGUAGES
@@ -14,7 +14,7 @@ from schemas.recipe.merging import MergeSettings, Merging, Weight
 from schemas.recipe.models import ModelRun, ReasoningTags, Sampling, Switches
 from schemas.recipe.prompts import PromptSource
 from schemas.recipe.training import Training, TrainSettings
-from schemas.toml.section import EXECUTION, LATER, ModelName, Section, check_languages
+from schemas.toml.section import EXECUTION, LATER, Languages, ModelName, Names, Section
 
 
 class StepTraining(Training):
@@ -109,9 +109,9 @@ class Step(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100)
     train: StepTraining
-    pairs: tuple[str, ...] = ()
+    pairs: Names = ()
     on_policy: OnPolicy | None = None
-    clusters: dict[str, tuple[str, ...]] | None = None
+    clusters: dict[str, Names] | None = None
     merge: StepMerge | None = None
 
     @model_validator(mode="after")
@@ -169,8 +169,8 @@ class Policy(Section):
     """
 
     base: ModelName = Field(min_length=1)
-    clusters: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    shared: tuple[str, ...] = ()
+    clusters: dict[str, Names] = Field(default_factory=dict)
+    shared: Languages = ()
     train: dict[str, Any] = Field(default_factory=dict)
     merge: StepMerge = StepMerge()
     steps: tuple[Step, ...] = Field(min_length=1)
@@ -193,11 +193,6 @@ class Policy(Section):
         common = data["train"]
         given = [step | {"train": common | step["train"]} if _has_table(step, "train") else step for step in steps]
         return data | {"steps": given, "train": {}}
-
-    @field_validator("shared")
-    @classmethod
-    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return check_languages(value)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

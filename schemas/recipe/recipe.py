@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Annotated, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from schemas.ids import Json
 from schemas.languages import CORE_LANGUAGES
@@ -25,7 +25,7 @@ from schemas.recipe.prompts import PromptGates, PromptSource
 from schemas.recipe.settings import RunSettings, WarehouseSettings
 from schemas.recipe.training import TrainSettings
 from schemas.toml.named import Named
-from schemas.toml.section import EXECUTION, Section, check_languages, identify
+from schemas.toml.section import EXECUTION, Languages, Section, identify
 from schemas.toml.toml_file import load_file, show_place
 
 
@@ -43,7 +43,7 @@ class Recipe(Section):
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
-    languages: tuple[str, ...] = Field(default=CORE_LANGUAGES, min_length=1)
+    languages: Languages = Field(default=CORE_LANGUAGES, min_length=1)
     round: int = Field(default=0, ge=0)
     prompts: tuple[PromptSource, ...] = Field(min_length=1)
     prompt_gates: PromptGates = PromptGates()
@@ -62,11 +62,6 @@ class Recipe(Section):
     train: TrainSettings | None = Field(default=None, exclude=True)
     merge: MergeSettings | None = Field(default=None, exclude=True)
     _origin: Origin = PrivateAttr(default=Origin())
-
-    @field_validator("languages")
-    @classmethod
-    def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return check_languages(value)
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

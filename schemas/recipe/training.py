@@ -17,6 +17,7 @@ from schemas.toml.section import (
     DataName,
     FilePath,
     ModelName,
+    Names,
     Section,
     fields_marked,
     resolve_path,
@@ -33,7 +34,7 @@ class Lora(Section):
     rank: int = Field(default=16, gt=0)
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = ("all-linear",)
+    targets: Names = ("all-linear",)
     merge: bool = True
 
 
@@ -173,8 +174,8 @@ class TrainSettings(Training):
     eval_revision: Annotated[str | None, FINGERPRINTED] = None
     dataset_config: str | None = None
     split: str = "train"
-    languages: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
+    languages: Names = ()
+    strategies: Names = ()
 
     @model_validator(mode="after")
     def _has_strategies(self) -> Self:

@@ -51,10 +51,12 @@ class Mark(Enum):
 
     Some of these defaults keep what was done before; others, such as that of ``min_script_share``, reject more.
     """
+    UNORDERED = auto()
+    """A list whose order says nothing: sorted, it counts; as it is given, it is shown."""
 
 
 EXECUTION, PLACE, FILE, MODEL, DATA = Mark.EXECUTION, Mark.PLACE, Mark.FILE, Mark.MODEL, Mark.DATA
-FINGERPRINTED, REQUEST, LATER = Mark.FINGERPRINTED, Mark.REQUEST, Mark.LATER
+FINGERPRINTED, REQUEST, LATER, UNORDERED = Mark.FINGERPRINTED, Mark.REQUEST, Mark.LATER, Mark.UNORDERED
 
 CONTENT = frozenset({FILE, MODEL, DATA})
 """Marks of fields that name something of which the content counts."""
@@ -118,11 +120,11 @@ def identify(
         ):
             del data[key]
         elif key in data:
-            data[key] = _identify_value(value, data[key], next(iter(marks & CONTENT), None), how)
+            data[key] = _identify_value(value, data[key], marks, how)
     return data | dict(section.SETTLED) if isinstance(section, Section) else data
 
 
-def _identify_value(value: object, dumped: Any, mark: Mark | None, how: _How) -> Json:
+def _identify_value(value: object, dumped: Any, marks: Set[Mark], how: _How) -> Json:
     """Return what counts of a field's value: of sections their identity, of names their content, all else as it is."""
     match value:
         case BaseModel():
@@ -130,11 +132,14 @@ def _identify_value(value: object, dumped: Any, mark: Mark | None, how: _How) ->
             if own is not None:
                 return own
             return identify(value, without=how.without, content=how.content, stand_in=how.stand_in)
+        case tuple() if UNORDERED in marks:
+            return sorted(dumped)
         case tuple():
-            return [_identify_value(item, shown, mark, how) for item, shown in zip(value, dumped, strict=True)]
+            return [_identify_value(item, shown, marks, how) for item, shown in zip(value, dumped, strict=True)]
         case dict():
-            return {key: _identify_value(item, dumped[key], mark, how) for key, item in value.items()}
-        case str() if mark is not None:
+            return {key: _identify_value(item, dumped[key], marks, how) for key, item in value.items()}
+        case str() if marks & CONTENT:
+            (mark,) = marks & CONTENT
             return how.content(mark, value)
         case _:
             found: Json = dumped
@@ -179,6 +184,12 @@ ModelName: TypeAlias = Annotated[str, AfterValidator(resolve_name), MODEL]
 
 DataName: TypeAlias = Annotated[str, AfterValidator(resolve_name), DATA]
 """A data set: a hub id, files or a folder, from the settings file's folder."""
+
+Languages: TypeAlias = Annotated[tuple[str, ...], AfterValidator(check_languages), UNORDERED]
+"""Codes of languages, each once, in any order."""
+
+Names: TypeAlias = Annotated[tuple[str, ...], UNORDERED]
+"""Names or patterns, in any order."""
 
 
 def _folder(info: ValidationInfo) -> Path | None:

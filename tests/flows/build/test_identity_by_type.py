@@ -33,7 +33,17 @@ from schemas.recipe.models import Teacher
 from schemas.recipe.policy import StepMerge, StepTraining
 from schemas.recipe.recipe import Recipe
 from schemas.recipe.training import TrainSettings
-from schemas.toml.section import CONTENT, EXECUTION, FINGERPRINTED, PLACE, REQUEST, Mark, Section, marks_of
+from schemas.toml.section import (
+    CONTENT,
+    EXECUTION,
+    FINGERPRINTED,
+    PLACE,
+    REQUEST,
+    UNORDERED,
+    Mark,
+    Section,
+    marks_of,
+)
 from schemas.toml.toml_file import load_table
 
 Way = tuple[str | int, ...]
@@ -61,6 +71,25 @@ EXECUTED = {
     "Translation.run",
 }
 """All fields that are not part of an identity. Whoever marks another one says so here."""
+
+ORDERED = {
+    "betas": "of the rounds, or of the optimizer's moments",
+    "choice": "an engine is given it as it is",
+    "id": "parts of one key",
+    "key": "parts of one key",
+    "models": "tokenizer and configuration are the first one's",
+    "pairs": "tables: in whatever order, warehouses hold their ids",
+    "patterns": "weights over depth",
+    "prompts": "of duplicates the first source's is kept",
+    "reasoning": "what opens, what closes",
+    "reward_models": "the first one judges where no judge is named",
+    "steps": "one after another",
+    "stop": "an engine is given it as it is",
+    "teachers": "tables: in whatever order, warehouses hold their ids",
+    "weight": "over depth",
+    "weights": "over depth",
+}
+"""All lists that are part of an identity in the order in which they are given, by field, and why."""
 
 SETTLED = (StepTraining, StepMerge, JudgeModel)
 """Sections whose identity holds fields that others like them have and they have not."""
@@ -418,13 +447,14 @@ def find_sections(section: BaseModel) -> Iterator[BaseModel]:
                 yield from find_sections(item)
 
 
-def kinds_in(section: type[BaseModel]) -> set[type[BaseModel]]:
+def kinds_in(section: type[BaseModel], *, executed: bool = True) -> set[type[BaseModel]]:
     """Return every section that one may hold, at any depth, by the types of its fields."""
     found = {section}
     for field in section.model_fields.values():
-        for kind in types_in(field.annotation):
-            if kind not in found:
-                found |= kinds_in(kind)
+        if executed or EXECUTION not in marks_of(field):
+            for kind in types_in(field.annotation):
+                if kind not in found:
+                    found |= kinds_in(kind, executed=executed)
     return found
 
 
@@ -444,6 +474,34 @@ def test_what_is_no_part_of_an_identity_is_listed(world: World) -> None:
         if EXECUTION in marks_of(field)
     }
     assert marked == EXECUTED
+
+
+def is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple or any(map(is_list, get_args(annotation)))
+
+
+def test_the_order_of_every_list_is_thought_of(world: World) -> None:
+    sections = {kind for root in roots(world).values() for kind in kinds_in(type(root.section), executed=False)}
+    lists = {
+        (kind.__name__, name): marks_of(field)
+        for kind in sections
+        for name, field in kind.model_fields.items()
+        if is_list(field.annotation)
+    }
+    ordered = {place for place, marks in lists.items() if not marks & {UNORDERED, EXECUTION}}
+    assert {name for _, name in ordered} == set(ORDERED)
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_a_list_whose_order_says_nothing_is_the_same_in_any(world: World, name: str) -> None:
+    root = roots(world)[name]
+    for leaf in find_leaves(root.section):
+        if UNORDERED in marks_of(leaf.field) and root.asked(leaf.way) and counts(leaf, root):
+            orders = (("ja", "en"), ("en", "ja"), ("en",))
+            values = [{"west": order} if isinstance(leaf.value, dict) else order for order in orders]
+            one, other, less = (root.make_id(put(root.section, leaf.way, value)) for value in values)
+            assert one == other, leaf
+            assert one != less, leaf
 
 
 @pytest.mark.parametrize("judge", ["llm", "reward"])
