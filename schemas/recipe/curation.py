@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.languages import MIN_SCRIPT_SHARE
-from schemas.toml.section import LATER, UNORDERED, FilePath, Names, Section, check_languages
+from schemas.toml.section import LATER, FilePath, Names, Section, check_languages
 
 
 class Gates(Section):
@@ -83,10 +83,18 @@ class PairStrategy(Section):
         return self.name or self.strategy
 
 
+Format = Literal["parquet", "jsonl"]
+
+
+def _arrange(formats: tuple[Format, ...]) -> tuple[Format, ...]:
+    """Return formats in the order in which they are declared, which ids have always had; each once."""
+    return tuple(form for form in get_args(Format) if form in formats)
+
+
 class Export(Section):
     """``[export]``: what is written for training."""
 
     sft: bool = True
     preference: bool = True
-    formats: Annotated[tuple[Literal["parquet", "jsonl"], ...], UNORDERED] = ("parquet",)
+    formats: Annotated[tuple[Format, ...], AfterValidator(_arrange)] = ("parquet",)
     max_shard_mb: float = Field(default=256.0, gt=0)

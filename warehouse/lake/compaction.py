@@ -19,17 +19,10 @@ WHERE t.end_snapshot IS NULL AND f.end_snapshot IS NULL GROUP BY ALL HAVING coun
 
 def compact_tables(cursor: duckdb.DuckDBPyConnection) -> None:
     """Compact the tables that can become smaller: each takes its time, whether or not there is anything to do."""
-    ((num_threads,),) = cursor.execute("SELECT current_setting('threads')").fetchall()
-    cursor.execute("SET threads = 1")  # every thread of a writer holds row groups in memory
-    try:
-        for table in _find_tables(cursor, "ducklake_delete_file", at_least=1):
-            cursor.execute(f"CALL ducklake_rewrite_data_files('lake', {literal(table)}, delete_threshold => 0)")
-        for table in _find_tables(cursor, "ducklake_data_file", at_least=2):
-            cursor.execute(
-                f"CALL ducklake_merge_adjacent_files('lake', {literal(table)}, max_file_size => {_SMALL_FILE})"
-            )
-    finally:
-        cursor.execute(f"SET threads = {num_threads}")
+    for table in _find_tables(cursor, "ducklake_delete_file", at_least=1):
+        cursor.execute(f"CALL ducklake_rewrite_data_files('lake', {literal(table)}, delete_threshold => 0)")
+    for table in _find_tables(cursor, "ducklake_data_file", at_least=2):
+        cursor.execute(f"CALL ducklake_merge_adjacent_files('lake', {literal(table)}, max_file_size => {_SMALL_FILE})")
 
 
 def _find_tables(cursor: duckdb.DuckDBPyConnection, files: str, *, at_least: int) -> list[str]:

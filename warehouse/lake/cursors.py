@@ -40,7 +40,9 @@ class Cursors:
         self._spare: dict[str, list[duckdb.DuckDBPyConnection]] = defaultdict(list)
         self._planning = threading.Lock()
         self._num_as_written = 0
-        self._is_small = False
+        self._threading = threading.Lock()
+        self._num_frugal = 0
+        self._is_small = self._has_one_thread = False
         self.memory_limit = str(connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0])
 
     def close(self) -> None:
@@ -114,7 +116,7 @@ class Cursors:
         statement for it.
         """
         with contextlib.suppress(duckdb.Error):
-            self._set(f"memory_limit = {literal(self.memory_limit)}")
+            self._run(f"SET memory_limit = {literal(self.memory_limit)}")
 
     @contextlib.contextmanager
     def joined_as_written(self) -> Iterator[None]:
@@ -126,25 +128,42 @@ class Cursors:
         """
         with self._planning:
             self._num_as_written += 1
-            self._set("disabled_optimizers = 'build_side_probe_side'")
+            self._run("SET disabled_optimizers = 'build_side_probe_side'")
         try:
             yield
         finally:
             with self._planning:
                 self._num_as_written -= 1
                 if not self._num_as_written:
-                    self._set("disabled_optimizers = ''")
+                    self._run("SET disabled_optimizers = ''")
 
     def fit_threads(self, num_bytes: int) -> None:
         """Have as many threads at work as a lake of a size gives work to."""
-        if (is_small := num_bytes < _SMALL) != self._is_small:
-            with self._connection.cursor() as cursor:
-                cursor.execute("SET threads = 1" if is_small else "RESET threads")
-            self._is_small = is_small
+        with self._threading:
+            self._is_small = num_bytes < _SMALL
+            self._set_threads()
 
-    def _set(self, setting: str) -> None:
+    @contextlib.contextmanager
+    def one_thread(self) -> Iterator[None]:
+        """Have one thread at work, whatever is fitting; this setting, too, is one for all cursors."""
+        with self._threading:
+            self._num_frugal += 1
+            self._set_threads()
+        try:
+            yield
+        finally:
+            with self._threading:
+                self._num_frugal -= 1
+                self._set_threads()
+
+    def _set_threads(self) -> None:
+        if (is_one := self._is_small or self._num_frugal > 0) != self._has_one_thread:
+            self._run("SET threads = 1" if is_one else "RESET threads")
+            self._has_one_thread = is_one
+
+    def _run(self, statement: str) -> None:
         with self._connection.cursor() as cursor:  # a statement on a cursor ends the stream that is read from it
-            cursor.execute(f"SET {setting}")
+            cursor.execute(statement)
 
 
 def count_changed(cursor: duckdb.DuckDBPyConnection, statement: str) -> int:

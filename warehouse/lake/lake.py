@@ -324,7 +324,8 @@ class Lake:
         """
         with self._locks.rewriting(patience=_QUIET) as is_alone:
             if is_alone:
-                self.transact(compact_tables)
+                with self._cursors.one_thread():  # every thread of a writer holds row groups in memory
+                    self.transact(compact_tables)
         self.transact(lambda cursor: clean_up(cursor, self._catalog, keep))
 
     def memory_limit(self) -> int:

@@ -75,6 +75,7 @@ EXECUTED = {
 ORDERED = {
     "betas": "of the rounds, or of the optimizer's moments",
     "choice": "an engine is given it as it is",
+    "formats": "one order whatever is given",
     "id": "parts of one key",
     "key": "parts of one key",
     "models": "tokenizer and configuration are the first one's",

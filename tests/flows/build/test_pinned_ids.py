@@ -31,7 +31,7 @@ BUILDS = {
         "230f96e25037beb1e9fe2a8bb47c002a",
     ],
     "starter": [
-        "229fa78ebea6f6af367e8269a14194fc",
+        "66ddbffafbef8a3b4912714d984376c8",
         "b268058a5cce1b4451df0b8493de94aa",
         "d52fb1ec38e78ba0291ccb51a0bfad6d",
         "ada91d1e15e41cac2623a4802752e605",

@@ -411,10 +411,11 @@ def test_a_stopped_evaluation_goes_on(settings, warehouse):
     assert rows_of(result)["all"]["num_wins"] == 48
 
 
-def test_a_command_that_was_interrupted_exits_as_by_ctrl_c(settings, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_was_told_to_stop_exits_as_by_the_signal(settings, tmp_path, monkeypatch, capsys, number, code):
     async def interrupt(call):
         if call.number == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return completion("fine")
 
     with ScriptedServer(interrupt) as server:
@@ -424,7 +425,7 @@ def test_a_command_that_was_interrupted_exits_as_by_ctrl_c(settings, tmp_path, m
         monkeypatch.setattr(sys, "argv", ["factory", *words])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-    assert stopped.value.code == 130
+    assert stopped.value.code == code
     assert capsys.readouterr().err.endswith("error: the build was stopped; the same command goes on from there\n")
 
 

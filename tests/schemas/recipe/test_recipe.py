@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.languages import CORE_LANGUAGES
+from schemas.recipe.curation import Export
 from schemas.recipe.recipe import Recipe
 
 SMALL: dict[str, Any] = {
@@ -91,3 +92,7 @@ def test_recorded_answers_to_a_source_that_is_not_there_are_refused():
         make(teachers=[*SMALL["teachers"], {"name": "old", "engine": "recorded", "recorded": recorded}])
     old = {"name": "old", "engine": "recorded", "recorded": recorded | {"source": "p"}}
     assert make(teachers=[*SMALL["teachers"], old]).teachers[2].recorded is not None
+
+
+def test_formats_are_the_same_in_any_order():
+    assert Export(formats=["jsonl", "parquet", "jsonl"]) == Export(formats=["parquet", "jsonl"])

@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import TABLES
 from tests.warehouse.lake_rows import find_strays, make_completions, make_selections, warehouse_at
 from warehouse.catalog.locks import FileLocks
-from warehouse.lake import cursors, migrations
+from warehouse.lake import compaction, cursors, migrations
 from warehouse.lake.lake import Lake
 
 
@@ -233,6 +234,26 @@ def test_memory_is_what_the_settings_say(settings: WarehouseSettings) -> None:
         assert lake.query("SELECT current_setting('memory_limit')").item() == "512.0 MiB"
     with pytest.raises(ValidationError, match="memory"):
         WarehouseSettings(memory="much")
+
+
+def test_a_compaction_takes_no_threads_from_others_for_good(
+    settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It works with one, and meanwhile another lane's rows make the lake one that is worth several."""
+    num_threads = "SELECT current_setting('threads')"
+    with Lake.open(settings) as lake:
+        found = compaction._find_tables
+        during = []
+
+        def find_tables(cursor: duckdb.DuckDBPyConnection, files: str, *, at_least: int) -> list[str]:
+            lake._cursors.fit_threads(2**40)
+            during.append(cursor.execute(num_threads).fetchall()[0][0])
+            return found(cursor, files, at_least=at_least)
+
+        monkeypatch.setattr(compaction, "_find_tables", find_tables)
+        lake.compact()
+        assert during == [1, 1]
+        assert lake.value(num_threads) == duckdb.execute(num_threads).fetchall()[0][0]
 
 
 def test_compaction_leaves_files_alone_while_somebody_reads(settings: WarehouseSettings) -> None:
