@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Self
 
@@ -26,7 +26,7 @@ class EnginePool:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def stream(self, requests: Iterable[Request]) -> Generator[Reply]:
         """Yield one reply per request as each finishes; a replica takes its next request when it has room."""
         shared = _Shared(requests)
         replies: queue.Queue[Reply | BaseException | None] = queue.Queue(maxsize=1024)

@@ -177,6 +177,6 @@ def make_model(kind: str, hidden_size: int, num_layers: int) -> Path:
         num_labels=1,
     )
     model = LlamaForCausalLM(config) if kind == "generator" else LlamaForSequenceClassification(config)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder

@@ -25,12 +25,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 SHAPES = {"32k": (32_000, 4), "256k": (256_000, 2), "tiny": (2_000, 2)}
 """Size of the vocabulary and number of layers; the hidden size is 256 everywhere."""
+
+Dtype = Literal["bfloat16", "float32"]
 
 MEAN_PROMPT, MEAN_COMPLETION = 123, 104
 BATCH_ROWS = 8
@@ -83,7 +85,7 @@ def make_rows(path: Path, num_pairs: int, vocabulary: int) -> int:
     return num_tokens
 
 
-def train_ours(model: str, rows: str, output: str, dtype: str, rate: float, tokens: int) -> None:
+def train_ours(model: str, rows: str, output: str, dtype: Dtype, rate: float, tokens: int) -> None:
     """Train with this project's trainer, in this process, and print what it took."""
     import resource
 

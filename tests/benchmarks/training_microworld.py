@@ -80,7 +80,8 @@ def train_seeds(export: Path, folder: Path, seeds: int, strategy: str, margin: f
             "SFT+DPO": preference | {"model": str(folder / f"SFT-{seed}" / "model")} | DPO_AFTER_SFT,
         }
         results = {
-            name: train(TrainSettings(**values), folder / f"{name}-{seed}", quiet=True) for name, values in runs.items()
+            name: train(TrainSettings.model_validate(values), folder / f"{name}-{seed}", quiet=True)
+            for name, values in runs.items()
         }
         yield Outcome(
             {"base": quality_of_base}

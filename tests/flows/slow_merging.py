@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from functools import wraps
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGE = "tests.flows.slow_merging"
@@ -17,12 +17,14 @@ SECONDS = float(os.environ.get("FACTORY_TEST_MERGING_SECONDS", "0.01"))
 if __name__ == "__main__":
     from factory.merging import merge as module
     from factory.merging.__main__ import main
+    from schemas.recipe.merging import MergeSettings
 
     merge, marker = module.merge, Path(os.environ[MARKER])
 
-    @wraps(merge)
-    def merge_slowly(settings, output, *, progress):
-        def dawdle(done, total):
+    def merge_slowly(
+        settings: MergeSettings, output: Path, *, progress: Callable[[int, int], None] | None = None
+    ) -> module.MergeResult:
+        def dawdle(done: int, total: int) -> None:
             marker.write_text(f"{output.name} {done}")
             time.sleep(SECONDS)
 

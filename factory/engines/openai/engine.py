@@ -6,7 +6,7 @@ What is in flight is bounded, adapts to what the servers bear, and is sent again
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Literal, Self
 
 import httpx
@@ -63,7 +63,7 @@ class OpenAIEngine:
     def __exit__(self, *exception: object) -> None:
         return
 
-    def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def stream(self, requests: Iterable[Request]) -> Generator[Reply]:
         """Yield one reply per request as each finishes.
 
         Raises:

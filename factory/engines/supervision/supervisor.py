@@ -7,7 +7,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -75,7 +75,7 @@ class ChildEngine:
     def __exit__(self, *exception: object) -> None:
         self.end_child()
 
-    def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def stream(self, requests: Iterable[Request]) -> Generator[Reply]:
         """Yield one reply per request as each finishes.
 
         Raises:

@@ -278,15 +278,19 @@ def test_bookkeeping_of_a_turn_is_no_part_of_what_it_says(tmp_path: Path) -> Non
     assert whole(train_on(path)[0]) == BETTER
 
 
-CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": {"city": "القاهرة", "n": 2}}}
+CALL: dict[str, Any] = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "look_up", "arguments": {"city": "القاهرة", "n": 2}},
+}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
-WITH_TOOLS = [
+WITH_TOOLS: list[dict[str, Any]] = [
     USER,
     {"role": "assistant", "content": "", "reasoning_content": "Let me see.", "tool_calls": [CALL]},
     {"role": "tool", "content": "42", "tool_call_id": "c1", "name": "look_up"},
     {"role": "assistant", "content": "42", "weight": 0},
 ]
-TEXT_CALL = CALL | {"function": {"name": "look_up", "arguments": json.dumps(CALL["function"]["arguments"])}}  # type: ignore[index]
+TEXT_CALL = CALL | {"function": {"name": "look_up", "arguments": json.dumps(CALL["function"]["arguments"])}}
 WAYS: dict[str, dict[str, Any]] = {
     "openai": {
         "messages": [USER, WITH_TOOLS[1] | {"content": None, "tool_calls": [TEXT_CALL]}, *WITH_TOOLS[2:]],
@@ -485,9 +489,9 @@ def test_what_is_asked_about_is_no_nothing_because_it_is_zero(
     assert whole(good) == [USER, ASSISTANT]
     assert isinstance(bad, Rejected)
     assert said in bad.detail
-    good, bad = prompts_of(path)
-    assert (good["reason"], bad["reason"]) == (None, "invalid_row")
-    assert said in bad["detail"]
+    kept, dropped = prompts_of(path)
+    assert (kept["reason"], dropped["reason"]) == (None, "invalid_row")
+    assert said in dropped["detail"]
 
 
 @pytest.mark.parametrize("nothing", [None, "", [], {}])

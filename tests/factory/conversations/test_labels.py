@@ -44,7 +44,10 @@ def talk(**labels: Any) -> dict[str, Any]:
 
 
 def test_an_absent_column_is_a_null_one(tmp_path: Path) -> None:
-    rows = [{"q": "a", "i": 1, "s": "S", "meta": {"l": "de"}}, {"q": "b", "i": None, "s": None, "meta": {"l": None}}]
+    rows: list[dict[str, Any]] = [
+        {"q": "a", "i": 1, "s": "S", "meta": {"l": "de"}},
+        {"q": "b", "i": None, "s": None, "meta": {"l": None}},
+    ]
     absent = [rows[0], {"q": "b"}]
     columns = {"prompt": "q", "id": "i", "system": "s", "language": "meta.l"}
     given = prompts_of(write(tmp_path / "null.jsonl", rows), columns)
@@ -113,9 +116,9 @@ def test_every_row_is_used_rejected_or_counted(tmp_path_factory: Any, kinds: lis
         tmp_path_factory.mktemp("data") / "a.jsonl",
         [pair | {"language": languages[one], "strategy": strategies[two]} for one, two in kinds],
     )
-    settings = {"objective": "dpo", "languages": ["de"], "strategies": ["best"]}
+    settings = TrainSettings(model="m", data=str(path), objective="dpo", languages=("de",), strategies=("best",))
     others: Counter[str] = Counter()
-    found = list(read_rows(TrainSettings(model="m", data=str(path), **settings), str(path), "train", others=others))
+    found = list(read_rows(settings, str(path), "train", others=others))
     is_other = [one == "other" or two in ("other", "unknown") for one, two in kinds]
     assert others.total() == sum(is_other)
     assert [row.reason if isinstance(row, Rejected) else None for row in found] == [

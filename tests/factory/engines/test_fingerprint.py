@@ -9,6 +9,7 @@ import pytest
 from factory.engines import fingerprint
 from factory.engines.fingerprint import fingerprint_model, template_digest
 from schemas.errors import EngineError
+from schemas.ids import folder_digest
 from schemas.recipe.models import Model, ModelRun
 
 
@@ -57,9 +58,13 @@ def test_a_model_on_a_server_is_its_name_and_stated_revision() -> None:
 
 
 def test_a_folder_is_read_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    real = fingerprint.folder_digest
-    monkeypatch.setattr(fingerprint, "folder_digest", lambda folder: read.append(folder) or real(folder))
+    read: list[Path] = []
+
+    def note(folder: Path) -> str:
+        read.append(folder)
+        return folder_digest(folder)
+
+    monkeypatch.setattr(fingerprint, "folder_digest", note)
     folder = make_folder(tmp_path / "model")
     age(folder)
     first = fingerprint_model(Model(model=str(folder)))

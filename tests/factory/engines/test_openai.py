@@ -20,7 +20,7 @@ from factory.engines.openai.transport import read_retry_after
 from schemas.errors import EngineError
 from schemas.reasons import Reason
 from schemas.recipe.evaluation import Contestant, JudgeModel
-from schemas.recipe.models import Model, RewardModel, Teacher, Translation
+from schemas.recipe.models import Model, ModelRun, RewardModel, Teacher, Translation
 from tests.factory.engines.scripted_server import DROP, Call, ScriptedServer, completion, echo
 from tests.waiting import GUARD_SECONDS, wait_until
 
@@ -35,7 +35,9 @@ def serve() -> Iterator[Any]:
 
 
 def make_teacher(*urls: str, run: dict[str, Any] | None = None, **settings: Any) -> Teacher:
-    execution = {"urls": urls, "timeout_seconds": GUARD_SECONDS, "max_in_flight": 8, **(run or {})}
+    execution = ModelRun.model_validate(
+        {"urls": urls, "timeout_seconds": GUARD_SECONDS, "max_in_flight": 8, **(run or {})}
+    )
     return Teacher(engine="openai", model="tiny", name="tiny", run=execution, **settings)
 
 
@@ -187,7 +189,7 @@ def test_what_is_no_url_is_refused(url):
 @pytest.mark.parametrize("setting", ["chat_template", "adapter"])
 def test_settings_of_the_server_are_refused(setting):
     with pytest.raises(EngineError, match=f"takes no '{setting}'"):
-        OpenAIEngine(make_teacher("http://host", **{setting: "x"}), "generate")
+        OpenAIEngine(make_teacher("http://host").model_copy(update={setting: "x"}), "generate")
 
 
 @pytest.mark.parametrize(
@@ -273,6 +275,7 @@ def test_the_least_loaded_server_is_chosen():
         taken = [await pool.acquire() for _ in range(6)]
         assert sorted(server.url for server in taken) == ["http://a"] * 3 + ["http://b"] * 3
         first = taken[0]
+        assert first is not None
         pool.release(first, Outcome.ANSWERED, 0.0)
         assert await pool.acquire(avoid=first) is not first
         assert await pool.acquire() is first
@@ -450,6 +453,7 @@ def test_a_server_that_is_down_gets_one_probe_at_a_time():
     async def scenario() -> None:
         pool = ServerPool(["http://a"], 8, QUICK)
         server = await pool.acquire()
+        assert server is not None
         pool.release(server, Outcome.UNREACHABLE, time.monotonic())
         closed_at = time.monotonic()
         waiting = [asyncio.ensure_future(pool.acquire()) for _ in range(5)]
@@ -659,7 +663,12 @@ def test_stop_leaves_unanswered_what_waits_for_another_try(serve, headers):
     server = serve(script)
     stop = threading.Event()
     engine = OpenAIEngine(make_teacher(server.url), "generate", stop=stop, patience=Patience(first_seconds=60.0))
-    ender = threading.Thread(target=lambda: (wait_until(lambda: server.calls), stop.set()))
+
+    def end() -> None:
+        wait_until(lambda: server.calls)
+        stop.set()
+
+    ender = threading.Thread(target=end)
     ender.start()
     assert list(engine.stream(make_requests("1", "2"))) == []
     ender.join()
@@ -686,7 +695,7 @@ def test_an_engine_streams_again(serve):
 
 
 def make_reward(url: str, **arguments: Any) -> RewardModel:
-    return RewardModel(engine="openai", model="tiny", name="tiny", engine_args=arguments, run={"urls": (url,)})
+    return RewardModel(engine="openai", model="tiny", name="tiny", engine_args=arguments, run=ModelRun(urls=(url,)))
 
 
 def scoring_server(path: str, value: Any) -> Any:

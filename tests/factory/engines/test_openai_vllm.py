@@ -8,7 +8,7 @@ from factory.engines.base import Message, Request
 from factory.engines.openai.engine import OpenAIEngine
 from schemas.errors import EngineError
 from schemas.reasons import Reason
-from schemas.recipe.models import Model, RewardModel, Sampling, Structured, Teacher
+from schemas.recipe.models import Model, ModelRun, RewardModel, Sampling, Structured, Teacher
 from tests.vllm_server import KEY, vllm_serve
 
 TEXTS = ["hi", "שלום", "你好吗", "write a poem", "e\u0301t\u00e9"]
@@ -21,20 +21,20 @@ def _ask(model: Model, task: Any, requests: list[Request]) -> dict[str, Any]:
     return {reply.request_id: reply for reply in replies}
 
 
-def _run(url: str) -> dict[str, Any]:
-    return {"urls": (url,), "api_key_env": "TINY_KEY", "max_in_flight": 4}
+def _run(url: str) -> ModelRun:
+    return ModelRun(urls=(url,), api_key_env="TINY_KEY", max_in_flight=4)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_vllm_generates_as_transformers_does(tiny_llama, tmp_path, monkeypatch):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
     monkeypatch.setenv("TINY_KEY", KEY)
     tokenizer, model = AutoTokenizer.from_pretrained(tiny_llama), AutoModelForCausalLM.from_pretrained(tiny_llama)
     requests = [Request(text, (Message(role="user", content=text),)) for text in [*TEXTS, "much too long " * 10]]
     many = [Request(f"{number}", requests[0].messages) for number in range(40)]
-    sampling = {"temperature": 0.0, "max_tokens": 12}
+    sampling = Sampling(temperature=0.0, max_tokens=12)
     with vllm_serve(tiny_llama, tmp_path / "log") as url:
         teacher = Teacher(engine="openai", name="t", model="tiny", sampling=sampling, run=_run(url))
         replies = _ask(teacher, "generate", requests)
@@ -55,6 +55,7 @@ def test_vllm_generates_as_transformers_does(tiny_llama, tmp_path, monkeypatch):
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
+        assert isinstance(prompt, BatchEncoding)
         ids = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
         # vLLM holds back bytes at the end that are not whole characters yet.
         expected = tokenizer.decode(ids, skip_special_tokens=True)
@@ -67,7 +68,7 @@ def test_vllm_generates_as_transformers_does(tiny_llama, tmp_path, monkeypatch):
 @pytest.mark.timeout(600)
 def test_vllm_gives_raw_scores(tiny_reward, tmp_path, monkeypatch):
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, BatchEncoding
 
     monkeypatch.setenv("TINY_KEY", KEY)
     tokenizer = AutoTokenizer.from_pretrained(tiny_reward)
@@ -79,8 +80,10 @@ def test_vllm_gives_raw_scores(tiny_reward, tmp_path, monkeypatch):
     with vllm_serve(tiny_reward, tmp_path / "log", "--runner", "pooling") as url:
         reward_model = RewardModel(engine="openai", name="r", model="tiny", run=_run(url))
         replies = _ask(reward_model, "score", requests)
-    for text, messages in conversations.items():
-        prompt = tokenizer.apply_chat_template(list(messages), return_tensors="pt", return_dict=True)
+    for text in TEXTS:
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]
+        prompt = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+        assert isinstance(prompt, BatchEncoding)
         with torch.inference_mode():
             expected = float(model(**prompt).logits)
         assert replies[text].score == pytest.approx(expected, rel=1e-3)

@@ -1,6 +1,7 @@
 """What a judge is asked, and what is read from its replies."""
 
 import json
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from factory.stages.outputs import Provenance
 from schemas.reasons import Reason
 from schemas.tables import TABLES
 
-GAME = {
+GAME: dict[str, Any] = {
     "game_id": "g1",
     "completion_a": "a" * 32,
     "completion_b": "b" * 32,

@@ -8,17 +8,19 @@ from factory.microworld.questions import lexicon, questions
 from factory.stages.sources import MESSAGES
 from schemas.tables import TABLES
 
-SCHEMA = {
-    "game_id": pl.String,
-    "completion_a": pl.String,
-    "completion_b": pl.String,
-    "order": pl.String,
-    "prompt_id": pl.String,
-    "language": pl.String,
-    "messages": MESSAGES,
-    "text_a": pl.String,
-    "text_b": pl.String,
-}
+SCHEMA = pl.Schema(
+    {
+        "game_id": pl.String,
+        "completion_a": pl.String,
+        "completion_b": pl.String,
+        "order": pl.String,
+        "prompt_id": pl.String,
+        "language": pl.String,
+        "messages": MESSAGES,
+        "text_a": pl.String,
+        "text_b": pl.String,
+    }
+)
 
 
 def make_game(language: str, prompt: str, text_a: str, text_b: str) -> dict:

@@ -117,7 +117,7 @@ def test_a_file_that_is_cut_off_is_refused_by_name(tmp_path: Path, compression: 
             read(write(tmp_path / f"a.jsonl{compression}", data))
 
 
-STREAMS = {
+STREAMS: dict[str, tuple[Callable[[bytes], bytes], bytes]] = {
     ".gz": (gzip.compress, b"\0" * 8),
     ".bz2": (bz2.compress, b"\0" * 8),
     ".xz": (lzma.compress, b"\0" * 8),
@@ -206,7 +206,12 @@ def test_other_kinds_are_refused(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("kind", [".parquet", ".csv", ".jsonl"])
 def test_an_optional_column_may_be_absent_and_a_needed_one_not(tmp_path: Path, kind: str) -> None:
     frame, path = pl.DataFrame({"text": ["x"], "id": ["1"], "more": [None]}), tmp_path / f"a{kind}"
-    {".parquet": frame.write_parquet, ".csv": frame.write_csv, ".jsonl": frame.write_ndjson}[kind](path)
+    write: dict[str, Callable[[Path], object]] = {
+        ".parquet": frame.write_parquet,
+        ".csv": frame.write_csv,
+        ".jsonl": frame.write_ndjson,
+    }
+    write[kind](path)
     assert read(path, optional=["system", "meta.id"])[0]["text"] == "x"
 
 

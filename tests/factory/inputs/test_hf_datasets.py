@@ -24,10 +24,10 @@ LANGUAGES = ["English", "العربية", "中文"]
 
 
 def make_rows(count: int, start: int = 0) -> datasets.Dataset:
-    features = {"q": Value("string"), "lang": ClassLabel(names=["en", "ar", "zh"])}
+    features = Features(q=Value("string"), lang=ClassLabel(names=["en", "ar", "zh"]))
     numbers = range(start, start + count)
     rows = {"q": [f"سؤال {number}" for number in numbers], "lang": [number % 3 for number in numbers]}
-    return datasets.Dataset.from_dict(rows, features=Features(features))
+    return datasets.Dataset.from_dict(rows, features=features)
 
 
 @pytest.fixture(scope="module")
@@ -126,13 +126,13 @@ def test_class_labels_of_prompts_in_parquet_files_come_by_name(files: Path) -> N
 
 def test_class_labels_lie_at_any_depth(tmp_path: Path) -> None:
     label = ClassLabel(names=LANGUAGES)
-    features = {
-        "flat": label,
-        "many": datasets.List(label),
-        "deep": {"turns": datasets.List({"lang": label, "n": Value("int64")})},
-        "record": datasets.Sequence({"lang": label}),
-        "n": Value("int64"),
-    }
+    features = Features(
+        flat=label,
+        many=datasets.List(label),
+        deep={"turns": datasets.List({"lang": label, "n": Value("int64")})},
+        record=datasets.Sequence({"lang": label}),
+        n=Value("int64"),
+    )
     row = {
         "flat": 2,
         "many": [0, 1, -1],
@@ -147,7 +147,7 @@ def test_class_labels_lie_at_any_depth(tmp_path: Path) -> None:
         "record": {"lang": ["English", None]},
         "n": 1,
     }
-    rows = datasets.Dataset.from_list([row], features=Features(features))
+    rows = datasets.Dataset.from_list([row], features=features)
     rows.save_to_disk(str(tmp_path / "saved"))
     rows.to_parquet(tmp_path / "rows.parquet")
     dataset = open_dataset(str(tmp_path / "saved"), config=None, split="train", revision=None)
@@ -158,9 +158,10 @@ def test_class_labels_lie_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_training_rows_are_cut_and_chosen_by_the_names_of_their_labels(tmp_path: Path) -> None:
-    features = {"prompt": Value("string"), "completion": Value("string"), "language": ClassLabel(names=["en", "ar"])}
+    label = ClassLabel(names=["en", "ar"])
+    features = Features(prompt=Value("string"), completion=Value("string"), language=label)
     rows = {"prompt": list("abcdef"), "completion": list("ABCDEF"), "language": [0, 1] * 3}
-    made = datasets.Dataset.from_dict(rows, features=Features(features))
+    made = datasets.Dataset.from_dict(rows, features=features)
     datasets.DatasetDict({"train": made}).save_to_disk(str(tmp_path / "saved"))
     table = {"model": "m", "data": str(tmp_path / "saved"), "objective": "sft", "languages": ["ar"]}
     asked = TrainSettings.model_validate(table | {"split": "train[:4]"})

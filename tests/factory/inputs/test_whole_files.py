@@ -195,7 +195,13 @@ def test_tools_and_calls_nested_without_end_are_one_rejection(tmp_path: Path, is
 def test_what_belongs_to_a_conversation_is_looked_for_beside_it(tmp_path: Path, suffix: str, holder: str) -> None:
     turns = [{"role": "user", "content": "متى؟"}, {"role": "assistant", "content": "הערב"}]
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-    bodies = [{}, {"tools": json.dumps(tools)}, {"functions": "[]"}, {"images": ["a.png"]}, {"documents": ["b"]}]
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"tools": json.dumps(tools)},
+        {"functions": "[]"},
+        {"images": ["a.png"]},
+        {"documents": ["b"]},
+    ]
     rows: list[Any] = [{"messages": turns} | body for body in bodies]
     for step in reversed(holder.split(".")):
         rows = [{step: row} for row in rows]

@@ -29,7 +29,7 @@ TOKENIZER = {
 
 def draw_weights(seed: int, dtype: torch.dtype = torch.bfloat16, scale: float = 1.0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"model.embed_tokens.weight": (40, 24)}
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (40, 24)}
     for layer in range(3):
         shapes[f"model.layers.{layer}.self_attn.q_proj.weight"] = (24, 24)
         shapes[f"model.layers.{layer}.mlp.up_proj.weight"] = (50, 24)

@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BatchEncoding,
     Cohere2Config,
     CohereConfig,
     Gemma2Config,
@@ -97,6 +98,7 @@ def test_transformers_loads_the_merge(family, merged):
     inputs = tokenizer.apply_chat_template(
         [{"role": "user", "content": "שלום é"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
+    assert isinstance(inputs, BatchEncoding)
     inputs.pop("token_type_ids", None)
     with torch.inference_mode():
         assert model(**inputs).logits.isfinite().all()
@@ -138,8 +140,15 @@ def test_a_tied_and_an_untied_model_make_one_that_transformers_unties(tmp_path):
 def make_adapter(folder: Path, base: Path, seed: int, **options: Any) -> Any:
     """Save a random adapter; return the model with the adapter folded in by peft."""
     torch.manual_seed(seed)
-    settings = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"} | options
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(**settings))
+    shape: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj", "down_proj"],
+        "task_type": "CAUSAL_LM",
+    }
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(**shape | options)
+    )
     with torch.no_grad():
         for name, value in model.named_parameters():
             if "lora_" in name or "modules_to_save" in name:

@@ -109,8 +109,9 @@ def test_translated_answers_are_lossy() -> None:
         grades += [
             quality(asked.text, language, text) for asked, text in zip(held_out(language, 60), texts, strict=True)
         ]
-    assert None not in grades
-    assert 0.6 < statistics.fmean(grades) < 0.97
+    known = [grade for grade in grades if grade is not None]
+    assert len(known) == len(grades)
+    assert 0.6 < statistics.fmean(known) < 0.97
 
 
 def test_translator_speaks_flores() -> None:
@@ -120,7 +121,7 @@ def test_translator_speaks_flores() -> None:
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("Which word?")["input_ids"])
     assert (tokens[0], tokens[-1]) == ("eng_Latn", "</s>")
     codes = [LANGUAGES[language].flores for language in CORE_LANGUAGES]
-    assert tokenizer.unk_token_id not in tokenizer.convert_tokens_to_ids(codes)
+    assert tokenizer.unk_token_id not in [tokenizer.convert_tokens_to_ids(code) for code in codes]
 
 
 @pytest.mark.parametrize("language", ["en", "pl", "fa", "zh"])

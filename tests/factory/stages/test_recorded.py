@@ -676,7 +676,7 @@ def test_a_slice_keeps_the_numbers_of_the_whole_split(
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", world.folder / "cache")
     # What was saved of a larger data set still says how large that was.
-    info = datasets.DatasetInfo(splits=[{"name": "train", "num_examples": 9}])
+    info = datasets.DatasetInfo.from_dict({"splits": [{"name": "train", "num_examples": 9}]})
     rows = datasets.Dataset.from_dict({"q": [f"Number {number}?" for number in range(1, 5)]}, info=info)
     if kind == "saved":
         datasets.DatasetDict({"train": rows}).save_to_disk(str(world.folder / "set"))

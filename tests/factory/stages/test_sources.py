@@ -1,6 +1,6 @@
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -309,7 +309,12 @@ def test_conversations_of_another_shape_are_refused(tmp_path: Path, turns: objec
 def test_a_missing_column_names_the_file_the_column_and_what_there_is(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"a.{kind}"
     frame = pl.DataFrame({"prompt": ["x"], "n": [1]})
-    {"parquet": frame.write_parquet, "csv": frame.write_csv, "jsonl": frame.write_ndjson}[kind](path)
+    write: dict[str, Callable[[Path], object]] = {
+        "parquet": frame.write_parquet,
+        "csv": frame.write_csv,
+        "jsonl": frame.write_ndjson,
+    }
+    write[kind](path)
     with pytest.raises(InputError) as refused:
         read(make_source(path, prompt="promt"))
     assert f"a.{kind}" in str(refused.value)

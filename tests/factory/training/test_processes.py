@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed import distributed_c10d
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, LlamaConfig
 from transformers.core_model_loading import Chunk, WeightConverter
 
 from factory.microworld.questions import MODELS
@@ -141,6 +141,7 @@ def test_what_three_processes_read_is_the_model(family, tmp_path):
             assert all(torch.equal(*pair) for pair in zip(whole.buffers(), model.buffers(), strict=True))
             for is_sharded in (False, True):
                 if is_sharded:
+                    assert world.mesh is not None
                     policy.shard(world.mesh)
                 found = dict(model.named_parameters())
                 expected = dict(whole.named_parameters())
@@ -175,6 +176,7 @@ def take_part(small: str, wide: str, output: str) -> None:
     """Load a model's part, and measure what that takes once all is imported that it needs."""
     size = 4 * 2 * 60_000 * 256
     with join_world(TrainRun(device="cpu")) as world:
+        assert world.mesh is not None
         load_policy(small, dtype=torch.float32, device=CPU, mesh=world.mesh).shard(world.mesh)
         with PrivateMemory() as memory:
             policy = load_policy(wide, dtype=torch.float32, device=CPU, mesh=world.mesh)
@@ -210,8 +212,9 @@ class PrivateMemory:
 def test_a_model_whose_rows_lie_elsewhere_in_its_files_is_loaded_whole(llama, monkeypatch):
     halves = WeightConverter(["qk_proj"], ["q_proj", "k_proj"], operations=[Chunk(dim=0)])
     monkeypatch.setattr(sharding, "get_model_conversion_mapping", lambda _: [halves])
+    mesh: Any = object()
     with pytest.warns(UserWarning, match="every process loads the whole of"):
-        policy = load_policy(str(llama), dtype=torch.float32, device=CPU, mesh=object())
+        policy = load_policy(str(llama), dtype=torch.float32, device=CPU, mesh=mesh)
     assert not any(isinstance(parameter, DTensor) for parameter in policy.parameters())
 
 
@@ -241,6 +244,7 @@ def test_the_final_model_loads_in_vllm(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(result.model)
     chat = [{"role": "user", "content": "Where is the cat?"}]
     ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    assert isinstance(ids, BatchEncoding)
     trained = AutoModelForCausalLM.from_pretrained(result.model, dtype=torch.float32)
     with torch.no_grad():
         expected = trained.generate(**ids, do_sample=False, max_new_tokens=12, min_new_tokens=12)

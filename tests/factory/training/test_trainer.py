@@ -27,7 +27,7 @@ from factory.training.run.optimizer_step import Stepper
 from factory.training.run.preparation import prepare
 from factory.training.trainer import train
 from schemas.errors import InputError, TrainingError
-from schemas.recipe.training import Lora, TrainRun, TrainSettings
+from schemas.recipe.training import Lora, TrainSettings
 from tests.factory.training.conftest import CONFIGS, chat, make_tokenizer, pairs, save_model, turns, write_rows
 from tests.waiting import GUARD_SECONDS
 
@@ -39,9 +39,8 @@ def settings(model: Path, data: Path, objective: str = "dpo", **values) -> Train
     run = {"checkpoint_every": None, "tensorboard": False, "plot": False, "device": "cpu", "cache": str(data.parent)}
     common = {"dtype": "float32", "learning_rate": 3e-3, "batch_rows": 8, "warmup_steps": 2, "max_steps": 6}
     run |= values.pop("run", {})
-    return TrainSettings(
-        model=str(model), data=str(data), objective=objective, run=TrainRun(**run), **(common | values)
-    )
+    named = {"model": str(model), "data": str(data), "objective": objective, "run": run}
+    return TrainSettings.model_validate(named | common | values)
 
 
 @pytest.fixture
@@ -314,7 +313,7 @@ def test_adapters_on_the_embeddings_of_a_tied_model_leave_its_output_layer_alone
     result = train(settings(tied, turn_file, "sft", lora=lora, **values), tmp_path / "run", quiet=True)
     base, model = (AutoModelForCausalLM.from_pretrained(folder) for folder in (tied, result.model))
     assert not model.config.tie_word_embeddings
-    assert torch.equal(model.lm_head.weight, base.lm_head.weight)
+    assert torch.equal(model.get_parameter("lm_head.weight"), base.get_parameter("lm_head.weight"))
     assert not torch.equal(model.get_input_embeddings().weight, base.get_input_embeddings().weight)
     train(settings(result.model, turn_file, "sft", max_steps=1, **values), tmp_path / "again", quiet=True)
     assert losses(tmp_path / "again", "eval")[0] == pytest.approx(result.eval_metrics["loss"], rel=1e-5)

@@ -38,15 +38,18 @@ def encode_row(family: str, row: TextRow, template: str | None = None, **values:
     if template is not None:
         tokenizer = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, chat_template=template)
         tokenizer.eos_token = FAMILIES[family].end
-    settings = TrainSettings(**{"model": "m", "data": "d", "objective": "sft", "max_length": 4096} | values)
+    common = {"model": "m", "data": "d", "objective": "sft", "max_length": 4096}
+    settings = TrainSettings.model_validate(common | values)
     return list(Templater(tokenizer, settings).examples([row]))
 
 
-def trained(family: str, example: Example, branch: int = 0) -> str:
+def trained(family: str, example: Example | Rejected, branch: int = 0) -> str:
+    assert isinstance(example, Example), example
     return make_family(family).decode(example.branches[branch][example.trained[branch]])
 
 
-def whole(family: str, example: Example) -> str:
+def whole(family: str, example: Example | Rejected) -> str:
+    assert isinstance(example, Example), example
     return make_family(family).decode(example.branches[0])
 
 
@@ -120,7 +123,12 @@ def test_reasoning_that_the_template_does_not_write_refuses_the_row():
 
 
 def test_a_turn_of_weight_0_is_read_and_not_trained():
-    turns = [ASK, ANSWER | {"weight": 0}, ASK, {"role": "assistant", "content": "It is a cat.", "weight": 1}]
+    turns: list[dict[str, Any]] = [
+        ASK,
+        ANSWER | {"weight": 0},
+        ASK,
+        {"role": "assistant", "content": "It is a cat.", "weight": 1},
+    ]
     (example,) = encode("llama", *turns)
     assert trained("llama", example) == "It is a cat.<|eot_id|>"
     assert "A cat.<|eot_id|>" in whole("llama", example)
@@ -217,7 +225,7 @@ def conversations(draw: st.DrawFn) -> tuple[list[dict[str, Any]], tuple[Any, ...
             calls = [{"type": "function", "function": call} for call in draw(st.lists(CALLED, min_size=1, max_size=2))]
             messages.append({"role": "assistant", "content": "", "tool_calls": calls})
             messages += [{"role": "tool", "content": draw(TEXT)} for _ in calls]
-        answer = {"role": "assistant", "content": draw(TEXT)}
+        answer: dict[str, Any] = {"role": "assistant", "content": draw(TEXT)}
         if draw(st.booleans()):
             answer["reasoning_content"] = draw(TEXT)
         if draw(st.booleans()):

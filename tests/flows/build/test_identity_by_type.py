@@ -333,10 +333,10 @@ def put(section: Any, way: Way, value: Any) -> Any:
     """Return a section with another value at a place, which is not checked: only the id is made of it."""
     if not way:
         return value
-    if isinstance(section, tuple):
-        changed = put(section[way[0]], way[1:], value)
-        return (*section[: way[0]], changed, *section[way[0] + 1 :])
-    return section.model_copy(update={way[0]: put(getattr(section, way[0]), way[1:], value)})
+    at, *inner = way
+    if isinstance(at, int):
+        return (*section[:at], put(section[at], tuple(inner), value), *section[at + 1 :])
+    return section.model_copy(update={at: put(getattr(section, at), tuple(inner), value)})
 
 
 def other_value(leaf: Leaf, world: World) -> Any:

@@ -33,8 +33,8 @@ def list_models(home: Path) -> dict[str, int]:
 
 def test_a_moved_build_finds_its_exports_and_steps(write_recipe, tmp_path):
     first, log = tmp_path / "l'été 湖", tmp_path / "asked.log"
-    policy = make_policy(max_steps=1).replace('models = "models"', f'models = "{tmp_path}/models"')
-    write_recipe(extra=policy.replace(CLUSTERS, "{}"))
+    table = make_policy(max_steps=1).replace('models = "models"', f'models = "{tmp_path}/models"')
+    write_recipe(extra=table.replace(CLUSTERS, "{}"))
     first.mkdir()
     for name in ("small.toml", "models", "prompts.jsonl"):
         (tmp_path / name).rename(first / name)

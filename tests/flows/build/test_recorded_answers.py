@@ -78,7 +78,8 @@ class Project:
         return path
 
     def build(self, path: Path, **how: Any) -> BuildSummary:
-        return execute_build(load_recipe(path), open_engine=DirectEngines(), **{"quiet": True, "until": "sample"} | how)
+        usual: dict[str, Any] = {"quiet": True, "until": "sample"}
+        return execute_build(load_recipe(path), open_engine=DirectEngines(), **usual | how)
 
     def joined(self, summary: BuildSummary) -> dict[str, str]:
         """Return which question each kept answer of a build answers."""

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from factory.inputs import files
+from factory.inputs.opening import open_text
 from factory.stages import sources
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import read_source
@@ -54,7 +55,6 @@ def test_a_file_is_read_once_and_the_quotes_of_a_tsv_file_once_before(
     )
     write(path, plain.read_bytes())
     num_read: Counter[str] = Counter()
-    open_text = files.open_text
 
     @contextmanager
     def count_lines(path: Path, **options: Any) -> Iterator[Any]:
@@ -94,8 +94,13 @@ def test_a_tsv_file_that_was_written_anew_is_looked_at_anew(tmp_path: Path) -> N
 def test_a_dataset_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"id": list(range(100)), "q": [f"为什么 {at}?" for at in range(100)]}
     datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "saved"))
-    load, loaded = datasets.load_from_disk, []
-    monkeypatch.setattr(datasets, "load_from_disk", lambda name: loaded.append(name) or load(name))
+    load, loaded = datasets.load_from_disk, list[str]()
+
+    def note(name: str) -> Any:
+        loaded.append(name)
+        return load(name)
+
+    monkeypatch.setattr(datasets, "load_from_disk", note)
     assert read(make_source(dataset=str(tmp_path / "saved"), language="zh")) == (10, 100)
     assert len(loaded) == 1
 

@@ -27,7 +27,7 @@ from schemas.errors import BuildStoppedError, FactoryError, InputError, RecipeEr
 from schemas.languages import LANGUAGES
 from schemas.reasons import Reason
 from schemas.recipe.evaluation import EvaluationSettings
-from schemas.recipe.models import Model
+from schemas.recipe.models import Model, NamedWriter, RewardModel
 from schemas.recipe.recipe import load_recipe
 from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import TABLES
@@ -66,6 +66,7 @@ class Engine:
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
         for request in requests:
+            assert isinstance(self.model, NamedWriter | RewardModel)
             name = self.model.name
             self.engines.asked[name] += 1
             yield self.answer(request, name)

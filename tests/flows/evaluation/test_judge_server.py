@@ -161,7 +161,7 @@ def test_each_order_shows_the_answers_in_that_order(folder, server, warehouse):
     assert all(game["verdict"] == UNREADABLE and game["text"] for game in games)
     english = [game for game in games if game["language"] == "en"][:6]
     for game in english:
-        body = {"model": "tiny", "messages": list(make_messages(game, "arena", "text"))}
+        body: dict[str, Any] = {"model": "tiny", "messages": list(make_messages(game, "arena", "text"))}
         body |= {"temperature": 0.0, "max_tokens": 24}
         headers = {"Authorization": f"Bearer {KEY}"}
         reply = httpx.post(f"{server}/chat/completions", json=body, headers=headers, timeout=GUARD_SECONDS).json()

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,8 @@ class Failing:
 
 def test_a_fault_that_passes_is_tried_again(capsys):
     piece = Failing(ConnectionResetError("reset"), TimeoutError("late"))
-    assert run_side_by_side(Unwatched(), {"read مصدر": piece, "other": lambda: 7}) == [3, 7]
+    pieces: dict[str, Callable[[], int]] = {"read مصدر": piece, "other": lambda: 7}
+    assert run_side_by_side(Unwatched(), pieces) == [3, 7]
     assert capsys.readouterr().err == (
         "  read مصدر: ConnectionResetError: reset; it is tried again\n"
         "  read مصدر: TimeoutError: late; it is tried again\n"

@@ -427,9 +427,9 @@ def test_a_server_that_never_ends_its_answer_does_not_hold_up_the_end_of_a_run(m
 
 def test_a_policy_is_trained_though_nobody_watches(quick, monkeypatch):
     """With stand-ins for the build and the training: what is shown here is that neither fails with the watcher."""
-    recipe = SimpleNamespace(name="small", policy=SimpleNamespace(steps=[SimpleNamespace(name="sft")]))
+    recipe: Any = SimpleNamespace(name="small", policy=SimpleNamespace(steps=[SimpleNamespace(name="sft")]))
     summary = BuildSummary("small", "c", 1, 2, pl.DataFrame({"stage": ["read"], "num_in": [2]}), "exports", 1.0)
-    trained = SimpleNamespace(table=lambda: pl.DataFrame({"step": ["sft"]}))
+    trained: Any = SimpleNamespace(table=lambda: pl.DataFrame({"step": ["sft"]}))
 
     def work(context: Any, *arguments: Any, **options: Any) -> Any:
         assert context.together({"train": lambda: 5}) == [5]

@@ -2,15 +2,16 @@
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 import pytest
 
-from factory.engines.base import Engine, Reply
+from factory.engines.base import Engine, Reply, Request
 from factory.engines.open import Task
 from flows import recipe_run as build_module
 from flows.build.build_run import BuildSummary
@@ -35,11 +36,20 @@ class LongerAnswers(DirectEngines):
 
     def __call__(self, model: Model, task: Task, **options: Any) -> Engine:
         engine = super().__call__(model, task, **options)
-        if task == "score":
-            engine.stream = lambda requests: (
-                Reply(request.request_id, score=like(request.messages[-1]["content"])) for request in requests
-            )
-        return engine
+        return Liking() if task == "score" else engine
+
+
+class Liking:
+    """Scores every answer by ``like``."""
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        return (Reply(request.request_id, score=like(request.messages[-1]["content"])) for request in requests)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
 
 
 def like(answer: str) -> float:
@@ -116,7 +126,7 @@ def test_the_time_at_the_end_is_the_whole_runs(monkeypatch, capsys):
     monkeypatch.setattr(build_module, "open_context", lambda *_, **__: nullcontext())
     monkeypatch.setattr(build_module, "run_build", lambda *_, **__: do(113.6, built))
     monkeypatch.setattr(build_module, "run_policy", lambda *_, **__: do(304.4, PolicySummary("p", (base,), base)))
-    recipe = SimpleNamespace(name="small", warehouse=None, run=None)
+    recipe: Any = SimpleNamespace(name="small", warehouse=None, run=None)
     print_summary(build_module.build(recipe, Unwatched(quiet=True), until="sft"))
     out = capsys.readouterr().out
     assert "build: 2 rows sent; 113.6 s;" in out

@@ -34,13 +34,13 @@ WATCH = Watch(max_length_ratio=1.5, max_repetition_rise=0.1, max_kl=2.0, max_win
 )
 def test_what_stops_a_round(change, kl, reason):
     found = find_hacking(WATCH, START, START, START | change, kl)
-    assert found is None if reason is None else reason in found
+    assert found is None if reason is None else reason in str(found)
 
 
 def test_a_round_is_held_against_the_best_one_so_far():
     worse = START | {"num_wins": 20, "num_losses": 60}
     assert find_hacking(WATCH, worse, worse, worse | {"reward": 1.1}, 0.0) is None
-    assert "fell from 60.0% to 30.0%" in find_hacking(WATCH, worse, START, worse, 0.0)
+    assert "fell from 60.0% to 30.0%" in str(find_hacking(WATCH, worse, START, worse, 0.0))
 
 
 def test_the_base_ties_with_itself():

@@ -58,7 +58,8 @@ def test_a_users_own_keys_called_run_are_data():
     schema = {"type": "object", "properties": {"run": {"type": "string"}, "warehouse": {"type": "string"}}}
     structured = {"name": "a", "model": "org/a", "structured": {"json_schema": schema}}
     recipe = make(teachers=[structured, {"name": "b", "model": "org/b"}])
-    assert recipe.identity()["teachers"][0]["structured"]["json_schema"] == schema
+    teachers: Any = recipe.identity()["teachers"]
+    assert teachers[0]["structured"]["json_schema"] == schema
 
 
 def test_a_recipe_survives_json():

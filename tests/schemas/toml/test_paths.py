@@ -18,7 +18,7 @@ def folder(tmp_path):
     return tmp_path / "settings"
 
 
-def read(folder: Path, name: str) -> set[str]:
+def read(folder: Path, name: str) -> set[str | None]:
     """Return what every kind of settings file in a folder understands by a name."""
     file = folder / "settings.toml"
     file.write_text(
@@ -28,7 +28,7 @@ def read(folder: Path, name: str) -> set[str]:
     )
     teacher, train = load_table(file, "teacher", Model), load_train_settings(file)
     (parent,) = load_table(file, "merge", MergeSettings).models
-    names = {train.model, train.data, train.eval_data, train.reference}
+    names: set[str | None] = {train.model, train.data, train.eval_data, train.reference}
     return {teacher.model, teacher.adapter, parent.model, parent.adapter} | names
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,8 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
         path.write_text(SMALL.replace('path = "p.jsonl"', f'dataset = "{given}"'), encoding="utf-8")
         recipe = load_recipe(path)
         assert recipe.prompts[0].dataset == (str(tmp_path / meant) if meant else given)
-        assert recipe.identity()["prompts"][0]["dataset"] == (meant or given)
+        sources: Any = recipe.identity()["prompts"]
+        assert sources[0]["dataset"] == (meant or given)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ GATES = {
     "min_script_share": 0.6,
     "refusal_patterns": ["(?i)i cannot", "申し訳"],
 }
-WRONG = {"detected_language": "fr", "language_score": 0.6}
+WRONG: dict[str, Any] = {"detected_language": "fr", "language_score": 0.6}
 
 ANSWERS: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("en", {}, None, ""),

@@ -36,7 +36,7 @@ def test_a_plan_keeps_its_bound_while_another_thread_ends_planning(tmp_path: Pat
         lake.append("completions", make_completions([f"{number}" for number in range(5000)]))
         lake.append("selections", make_selections(["1", "2"]))
 
-        def explain(hook: str, done: Callable[[], None], *, joined_as_written: bool) -> list[str]:
+        def explain(hook: str, done: Callable[[], object], *, joined_as_written: bool) -> list[str]:
             condition = f"{hook}()" if hook else "true"
             frames = lake.stream(AS_WRITTEN.format(condition=condition), joined_as_written=joined_as_written)
             (frame,) = list(frames)

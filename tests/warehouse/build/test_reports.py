@@ -20,7 +20,7 @@ from tests.warehouse.small_builds import (
 from warehouse.build.scope import Scope
 
 
-def true_arbitrage(candidates: list[Row]) -> dict[tuple[str, str], dict[str, float]]:
+def true_arbitrage(candidates: list[Row]) -> dict[tuple[str, str], dict[str, float | None]]:
     """Win share, margin and regret of every teacher in every language, prompt by prompt."""
     pools = by_prompt([row for row in candidates if row["origin"] != "translated"])
     lines: dict[tuple[str, str], list[tuple[float, float, float | None, float]]] = {}
@@ -38,7 +38,7 @@ def true_arbitrage(candidates: list[Row]) -> dict[tuple[str, str], dict[str, flo
             lead = reward - max(others) if name in winners and others else None
             share = 1 / len(winners) if name in winners else 0.0
             lines.setdefault((language, name), []).append((reward, share, lead, top - reward))
-    result = {}
+    result: dict[tuple[str, str], dict[str, float | None]] = {}
     for (language, name), rows in lines.items():
         leads = [lead for _, _, lead, _ in rows if lead is not None]
         result[language, name] = {

@@ -291,10 +291,10 @@ def test_counts_in_the_manifest(exported: ExportResult) -> None:
 
 def test_card_states_licences_counts_and_snapshot(exported: ExportResult) -> None:
     card = (exported.path / "README.md").read_text("utf-8")
-    data = DatasetCard(card).data
-    assert data.language == ["ar", "en", "hi", "ja"]
-    assert data.license == ["apache-2.0", "cc-by-4.0", "unknown"]
-    assert [(config["config_name"], config.get("default")) for config in data.configs] == [
+    data = DatasetCard(card).data.to_dict()
+    assert data["language"] == ["ar", "en", "hi", "ja"]
+    assert data["license"] == ["apache-2.0", "cc-by-4.0", "unknown"]
+    assert [(config["config_name"], config.get("default")) for config in data["configs"]] == [
         ("sft", True),
         ("preference", None),
     ]

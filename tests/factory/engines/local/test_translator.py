@@ -170,7 +170,7 @@ def test_every_core_language_is_a_target_and_a_source(nllb):
 
 
 def test_beams_search_as_for_single_texts(nllb):
-    options = {"num_beams": 3, "length_penalty": 0.0}
+    options: dict[str, Any] = {"num_beams": 3, "length_penalty": 0.0}
     replies = answer(open_translator(nllb, engine_args=options), [make_request(text, "de") for text in TEXTS])
     assert list(replies.values()) != list(
         answer(open_translator(nllb), [make_request(t, "de") for t in TEXTS]).values()

@@ -17,7 +17,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
-    BertTokenizerFast,
+    BertTokenizer,
 )
 from vllm import EngineArgs
 
@@ -236,8 +236,9 @@ def test_special_tokens_that_mark_thinking_are_shown(
     from factory.engines.local.vllm import VllmCore
 
     core = object.__new__(VllmCore)
-    core._tokenizer, core._reasoning = make_tokenizer(), reasoning
-    core._tokenizer.add_tokens([token], special_tokens=True)
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([token], special_tokens=True)
+    core._tokenizer, core._reasoning = tokenizer, reasoning
     params = core._sampling_params({"sampling": {}})
     assert params.skip_special_tokens is not is_shown
 
@@ -342,11 +343,11 @@ def test_a_cross_encoder_is_told_which_text_a_token_belongs_to(tmp_path: Path) -
         *(mark + letter for mark in ("", "##") for letter in ascii_lowercase),
     ]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
-    tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
     tokenizer.save_pretrained(tmp_path)
-    shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    shape: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_labels": 1}
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(words), num_labels=1, initializer_range=0.3, **shape)
+    config = BertConfig(vocab_size=len(words), intermediate_size=128, initializer_range=0.3, **shape)
     model = BertForSequenceClassification(config).eval()
     model.save_pretrained(tmp_path)
     pairs = [("what is a dog", "a dog is an animal"), ("hello there", "go away"), ("abc def", "xyz")]
