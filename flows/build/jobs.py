@@ -9,7 +9,7 @@ from factory.texts.langid import shared_detector
 from flows.build.build_run import BuildRun
 from flows.identity import Lane
 from flows.lanes.lane import LaneJob
-from schemas.recipe.models import Teacher, Translation
+from schemas.recipe.models import RewardModel, Teacher, Translation
 from warehouse.build import pending
 
 
@@ -78,6 +78,7 @@ def scoring_jobs(run: BuildRun) -> list[LaneJob]:
 
 def scoring_job(lane: Lane) -> LaneJob:
     """Return what a reward model has to score of a build."""
+    assert isinstance(lane.model, RewardModel)
     return LaneJob(
         stage="score",
         task="score",

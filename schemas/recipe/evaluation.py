@@ -26,21 +26,16 @@ class Contestant(Teacher):
 class JudgeModel(NamedWriter):
     """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision.
 
-    What its verdicts look like is said by the judge's ``output``.
+    What its verdicts look like is said by the judge's ``output``. Its criteria, which ``scale`` chooses, stand in the
+    place of a system prompt.
     """
 
-    SETTLED: ClassVar[Mapping[str, Json]] = {"structured": None}
+    SETTLED: ClassVar[Mapping[str, Json]] = {"structured": None, "system_prompt": None}
 
     engine: Annotated[Literal["vllm", "openai"], FINGERPRINTED] = "vllm"
     name: Annotated[str, EXECUTION] = Field(min_length=1)
     licence: Annotated[str | None, EXECUTION] = None
     sampling: Sampling = Sampling(temperature=0.0)
-
-    @model_validator(mode="after")
-    def _writes(self) -> Self:
-        if self.system_prompt is not None:
-            raise ValueError("a judge has no 'system_prompt': its criteria stand there, and 'scale' chooses them")
-        return self
 
 
 class Judge(Section):

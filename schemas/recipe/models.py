@@ -173,8 +173,7 @@ class ModelRun(Section):
 class Model(Section):
     """A model behind an engine: a hub id, or a local folder that is there or begins with ``.``, ``/`` or ``~``.
 
-    Behind the openai engine, ``model`` and ``adapter`` are what the server calls them. The stage that asks puts the
-    ``system_prompt`` into the conversation, before one that the prompt brings along; engines add nothing.
+    Behind the openai engine, ``model`` and ``adapter`` are what the server calls them.
 
     ``chat_template_kwargs`` are switches of the chat template, as ``enable_thinking``. ``engine_args`` are what may change
     answers beyond the fields here, and part of the identity: further arguments of vLLM, fields of a request to a
@@ -189,7 +188,6 @@ class Model(Section):
     adapter: Annotated[str | None, FINGERPRINTED, MODEL] = None
     adapter_revision: Annotated[str | None, FINGERPRINTED] = None
     chat_template: FilePath | None = None
-    system_prompt: str | None = None
     chat_template_kwargs: Switches = Field(default_factory=dict)
     trust_remote_code: bool = False
     engine_args: Annotated[dict[str, Any], LATER] = Field(default_factory=dict)
@@ -216,6 +214,15 @@ class Model(Section):
     def num_gpus(self) -> int:
         """How many GPUs of this machine it needs at once; none where a server runs it or its answers are recorded."""
         return self.run.gpus * self.run.replicas if self.engine in {"vllm", "transformers"} else 0
+
+
+class Instructed(Section):
+    """What may be told a ``system_prompt``.
+
+    The stage that asks puts it into the conversation, before one that the prompt brings along; engines add nothing.
+    """
+
+    system_prompt: str | None = None
 
 
 class Structured(Section):
@@ -301,7 +308,7 @@ class NamedWriter(Writer):
     licence: Annotated[str | None, REQUEST] = None
 
 
-class Teacher(NamedWriter):
+class Teacher(NamedWriter, Instructed):
     """``[[teachers]]``: one model of the pool, or answers that it has given before."""
 
     engine: Annotated[Literal["vllm", "openai", "recorded"], FINGERPRINTED] = "vllm"
@@ -315,7 +322,7 @@ class Teacher(NamedWriter):
         return self
 
 
-class Translation(Writer):
+class Translation(Writer, Instructed):
     """``[translation]``: an encoder-decoder translator (engine transformers) or an LLM (vllm, openai).
 
     ``completions_of`` names the teacher whose English completions are translated for the rejected side of
@@ -337,7 +344,7 @@ class Translation(Writer):
         return self
 
 
-class RewardModel(Model):
+class RewardModel(Model, Instructed):
     """``[[reward_models]]``: a sequence classifier or reward model served by vLLM pooling."""
 
     engine: Annotated[Literal["vllm", "openai"], FINGERPRINTED] = "vllm"

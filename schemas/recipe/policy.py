@@ -1,7 +1,7 @@
 """The ``[policy]`` table: which model is trained on a build, in which steps, and how each step is judged."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,8 +13,14 @@ from schemas.recipe.evaluation import Judge
 from schemas.recipe.merging import MergeSettings, Merging, Weight
 from schemas.recipe.models import ModelRun, ReasoningTags, Sampling, Switches
 from schemas.recipe.prompts import PromptSource
-from schemas.recipe.training import Training, TrainSettings
+from schemas.recipe.training import Adapters, Training, TrainSettings
 from schemas.toml.section import EXECUTION, LATER, Languages, ModelName, Names, Section
+
+
+class StepLora(Adapters):
+    """``[policy.steps.train.lora]``: train low-rank adapters, which are folded in: steps merge and judge whole models."""
+
+    merge: Literal[True] = True
 
 
 class StepTraining(Training):
@@ -32,13 +38,7 @@ class StepTraining(Training):
         "strategies": [],
     }
 
-    @model_validator(mode="after")
-    def _leaves_whole_models(self) -> Self:
-        if self.lora is not None and not self.lora.merge:
-            raise ValueError(
-                "lora.merge = false was given, and steps merge and judge whole models: only true is allowed"
-            )
-        return self
+    lora: StepLora | None = None
 
     def settings(self, **settled: object) -> TrainSettings:
         """Return the settings of one run."""

@@ -28,13 +28,18 @@ _LABELS = ("language", "strategy", "id")
 """Columns that say what a row is of and called, and not what it says."""
 
 
-class Lora(Section):
-    """``[train.lora]``: train low-rank adapters; ``merge`` folds them into the saved model."""
+class Adapters(Section):
+    """Low-rank adapters that are trained in place of a model's weights."""
 
     rank: int = Field(default=16, gt=0)
     alpha: float = Field(default=32.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: Names = ("all-linear",)
+
+
+class Lora(Adapters):
+    """``[train.lora]``: train low-rank adapters; ``merge`` folds them into the saved model."""
+
     merge: bool = True
 
 
@@ -117,7 +122,6 @@ class Training(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     divergence_factor: float = Field(default=4.0, gt=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    lora: Lora | None = None
     eval_every: int | None = Field(default=None, gt=0)
     final: Literal["last", "best"] = "last"
     seed: int = Field(default=0, ge=0)
@@ -176,6 +180,7 @@ class TrainSettings(Training):
     split: str = "train"
     languages: Names = ()
     strategies: Names = ()
+    lora: Lora | None = None
 
     @model_validator(mode="after")
     def _has_strategies(self) -> Self:
