@@ -185,8 +185,10 @@ def read_words(path: Path) -> frozenset[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the word list '{path}': {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read the word list '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read the word list '{path}': {error}") from error
     words = frozenset(word for word in map(str.strip, lines) if word.islower() and len(word) >= MIN_WORD_CHARS)
     if not words:
         raise InputError(f"'{path}' holds no lower-case word of {MIN_WORD_CHARS} letters or more, one a line")

@@ -128,8 +128,8 @@ class _Puller:
             self._lane.answers.put(error)
         finally:
             self.is_finished = True
-            if (close := getattr(self._requests, "close", None)) is not None:
-                close()
+            if isinstance(self._requests, Generator):
+                self._requests.close()
 
 
 def _check_url(url: str) -> str:

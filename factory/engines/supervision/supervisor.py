@@ -127,7 +127,7 @@ class _Puller:
         except BaseException as error:
             self._error = error
         finally:
-            if isinstance(self._requests, Iterator) and hasattr(self._requests, "close"):
+            if isinstance(self._requests, Generator):
                 self._requests.close()
             self._is_exhausted = True
             self._wake.ring()

@@ -101,7 +101,9 @@ class Policy(nn.Module):
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Shard the layers, each by itself, and the whole over processes."""
-        names = set(self.causal_lm._no_split_modules or ())
+        names = set(
+            self.causal_lm._no_split_modules or ()
+        )  # transformers says nowhere else which modules are its layers
         shard(self, [module for module in self.modules() if type(module).__name__ in names], self.dtype, mesh)
         self.is_sharded = True
 
@@ -236,6 +238,7 @@ def _find_scaling(model: Any) -> tuple[float, float]:
 def add_adapters(policy: Policy, lora: Lora) -> None:
     """Freeze the model and add low-rank adapters."""
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
     config = LoraConfig(
@@ -249,5 +252,5 @@ def add_adapters(policy: Policy, lora: Lora) -> None:
         policy.model = get_peft_model(policy.model, config)
     except ValueError as error:
         raise TrainingError(f"adapters cannot be added to {', '.join(lora.targets)}: {error}") from error
-    if hasattr(policy.causal_lm.get_output_embeddings(), "base_layer"):
+    if isinstance(policy.causal_lm.get_output_embeddings(), BaseTunerLayer):
         raise TrainingError("adapters cannot be added to the output layer, whose logits are never computed as a whole")

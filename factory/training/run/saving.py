@@ -104,7 +104,9 @@ def _merge(
 
 def _untie_adapted(model: PreTrainedModel) -> None:
     """Where the embeddings of a tied model have adapters, give it an output layer of its own, which has none."""
-    if model.config.tie_word_embeddings and hasattr(model.get_input_embeddings(), "base_layer"):
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if model.config.tie_word_embeddings and isinstance(model.get_input_embeddings(), BaseTunerLayer):
         head = model.get_output_embeddings()
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         model.config.tie_word_embeddings = False
