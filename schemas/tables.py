@@ -36,13 +36,15 @@ class Prompts(dy.Schema):
     script_share = dy.Float64(nullable=True)
 
 
-class Completions(dy.Schema):
-    """Answers: sampled from a model, recorded elsewhere, or translated from a parent. ``model`` wrote the answer.
-
-    ``script_share`` is as in prompts.
-    """
+class _Known(dy.Schema):
+    """A completion by its id."""
 
     completion_id = dy.String(primary_key=True)
+
+
+class _Asked(dy.Schema):
+    """To what, by whom and how a completion was made."""
+
     prompt_id = dy.String()
     language = dy.String()
     model = dy.String()
@@ -53,8 +55,18 @@ class Completions(dy.Schema):
     parent_id = dy.String(nullable=True)
     round = dy.Int32()
     sample_index = dy.Int32()
+
+
+class _Written(dy.Schema):
+    """What a model wrote."""
+
     text = dy.String()
     reasoning = dy.String(nullable=True)
+
+
+class _Measured(dy.Schema):
+    """What is counted and measured of a completion."""
+
     finish_reason = dy.String(nullable=True)
     num_prompt_tokens = dy.Int64()
     num_completion_tokens = dy.Int64()
@@ -65,43 +77,32 @@ class Completions(dy.Schema):
     script_share = dy.Float64(nullable=True)
 
 
-class Rewards(dy.Schema):
+class Completions(_Known, _Asked, _Written, _Measured):
+    """Answers: sampled from a model, recorded elsewhere, or translated from a parent. ``model`` wrote the answer.
+
+    ``script_share`` is as in prompts.
+    """
+
+
+class Rewards(_Known):
     """Raw rewards, before any sigmoid."""
 
-    completion_id = dy.String(primary_key=True)
     reward_fingerprint = dy.String(primary_key=True)
     reward = dy.Float64()
 
 
-class RewardIndex(dy.Schema):
+class _Indexed(dy.Schema):
+    """The place of a reward in its table."""
+
+    reward_row = dy.Int64()
+
+
+class RewardIndex(Rewards, _Indexed, _Asked, _Measured):
     """Rewards beside what their completions are, without the texts: made of facts alone, and of no build.
 
     Queries of many rows read it instead of joining the two tables. ``reward_row`` is the row's id in ``rewards``, which
     DuckLake keeps for good: the index covers every reward up to the highest one, and those after it are still joined.
     """
-
-    completion_id = dy.String(primary_key=True)
-    reward_fingerprint = dy.String(primary_key=True)
-    reward = dy.Float64()
-    reward_row = dy.Int64()
-    prompt_id = dy.String()
-    language = dy.String()
-    model = dy.String()
-    model_fingerprint = dy.String()
-    settings_id = dy.String()
-    origin = dy.String()
-    translator = dy.String(nullable=True)
-    parent_id = dy.String(nullable=True)
-    round = dy.Int32()
-    sample_index = dy.Int32()
-    finish_reason = dy.String(nullable=True)
-    num_prompt_tokens = dy.Int64()
-    num_completion_tokens = dy.Int64()
-    num_chars = dy.Int64()
-    repetition = dy.Float64()
-    detected_language = dy.String(nullable=True)
-    language_score = dy.Float64(nullable=True)
-    script_share = dy.Float64(nullable=True)
 
 
 class Verdicts(dy.Schema):

@@ -6,43 +6,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.factory.engines.scripted_server import Call, ScriptedServer
+from tests.flows.recorded_build import serve_reward, write_recorded
 from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGES = ("schemas", "warehouse", "factory", "flows")
-
-RECIPE = """
-name = "small"
-languages = ["en"]
-[[prompts]]
-name = "questions"
-path = "prompts.jsonl"
-columns = {{ prompt = "q", id = "id" }}
-language = "en"
-[[teachers]]
-name = "recorded"
-engine = "recorded"
-[teachers.recorded]
-path = "answers.jsonl"
-columns = {{ text = "a", key = "id" }}
-[[reward_models]]
-name = "judge"
-engine = "openai"
-model = "judge"
-run = {{ urls = ["{url}"] }}
-[[pairs]]
-strategy = "best_vs_worst"
-"""
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
@@ -88,21 +63,8 @@ def plain() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PREFECT_API_URL")}
 
 
-@pytest.fixture
-def url() -> Iterator[str]:
-    """Serve a reward model that likes long answers."""
-
-    async def answer(call: Call) -> Any:
-        if call.body["use_activation"] == "?":
-            return 400, {"error": {"message": "use_activation must be a boolean"}}
-        return {"data": [{"probs": [float(len(call.text))]}], "usage": {"prompt_tokens": 3}}
-
-    with ScriptedServer(answer) as server:
-        yield server.url
-
-
 @pytest.mark.slow
-def test_a_wheel_makes_queries_and_exports_a_build_without_torch(python, tmp_path, url):
+def test_a_wheel_makes_queries_and_exports_a_build_without_torch(python, tmp_path):
     def factory(*arguments: str, code: int = 0) -> str:
         command = [python.with_name("factory"), *arguments]
         done = subprocess.run(
@@ -120,21 +82,13 @@ def test_a_wheel_makes_queries_and_exports_a_build_without_torch(python, tmp_pat
     assert "problems: none" in factory("doctor")
     assert "pip install 'expanse-factory[cpu]'" in factory("demo", code=1)
 
-    questions = "What is the capital of Spain?", "Why does the sea taste of salt?", "Who wrote the first long novel?"
-    rows = [{"id": number, "q": question} for number, question in enumerate(questions)]
-    answers = [
-        {"id": row["id"], "a": f"That is an old question, and the answer is {words}."}
-        for row in rows
-        for words in ("the second city by the sea", "the largest city in the whole of the north")
-    ]
-    for name, written in (("prompts", rows), ("answers", answers)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
-    (tmp_path / "small.toml").write_text(RECIPE.format(url=url))
-    factory("run", "small.toml", "--until", "pair", "--quiet")
+    with serve_reward() as server:
+        write_recorded(tmp_path, num_prompts=3, url=server.url)
+        factory("run", "recipe.toml", "--until", "pair", "--quiet")
     assert json.loads(factory("sql", "SELECT 1 AS one", "--format", "json")) == {"one": 1}
     assert json.loads(factory("sql", "SELECT count(*) AS n FROM pairs", "--format", "json")) == {"n": 3}
-    assert "small" in factory("status")
-    export = tmp_path / factory("export", "small.toml").strip()
+    assert "recorded" in factory("status")
+    export = tmp_path / factory("export", "recipe.toml").strip()
     assert list((export / "preference").glob("*.parquet"))
     factory("report")
 

@@ -38,14 +38,15 @@ WEIGHTS_SHARE = 0.8
 
 def named_models(recipe: Recipe) -> list[tuple[str, Model]]:
     """Return every model of a recipe that is run or asked by an engine, after what to call it."""
-    models = [
-        (_call(named), named.section)
-        for named in find_named(recipe)
-        if isinstance(named.section, Model) and named.field == "model"
-    ]
+    models = [(_call(named), model) for named in find_named(recipe) if (model := _find_model(named)) is not None]
     if recipe.policy:
         models.append(("policy base", make_contestant(recipe, BASE, recipe.policy.base)))
     return models
+
+
+def _find_model(named: Named) -> Model | None:
+    """Return the model that an engine opens by a name; None for what is named beside it, such as its template."""
+    return named.section if isinstance(named.section, Model) and named.field == "model" else None
 
 
 def _call(named: Named) -> str:
@@ -64,9 +65,7 @@ def check_files(recipe: Recipe) -> Findings:
     Models that an engine opens are for ``check_models``.
     """
     for named in find_named(recipe):
-        is_opened = named.location == ("policy", "base") or (
-            isinstance(named.section, Model) and named.field == "model"
-        )
+        is_opened = named.location == ("policy", "base") or _find_model(named) is not None
         if not is_opened and not isinstance(named.section, Routing | PairStrategy):
             yield _look_for(named)
     if sql := list_sql(recipe):

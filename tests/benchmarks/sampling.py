@@ -59,9 +59,8 @@ def run_bare(settings: dict[str, Any]) -> None:
     params = SamplingParams(temperature=TEMPERATURE, max_tokens=settings["max_tokens"])
 
     def run(prompts: list[str]) -> int:
-        chats: Any = [
-            [{"role": "user", "content": prompt}] for prompt in prompts
-        ]  # several, which vLLM's type leaves out
+        # Several, which vLLM takes and its type leaves out.
+        chats: Any = [[{"role": "user", "content": prompt}] for prompt in prompts]
         texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         outputs = llm.generate(texts, params, use_tqdm=False, tokenization_kwargs={"add_special_tokens": False})
         return sum(len(output.outputs[0].token_ids) for output in outputs)

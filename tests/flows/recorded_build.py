@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+from tests.factory.engines.scripted_server import Call, ScriptedServer
 from tests.flows.conftest import WORDS
 
 RECIPE = """
@@ -28,14 +30,31 @@ language = false
 min_chars = 0
 [[reward_models]]
 name = "judge"
-model = "./reward"
 """
 
 
-def write_recorded(folder: Path, num_prompts: int = 40) -> Path:
-    """Write the recipe with its prompts, three answers to each, and an empty reward model; return its path."""
-    (folder / "reward").mkdir(parents=True)
-    (folder / "reward" / "config.json").write_text("{}", encoding="utf-8")
+def serve_reward() -> ScriptedServer:
+    """Return a server of a reward model that likes long answers."""
+
+    async def answer(call: Call) -> Any:
+        if call.body["use_activation"] == "?":
+            return 400, {"error": {"message": "use_activation must be a boolean"}}
+        return {"data": [{"probs": [float(len(call.text))]}], "usage": {"prompt_tokens": 3}}
+
+    return ScriptedServer(answer)
+
+
+def write_recorded(folder: Path, num_prompts: int = 40, *, url: str | None = None) -> Path:
+    """Write the recipe with its prompts and three answers to each; return its path.
+
+    The reward model is an empty one in a folder, or on the server at a URL.
+    """
+    if url is None:
+        (folder / "reward").mkdir(parents=True)
+        (folder / "reward" / "config.json").write_text("{}", encoding="utf-8")
+    reward = (
+        'model = "./reward"' if url is None else f'engine = "openai"\nmodel = "judge"\nrun = {{ urls = ["{url}"] }}'
+    )
     topics = [f"the {WORDS[n % 12]} and the {WORDS[n // 12 % 12]}" for n in range(num_prompts)]
     questions = [{"id": f"row-{n}", "q": f"Tell me about {topic}"} for n, topic in enumerate(topics)]
     answers = [
@@ -47,5 +66,5 @@ def write_recorded(folder: Path, num_prompts: int = 40) -> Path:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     path = folder / "recipe.toml"
-    path.write_text(RECIPE, encoding="utf-8")
+    path.write_text(f"{RECIPE}{reward}\n", encoding="utf-8")
     return path

@@ -1,7 +1,6 @@
 """Machines where a user has no home that can be written, or no name: commands in real processes, as a stranger runs them."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -12,12 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from schemas.recipe.recipe import load_recipe
-from tests.factory.engines.scripted_server import Call, ScriptedServer
+from tests.flows.recorded_build import serve_reward, write_recorded
 from tests.waiting import GUARD_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -86,48 +83,8 @@ def stranger(place: Path) -> Machine:
 
 @pytest.fixture
 def reward() -> Iterator[str]:
-    async def answer(call: Call) -> Any:
-        if call.body["use_activation"] == "?":
-            return 400, {"error": {"message": "use_activation must be a boolean"}}
-        return {"data": [{"probs": [float(len(call.text))]}], "usage": {"prompt_tokens": 3}}
-
-    with ScriptedServer(answer) as server:
+    with serve_reward() as server:
         yield server.url
-
-
-def write_recipe(folder: Path, reward: str) -> None:
-    """Write a recipe of recorded answers, which a reward model on a server scores."""
-    prompts = [{"id": number, "q": f"What is the capital of country {number}?"} for number in range(2)]
-    answers = [{"id": number, "a": f"It is the city {number}, {word}"} for number in range(2) for word in ("oui", "да")]
-    for name, rows in (("prompts", prompts), ("answers", answers)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "recipe.toml").write_text(f"""
-name = "away"
-languages = ["en"]
-[[prompts]]
-name = "questions"
-path = "prompts.jsonl"
-language = "en"
-columns = {{ prompt = "q", id = "id" }}
-[prompt_gates]
-language = false
-[gates]
-language = false
-[[teachers]]
-name = "recorded"
-engine = "recorded"
-[teachers.recorded]
-path = "answers.jsonl"
-columns = {{ text = "a", key = "id" }}
-[[reward_models]]
-name = "judge"
-engine = "openai"
-model = "judge"
-run = {{ urls = ["{reward}"] }}
-[[pairs]]
-strategy = "best_vs_worst"
-""")
-    load_recipe(folder / "recipe.toml")
 
 
 def make_homeless(machine: Machine, place: Path, home: str) -> None:
@@ -166,7 +123,7 @@ def test_what_needs_a_home_gets_one_among_the_temporary_files(stranger, place, r
     make_homeless(stranger, place, home)
     substitute = stranger.temporary / f"factory-home-{NAMELESS}"
     database = give_database(stranger, place, prefect_database, substitute)
-    write_recipe(stranger.folder, reward)
+    write_recorded(stranger.folder, num_prompts=2, url=reward)
     assert "Usage" in stranger.run("--help").stdout
     stranger.run("init", "new.toml")
     # torch and vLLM come up in a home of each kind: one that stands in for all of it, and one for parts
@@ -207,12 +164,12 @@ def test_what_lies_in_a_home_that_cannot_be_written_is_still_read(stranger, plac
 
 
 def write_plain(folder: Path) -> str:
-    write_recipe(folder, "http://127.0.0.1:9/v1")
+    write_recorded(folder, num_prompts=2, url="http://127.0.0.1:9/v1")
     return "recipe.toml"
 
 
 def test_a_current_folder_that_cannot_be_written_is_one_sentence(stranger, place, reward, prefect_database):
-    write_recipe(stranger.folder, reward)
+    write_recorded(stranger.folder, num_prompts=2, url=reward)
     home = stranger.temporary / "home"
     home.mkdir(mode=0o777)
     home.chmod(0o777)

@@ -10,15 +10,11 @@ from schemas.names import STAGES, check_folder_name, fold_name
 from schemas.recipe.evaluation import EvaluationSettings
 from schemas.recipe.policy import OnPolicy
 from schemas.recipe.recipe import Recipe, load_recipe
+from tests.schemas.small_recipe import PROMPTS
 
-RECIPE = """name = "small"
-languages = ["en", "he"]
-[[prompts]]
-name = "p"
-path = "p.jsonl"
-language = "en"
-columns = { prompt = "q" }
-[[teachers]]
+RECIPE = (
+    PROMPTS
+    + """[[teachers]]
 name = "teacher"
 model = "org/t"
 [[reward_models]]
@@ -37,6 +33,7 @@ on_policy = { rounds = 3 }
 name = "last"
 train = { objective = "sft" }
 """
+)
 
 
 def load(folder: Path, **changes: str) -> Recipe:

@@ -186,8 +186,11 @@ def _select_views(build: _Settled) -> dict[str, str]:
         "completions": TableName("completions"),
     }
     values |= {"answers": TableName("build_answers")}
-    files = {name: f"views/{name}" for name in VIEWS} | {"build_rewards": f"rewards/{build.combination}"}
+    values |= {"scored": TableName("scored_completions")}
+    files = {name: f"views/{name}" for name in VIEWS} | {"candidates_without_text": "views/candidates"}
+    files["build_rewards"] = f"rewards/{build.combination}"
     views = {name: read_sql(file, **values) for name, file in files.items()}
+    views["candidates_without_text"] = _leave_out_text(values)
     views["kept_completions"] = _select_kept(TableName("build_completions"), values)
     if build.indexed is not None:
         indexed = read_sql("views/indexed_rewards", **values)
@@ -195,6 +198,12 @@ def _select_views(build: _Settled) -> dict[str, str]:
     if build.combination == "single":
         views["scored_without_text"] = _select_kept(_select_described(values), values)
     return views
+
+
+def _leave_out_text(values: dict[str, Value]) -> str:
+    """Return the SELECT of candidates less their texts, for queries that need none."""
+    narrow = TableName("(SELECT *, NULL AS text FROM scored_without_text)")
+    return f"SELECT * EXCLUDE (text) FROM ({read_sql('views/candidates', **values | {'scored': narrow})}) AS candidates"
 
 
 def _select_kept(completions: TableName, values: dict[str, Value]) -> str:

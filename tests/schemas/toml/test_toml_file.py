@@ -10,16 +10,11 @@ from schemas.errors import RecipeError
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.recipe import load_recipe
 from schemas.toml.toml_file import find_line, load_table
+from tests.schemas.small_recipe import PROMPTS
 
-SMALL = """\
-name = "small"
-languages = ["en", "fr"]
-[[prompts]]
-name = "p"
-path = "p.jsonl"
-language = "en"
-columns = { prompt = "q" }
-[[teachers]]
+SMALL = (
+    PROMPTS
+    + """[[teachers]]
 name = "a"
 model = "./models/a"
 [[teachers]]
@@ -35,6 +30,7 @@ strategy = "best_vs_worst"
 [warehouse]
 catalog = "lake/catalog.sqlite"
 """
+)
 
 
 def refuse(tmp_path: Path, *changes: tuple[str, str], text: str = SMALL) -> list[str]:
@@ -96,10 +92,10 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
             "(given: 'many')",
         ),
         ("[teachers.sampling]\nmax_tokens = 64", "sampling = 3", 14, "teachers.1.sampling: Input should be "),
-        ('["en", "fr"]', '["en",\n "xx"]', 2, "languages: unknown language 'xx'; allowed are ar, cs, "),
-        ('["en", "fr"]', '["en", "en"]', 2, "languages: language 'en' is named twice (given: ['en', 'en'])"),
-        ('["en", "fr"]', "[]", 2, "languages: List should have at least 1 item after validation, not 0 (given: [])"),
-        ('["en", "fr"]', '"en"', 2, "languages: Input should be a list (given: 'en')"),
+        ('["en", "he"]', '["en",\n "xx"]', 2, "languages: unknown language 'xx'; allowed are ar, cs, "),
+        ('["en", "he"]', '["en", "en"]', 2, "languages: language 'en' is named twice (given: ['en', 'en'])"),
+        ('["en", "he"]', "[]", 2, "languages: List should have at least 1 item after validation, not 0 (given: [])"),
+        ('["en", "he"]', '"en"', 2, "languages: Input should be a list (given: 'en')"),
         ('name = "small"', 'name = "a b"', 1, "name: String should match pattern"),
         ('language = "en"', 'language = "english"', 6, "prompts.0.language: unknown language 'english'; allowed"),
         ('language = "en"\n', "", 3, "prompts.0: exactly one of 'language' (one for all rows) and 'columns.language'"),
@@ -157,7 +153,7 @@ def test_a_mistake_is_one_sentence_with_its_line_and_key(tmp_path, old, new, lin
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(tmp_path):
-    found = refuse(tmp_path, ('["en", "fr"]', '["qq"]'), ("max_tokens = 64", "max_tokens = -1"), ('"r"', "7"))
+    found = refuse(tmp_path, ('["en", "he"]', '["qq"]'), ("max_tokens = 64", "max_tokens = -1"), ('"r"', "7"))
     assert [int(re.match(r"\d+", line)[0]) for line in found] == [2, 15, 17]
 
 

@@ -21,5 +21,5 @@ SELECT
     completions.detected_language,
     completions.language_score,
     completions.script_share
-FROM scored_completions AS completions
+FROM $scored AS completions
 JOIN split_prompts AS prompts ON prompts.prompt_id = completions.prompt_id
