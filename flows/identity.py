@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import BaseModel
 
 from factory.engines.fingerprint import fingerprint_model, template_digest
-from factory.inputs.files import find_files
+from factory.inputs.finding import find_files
 from factory.stages.outputs import Provenance, make_frame
 from schemas.errors import FactoryError, InputError
 from schemas.ids import Json, content_id, file_digest

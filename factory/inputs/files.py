@@ -1,41 +1,30 @@
 """Rows of Parquet, JSON and CSV files and of Hugging Face datasets as plain dictionaries, one at a time."""
 
-import csv
-import glob
 import json
-import os
-import re
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 from factory.engines.base import Failure
-from factory.inputs.folders import has_card_with_files, list_data_files, refuse_several, refuse_several_kinds
-from factory.inputs.hf_datasets import find_folder_files, find_labels, is_saved_dataset, name_labels, number_rows
+from factory.inputs.delimited import open_records
+from factory.inputs.finding import find_files
+from factory.inputs.hf_datasets import find_labels, name_labels, number_rows
 from factory.inputs.json_lists import Form, JsonListError, JsonStream, find_form
 from factory.inputs.json_values import parse_json
-from factory.inputs.opening import ALLOWED, DAMAGES, find_kind, open_text
+from factory.inputs.opening import DAMAGES, find_kind, open_text
 from factory.inputs.text_faults import find_byte_fault
 from schemas.errors import InputError
 from schemas.reasons import Reason
-from schemas.toml.paths import is_path, split_glob
 
 if TYPE_CHECKING:
     from factory.inputs.row import Row
-
-Stamp: TypeAlias = tuple[str, int, int, int]
-"""A file's path, number on its disk, bytes, and time of its last change in nanoseconds."""
 
 _BATCH_ROWS = 1000
 
 _LOOKED_AT_ROWS = 100
 """So many rows say which columns a file of JSON objects has."""
-
-_SPLIT = re.compile(r"(?:^|[^a-z])(train|test|eval|validation|valid|val|dev)(?![a-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,79 +199,6 @@ def show_columns(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names)) + hint
 
 
-def is_on_hub(data: str) -> bool:
-    """Whether a name is that of a data set of the hub: no file or folder has it, and it has the form of none."""
-    return not (is_path(data) or find_kind(Path(data)) or glob.has_magic(data) or Path(data).exists())
-
-
-def find_files(pattern: str) -> tuple[list[Path], Path | None]:
-    """Return the files that a path, folder or glob names, by name, and, but for a path, the folder above all of them.
-
-    A file or folder of that very name comes before what its brackets would stand for in a glob. Of a folder those
-    files count that the card of its data set names, in their order, and without a card all that can be read.
-
-    Raises:
-        InputError: there is none, or one is of no known kind, or a folder holds more than the shards of one table.
-    """
-    if Path(pattern).is_file():
-        paths, base = [Path(pattern)], None
-    elif Path(pattern).is_dir():
-        base = Path(pattern)
-        paths = _find_shards(base)
-    else:
-        base, below = split_glob(pattern)
-        paths = sorted(path for path in base.glob(below) if path.is_file())
-    if not paths:
-        raise InputError(f"no file at {pattern}")
-    for path in paths:
-        if find_kind(path) is None:
-            raise InputError(f"{path} is not a kind of file that can be read; allowed are {ALLOWED}")
-    return paths, base
-
-
-def _find_shards(folder: Path) -> list[Path]:
-    if is_saved_dataset(folder):
-        raise InputError(f"{folder} is a data set saved to disk, not a folder of files; name it as a data set")
-    if has_card_with_files(folder):
-        return _list_by_card(folder)
-    paths = list_data_files(folder)
-    if not paths:
-        raise InputError(f"no file in {folder} can be read; allowed are {ALLOWED}")
-    names = [path.relative_to(folder).as_posix().lower() for path in paths]
-    refuse_several_kinds(folder, paths)
-    refuse_several(folder, "the splits", {match[1] for name in names if (match := _SPLIT.search(name))})
-    return paths
-
-
-def _list_by_card(folder: Path) -> list[Path]:
-    found = find_folder_files(folder)
-    refuse_several(folder, "the splits", set(found.splits))
-    if found.options:
-        raise InputError(
-            f"the card of the data set in {folder} says how its files are read ({', '.join(found.options)}); "
-            "name it as a data set, or the wanted files by a glob"
-        )
-    return list(chain(*found.splits.values()))
-
-
-def stamp_files(pattern: str) -> list[Stamp]:
-    """Return a stamp of each file that a path or glob names; it is another one once the file was written to.
-
-    Raises:
-        InputError: there is none, or one is of no known kind or cannot be opened.
-    """
-    try:
-        return [_stamp(path) for path in find_files(pattern)[0]]
-    except OSError as error:
-        raise InputError(f"{pattern} cannot be read: {error}") from error
-
-
-def _stamp(path: Path) -> Stamp:
-    with path.open("rb") as file:  # a network disk tells the latest times only of a file that is opened
-        found = os.fstat(file.fileno())
-    return str(path), found.st_ino, found.st_size, found.st_mtime_ns
-
-
 Place: TypeAlias = "tuple[int, str, Row | None, Failure | None]"
 
 
@@ -386,24 +302,14 @@ def _parse_object(text: str, where: str) -> "tuple[Row | None, Failure | None]":
 
 def _read_headers(path: Path) -> Iterator[list[str]]:
     with open_text(path, newline="") as file:
-        for _, fields in _open_records(path, file):
+        for _, fields in open_records(path, file):
             yield fields
-
-
-def _open_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
-    """Yield a file's records. Most programs that write TSV do not quote: their quotes are ordinary characters."""
-    csv.field_size_limit(sys.maxsize)
-    if find_kind(path) == "csv":
-        return _records(path, csv.reader(file, strict=True))
-    if _is_quoted(_stamp(path)):
-        return _records(path, csv.reader(file, delimiter="\t", strict=True))
-    return _records(path, csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def _read_csv(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Place]:
     asked = [*columns, *optional]
     with open_text(path, newline="") as file:
-        records = _open_records(path, file)
+        records = open_records(path, file)
         has_header = not columns or not all(column.isdecimal() for column in columns)
         header = next((fields for _, fields in records), None) if has_header else None
         if header is not None:
@@ -427,74 +333,3 @@ def _refuse_twice(columns: Sequence[str], header: Sequence[str], path: Path) -> 
         raise InputError(
             f"{path} has the column '{twice}' {header.count(twice)} times; a column's name must be its own"
         )
-
-
-@lru_cache(maxsize=10_000)
-def _is_quoted(stamp: Stamp) -> bool:
-    """Whether the quotes in a TSV file are those around fields; remembered, since this reads the file to its end.
-
-    Ordinary quotes may stand as those around a field do, by chance, and then take whole rows for a part of it.
-
-    Raises:
-        InputError: nothing tells, or some quotes look like the one and some like the other.
-    """
-    path, signs = Path(stamp[0]), set[bool | None]()
-    try:
-        with open_text(path, newline="") as file:
-            for line, sign in _find_signs(file):
-                signs.add(sign)
-                if sign is None or len(signs) > 1:
-                    raise InputError(
-                        f"{path}:{line}: what stands between quotes here may be one field or parts of several rows; save "
-                        "the file as JSON, or as CSV, where quotes always surround a field"
-                    )
-    except csv.Error:
-        return False
-    return False not in signs
-
-
-def _find_signs(file: TextIO) -> Iterator[tuple[int, bool | None]]:
-    """Yield what the records with line breaks or tabs between quotes tell of these, each with the number of its first line.
-
-    False: they are ordinary characters. True: they are around a field. None: they may be either.
-    """
-    kept: list[str] = []
-    first: tuple[int, int] | None = None  # how wide the first record is, if tabs alone count, and if quotes do
-    reader = csv.reader(_keep(file, kept), delimiter="\t", strict=True)
-    for fields in reader:
-        lines = kept.copy()
-        kept.clear()
-        if not fields:
-            continue
-        first = first or (lines[0].count("\t") + 1, len(fields))
-        if len(lines) == 1 and lines[0].count("\t") + 1 == len(fields):
-            continue
-        ends = [line.rstrip("\r\n").split("\t") for line in (lines[0], lines[-1])]
-        are_rows = {len(end) for end in ends} == {first[0]} and (first[0] > 1 or first[1] == 1)
-        is_row = len(fields) == first[1]
-        is_doubtful = first[0] == 1 or not all(map(all, ends))  # a line of code may begin with a tab
-        if are_rows or is_row:
-            yield reader.line_num - len(lines) + 1, None if are_rows and is_row and is_doubtful else not are_rows
-
-
-def _keep(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
-    for line in lines:
-        kept.append(line)
-        yield line
-
-
-def _records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, list[str]]]:
-    reader = iter(lines)
-    while True:
-        begin = reader.line_num + 1  # type: ignore[attr-defined]
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InputError(
-                f"{path}:{begin}: a quoted field has no closing quote, or text after it ({error}); "
-                "a quote within a quoted field is written twice"
-            ) from error
-        if fields:
-            yield f"{begin}", fields

@@ -11,14 +11,8 @@ import polars as pl
 
 from factory.conversations.formats import Layout, find_layout, find_optional, list_content_columns, read_conversation
 from factory.engines.base import Failure, Message
-from factory.inputs.files import (
-    RawRow,
-    find_files,
-    read_dataset_rows,
-    read_file_columns,
-    read_file_rows,
-    refuse_absent,
-)
+from factory.inputs.files import RawRow, read_dataset_rows, read_file_columns, read_file_rows, refuse_absent
+from factory.inputs.finding import find_files
 from factory.inputs.hf_datasets import find_overlap, open_dataset
 from factory.inputs.language_names import find_language
 from factory.inputs.row import Row, RowError

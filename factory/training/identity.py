@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.engines.fingerprint import fingerprint_model, remembered_digest
-from factory.inputs.files import find_files, is_on_hub
+from factory.inputs.finding import find_files, is_on_hub
 from factory.inputs.hf_datasets import find_folder_files, is_saved_dataset, resolve_revision
 from factory.training.curves import read_metrics
 from factory.training.data.reading import is_files, read_export_id

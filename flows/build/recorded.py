@@ -1,6 +1,6 @@
 """Answers that a team already has: joined to the prompts of a build or an evaluation, or rejected with the reason."""
 
-from factory.inputs.files import stamp_files
+from factory.inputs.finding import stamp_files
 from factory.stages.prompt_index import PromptIndex
 from factory.stages.recorded import REJOIN_STAGE, STAGE, Declared, Tally
 from factory.stages.recorded import read_recorded as read_answers

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from factory.inputs.files import Stamp, stamp_files
+from factory.inputs.finding import Stamp, stamp_files
 from factory.stages.outputs import gather
 from factory.stages.prompts import SeenPrompts, build_prompts
 from factory.stages.sources import identify_sources, read_source

@@ -17,15 +17,8 @@ from factory.conversations.formats import (
     list_content_columns,
     read_conversation,
 )
-from factory.inputs.files import (
-    RawRow,
-    find_files,
-    is_on_hub,
-    read_dataset_rows,
-    read_file_columns,
-    read_file_rows,
-    show_columns,
-)
+from factory.inputs.files import RawRow, read_dataset_rows, read_file_columns, read_file_rows, show_columns
+from factory.inputs.finding import find_files, is_on_hub
 from factory.inputs.folders import has_card_with_files
 from factory.inputs.hf_datasets import is_saved_dataset, open_dataset
 from factory.inputs.language_names import find_language

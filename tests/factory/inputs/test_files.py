@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.inputs.files import find_files, read_file_columns, read_file_rows
+from factory.inputs.files import read_file_columns, read_file_rows
+from factory.inputs.finding import find_files
 from schemas.errors import InputError
 
 ROWS = [

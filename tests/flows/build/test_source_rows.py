@@ -12,7 +12,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from factory.inputs import files
+from factory.inputs import delimited, files
 from factory.inputs.opening import open_text
 from factory.stages import sources
 from factory.stages.prompts import SeenPrompts, build_prompts
@@ -61,7 +61,8 @@ def test_a_file_is_read_once_and_the_quotes_of_a_tsv_file_once_before(
         with open_text(path, **options) as file:
             yield Counted(file, num_read)
 
-    monkeypatch.setattr(files, "open_text", count_lines)
+    for module in (files, delimited):
+        monkeypatch.setattr(module, "open_text", count_lines)
     assert read(make_source(path=str(path))) == (10, NUM_ROWS)
     once = NUM_ROWS + 1
     assert num_read["lines"] < (2 if "tsv" in ending else 1) * once + 20
