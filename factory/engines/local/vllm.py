@@ -17,18 +17,15 @@ from typing import Any, Literal, get_args
 
 from huggingface_hub import snapshot_download
 from pydantic import ValidationError
+from vllm import EngineArgs, LLMEngine, PoolingParams, PoolingRequestOutput, RequestOutput, SamplingParams
 from vllm.config import PoolerConfig
-from vllm.config.lora import MaxLoRARanks
-from vllm.engine.arg_utils import EngineArgs
+from vllm.config.lora import MaxLoRARanks  # has no name nearer to the top, as most of what follows
 from vllm.entrypoints.pooling.scoring.utils import compress_token_type_ids
-from vllm.inputs.engine import tokens_input
+from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
-from vllm.outputs import PoolingRequestOutput, RequestOutput
 from vllm.platforms import current_platform
-from vllm.pooling_params import PoolingParams
-from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.usage.usage_lib import UsageContext
-from vllm.v1.engine.llm_engine import LLMEngine
 
 from factory.engines.base import Failure, Reply, Request
 from factory.engines.local.rendering import Renderer, RenderingError, read_template
