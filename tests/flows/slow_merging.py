@@ -17,13 +17,14 @@ SECONDS = float(os.environ.get("FACTORY_TEST_MERGING_SECONDS", "0.01"))
 if __name__ == "__main__":
     from factory.merging import merge as module
     from factory.merging.__main__ import main
+    from factory.merging.result import MergeResult
     from schemas.recipe.merging import MergeSettings
 
     merge, marker = module.merge, Path(os.environ[MARKER])
 
     def merge_slowly(
         settings: MergeSettings, output: Path, *, progress: Callable[[int, int], None] | None = None
-    ) -> module.MergeResult:
+    ) -> MergeResult:
         def dawdle(done: int, total: int) -> None:
             marker.write_text(f"{output.name} {done}")
             time.sleep(SECONDS)

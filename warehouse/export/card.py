@@ -76,7 +76,7 @@ def _front_matter(recipe: Recipe, manifest: Manifest) -> str:
     )
 
 
-def _feature(field: pa.Field) -> dict[str, object]:
+def _feature(field: "pa.Field[pa.DataType]") -> dict[str, object]:
     """Return a column as ``datasets`` writes it in cards: a name with its dtype, or with the fields of a list's structs."""
     if pa.types.is_list(field.type):
         return {"name": field.name, "list": [_feature(part) for part in field.type.value_type]}

@@ -116,7 +116,7 @@ class _Spool:
 
     def take(self, part: int) -> pl.DataFrame:
         """Return the rows of a part and delete them from the disk."""
-        with pa.ipc.open_stream(self._path(part)) as reader:
+        with pa.OSFile(self._path(part), "r") as file, pa.ipc.open_stream(file) as reader:
             frame = pl.from_arrow(reader.read_all())
         Path(self._path(part)).unlink()
         assert isinstance(frame, pl.DataFrame)

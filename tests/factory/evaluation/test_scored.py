@@ -1,5 +1,7 @@
 """Verdicts from scores, the truth among them, on questions of the microworld in several scripts."""
 
+from typing import Any
+
 import polars as pl
 import pytest
 
@@ -8,19 +10,17 @@ from factory.microworld.questions import lexicon, questions
 from factory.stages.sources import MESSAGES
 from schemas.tables import TABLES
 
-SCHEMA = pl.Schema(
-    {
-        "game_id": pl.String,
-        "completion_a": pl.String,
-        "completion_b": pl.String,
-        "order": pl.String,
-        "prompt_id": pl.String,
-        "language": pl.String,
-        "messages": MESSAGES,
-        "text_a": pl.String,
-        "text_b": pl.String,
-    }
-)
+SCHEMA: dict[str, Any] = {
+    "game_id": pl.String,
+    "completion_a": pl.String,
+    "completion_b": pl.String,
+    "order": pl.String,
+    "prompt_id": pl.String,
+    "language": pl.String,
+    "messages": MESSAGES,
+    "text_a": pl.String,
+    "text_b": pl.String,
+}
 
 
 def make_game(language: str, prompt: str, text_a: str, text_b: str) -> dict:
