@@ -1,7 +1,9 @@
 """The scope of one build: its views, which people and curation select from, and every query that speaks of it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,6 +50,11 @@ VIEWS = (
 )
 """Every view, each after those that it reads."""
 
+_VIEW_NAMES = re.compile(rf"\b(?:{'|'.join(VIEWS)})\b", re.IGNORECASE)
+
+_LISTS_VIEWS = re.compile(r"\bSHOW\b|\bduckdb_|\bpg_|\binformation_schema\b|\bsqlite_master\b", re.IGNORECASE)
+"""What a statement says that asks which views there are."""
+
 COUNTED_PROMPTS = 1_000_000
 """Prompts that are counted at a time, of which about half a kilobyte each is held."""
 
@@ -71,27 +78,42 @@ class _Settled:
 class Scope:
     """One build of a lake, or one evaluation: its views, and every query that speaks of it.
 
-    The views follow the tables, but how rewards are combined, what is held out and whether there are translations is
-    settled when a scope is opened: open it once the build's rows are in ``builds`` and ``build_models``. Scopes of one
-    lake do not see each other. ``lake`` is for what concerns no build.
+    A view is made when a statement first names it, since making all of them takes as long as a small build's queries.
+    They follow the tables, but how rewards are combined, what is held out and whether there are translations is settled
+    with the first of them: open a scope once the build's rows are in ``builds`` and ``build_models``. Scopes of one lake
+    do not see each other. ``lake`` is for what concerns no build.
     """
 
     def __init__(self, lake: Lake, config_id: str, schema: str) -> None:
         self.lake = lake
         self.config_id = config_id
         self._schema = schema
+        self._selects: dict[str, str] = {}
+        self._made: set[str] = set()
+        self._making = threading.Lock()
 
     @classmethod
     def open(cls, lake: Lake, config_id: str | None) -> Self:
         """Open the scope of a build; of none, its views are empty."""
-        scope = cls(lake, config_id or "", lake.make_schema("build"))
-        scope.settle()
-        return scope
+        return cls(lake, config_id or "", lake.make_schema("build"))
 
     def settle(self) -> None:
-        """Make the views anew: after the reward index has grown, they read it as far as it goes now."""
-        selects = _select_views(_look_up(self.lake, self.config_id))
-        self.add_views({name: selects[name] for name in VIEWS})
+        """Have the views made anew: after the reward index has grown, they read it as far as it goes now."""
+        with self._making:
+            self._selects, self._made = {}, set()
+
+    def make_views_for(self, *statements: str) -> str:
+        """Make the views that statements name and that are not there yet; return the schema in which they are."""
+        with self._making:
+            if any(map(_LISTS_VIEWS.search, statements)):
+                statements = VIEWS
+            if any(map(_VIEW_NAMES.search, statements)):
+                self._selects = self._selects or _select_views(_look_up(self.lake, self.config_id))
+                wanted = _find_named(statements, self._selects) - self._made
+                if wanted:
+                    self.lake.make_views(self._schema, {name: self._selects[name] for name in VIEWS if name in wanted})
+                    self._made |= wanted
+        return self._schema
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +127,7 @@ class Scope:
 
     def add_views(self, selects: Mapping[str, str]) -> None:
         """Make more views that this scope alone sees, each after those that it reads."""
-        self.lake.make_views(self._schema, selects)
+        self.lake.make_views(self.make_views_for(*selects.values()), selects)
 
     def drop_view(self, name: str) -> None:
         """Drop a view that was added."""
@@ -113,19 +135,19 @@ class Scope:
 
     def query(self, sql: str, parameters: Sequence[Value] = (), *, joined_as_written: bool = False) -> "pl.DataFrame":
         """Return the rows of a query; see ``Lake.query``."""
-        return self.lake.query(sql, parameters, joined_as_written=joined_as_written, schema=self._schema)
+        return self.lake.query(sql, parameters, joined_as_written=joined_as_written, schema=self.make_views_for(sql))
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[Values]:
         """Return the few rows of a query as Python has them; see ``Lake.rows``."""
-        return self.lake.rows(sql, parameters, schema=self._schema)
+        return self.lake.rows(sql, parameters, schema=self.make_views_for(sql))
 
     def value(self, sql: str, parameters: Sequence[Value] = ()) -> Any:
         """Return the one value of a query; see ``Lake.value``."""
-        return self.lake.value(sql, parameters, schema=self._schema)
+        return self.lake.value(sql, parameters, schema=self.make_views_for(sql))
 
     def stream_rows(self, sql: str) -> Iterator[Values]:
         """Yield the rows of a query as Python has them; see ``Lake.stream_rows``."""
-        return self.lake.stream_rows(sql, schema=self._schema)
+        return self.lake.stream_rows(sql, schema=self.make_views_for(sql))
 
     def stream(
         self,
@@ -143,20 +165,20 @@ class Scope:
             batch_rows=batch_rows,
             joined_as_written=joined_as_written,
             slices=slices,
-            schema=self._schema,
+            schema=self.make_views_for(sql),
         )
 
     def spool(self, sql: str) -> "Spool":
         """Run a query on the build's slices and return its rows in a temporary file; see ``Lake.spool``."""
-        return self.lake.spool(sql, slices=self.count_slices(), schema=self._schema)
+        return self.lake.spool(sql, slices=self.count_slices(), schema=self.make_views_for(sql))
 
     def insert_select(self, table: str, select: str) -> int:
         """Add the rows of a query that runs on the build's slices; see ``Lake.insert_select``."""
-        return self.lake.insert_select(table, select, slices=self.count_slices(), schema=self._schema)
+        return self.lake.insert_select(table, select, slices=self.count_slices(), schema=self.make_views_for(select))
 
     def hold(self, name: str, select: str, *, slices: int = 1) -> None:
         """Make a table of the rows of a query; see ``Lake.hold``."""
-        self.lake.hold(name, select, slices=slices, schema=self._schema)
+        self.lake.hold(name, select, slices=slices, schema=self.make_views_for(select))
 
     def count_slices(self, per_slice: int | None = None) -> int:
         """Return into how many slices queries cut the build, so that what they hold in memory does not follow it.
@@ -172,6 +194,16 @@ class Scope:
 
         parts = pl.concat(self.stream("FROM stages", slices=self.count_slices(COUNTED_PROMPTS), joined_as_written=True))
         return parts.group_by("stage", maintain_order=True).sum()
+
+
+def _find_named(statements: Iterable[str], selects: Mapping[str, str]) -> set[str]:
+    """Return the views that statements name, and those that these read in turn."""
+    found: set[str] = set()
+    while statements:
+        named = {name.lower() for statement in statements for name in _VIEW_NAMES.findall(statement)}
+        statements = [selects[name] for name in named - found]
+        found |= named
+    return found
 
 
 def _select_views(build: _Settled) -> dict[str, str]:

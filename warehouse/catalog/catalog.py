@@ -22,6 +22,28 @@ METADATA = "__ducklake_metadata_lake"
 
 _SQLITE = b"SQLite format 3\0"
 
+_WITHOUT_ROWS = f"""
+SELECT table_id FROM {METADATA}.ducklake_table
+WHERE end_snapshot IS NULL AND table_id NOT IN (SELECT table_id FROM {METADATA}.ducklake_table_stats)
+"""
+
+_NOTE_EMPTY = (
+    f"""
+    INSERT INTO {METADATA}.ducklake_table_column_stats (table_id, column_id, contains_null, contains_nan)
+    SELECT table_id, column_id, false, CASE WHEN column_type IN ('float32', 'float64') THEN false END
+    FROM {METADATA}.ducklake_column AS columns
+    WHERE end_snapshot IS NULL AND table_id IN ({_WITHOUT_ROWS}) AND column_id NOT IN (
+        SELECT parent_column FROM {METADATA}.ducklake_column AS fields
+        WHERE fields.table_id = columns.table_id AND parent_column IS NOT NULL
+    )
+    """,
+    f"""
+    INSERT INTO {METADATA}.ducklake_table_stats (table_id, record_count, next_row_id, file_size_bytes)
+    SELECT table_id, 0, 0, 0 FROM ({_WITHOUT_ROWS})
+    """,
+)
+"""Of lists and structs DuckLake keeps what it knows by their innermost fields."""
+
 _CHECKED: set[str] = set()
 """The extensions that this process has loaded, with their signatures checked. Once loaded, a library is not read again."""
 
@@ -194,6 +216,16 @@ def attach(connection: duckdb.DuckDBPyConnection, catalog: Catalog, *, read_only
     if read_only:
         options += ["READ_ONLY", "CREATE_IF_NOT_EXISTS false"]
     connection.execute(f"ATTACH {literal(address)} AS lake ({', '.join(options)})")
+
+
+def note_empty_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give the tables that have never had a row statistics that say so, as DuckLake writes them for those that have.
+
+    It asks its catalog again for each statistic that is not there, a dozen times whenever an empty table is looked at.
+    """
+    with connection.cursor() as cursor:
+        for statement in ("BEGIN", *_NOTE_EMPTY, "COMMIT"):
+            cursor.execute(statement)
 
 
 def read_lake_id(connection: duckdb.DuckDBPyConnection) -> str:

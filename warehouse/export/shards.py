@@ -135,7 +135,7 @@ class ShardWriter:
     def __init__(self, folder: Path, split: str, layout: pa.Schema, form: Format, max_bytes: int) -> None:
         self._folder, self._split, self._layout, self._form, self._max_bytes = folder, split, layout, form, max_bytes
         self._done: list[ShardFile] = []
-        self._waiting = layout.empty_table()
+        self._waiting = pa.Table.from_batches([], layout)  # `empty_table` would load pandas
         self._open()
 
     def write(self, table: pa.Table) -> None:

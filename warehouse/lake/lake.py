@@ -32,6 +32,7 @@ from warehouse.catalog.catalog import (
     is_read_only,
     make_file,
     make_folders,
+    note_empty_tables,
 )
 from warehouse.catalog.data_folder import DataFolder
 from warehouse.catalog.locks import WRITE, Locks, open_locks
@@ -110,6 +111,7 @@ class Lake:
                     with lake._locks.hold(WRITE, wait=True):
                         lake._attach_for_writing()
                         lake._transact(migrations.migrate)
+                        lake._retried(lambda: note_empty_tables(connection))
                 lake._num_bytes = count_bytes(connection)
         except BaseException:
             lake.close()

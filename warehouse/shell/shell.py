@@ -165,7 +165,12 @@ def _history(is_interactive: bool) -> Iterator[None]:
 def _describe(scope: Scope, sql: str) -> Columns:
     before = "DESCRIBE SELECT * FROM (\n"
     with _located(sql, before):
-        return {name: kind for name, kind, *_ in scope.rows(f"{before}{sql}\n)")}
+        try:
+            described = scope.rows(f"{before}{sql}\n)")
+        except WarehouseError:  # now its message can suggest any of the views
+            scope.make_views_for(*VIEWS)
+            described = scope.rows(f"{before}{sql}\n)")
+    return {name: kind for name, kind, *_ in described}
 
 
 def _stream_lines(scope: Scope, sql: str) -> Generator[str, None, None]:
