@@ -1,6 +1,8 @@
-"""Packages that only an extra of the installation brings: asked for in one sentence where they are missing."""
+"""Packages that may be missing: asked for in one sentence where an extra of the installation brings them, or left out."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from schemas.errors import MissingPackageError
@@ -12,6 +14,19 @@ INSTALL = (
 
 _BY_EVALUATE = {"fugashi", "jieba", "unidic_lite"}
 """What the extra ``evaluate`` brings; ``cpu`` and ``gpu`` bring it too, and everything else."""
+
+
+@contextmanager
+def absent(package: str) -> Iterator[None]:
+    """Have imports in a ``with`` block find that a package is not installed, unless it has been imported before."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment] # which is how Python is told
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def require(packages: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """Rows on their way into a table: made to fit, told what does not, and inserted where their keys are new."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import dataframely as dy
 import duckdb
 import polars as pl
 
@@ -10,6 +10,9 @@ from schemas.errors import WarehouseError
 from schemas.tables import KEYS, TABLES
 from warehouse.lake.cursors import count_changed
 from warehouse.statements import literal
+
+if TYPE_CHECKING:
+    import dataframely as dy
 
 _PRUNING = {table: (*keys, *(("settings_id",) if table == "completions" else ())) for table, keys in KEYS.items()}
 """Columns whose few values tell which files can hold a key. Equal completion ids have equal settings, being made of them."""
@@ -74,7 +77,7 @@ def _cast(table: str, column: pl.Series, dtype: pl.DataType) -> pl.Series:
     )
 
 
-def _refusal(table: str, failed: dy.FailureInfo) -> WarehouseError:
+def _refusal(table: str, failed: "dy.FailureInfo") -> WarehouseError:
     rule, count = max(failed.counts().items(), key=lambda item: item[1])
     column, _, check = rule.rpartition("|")
     key = failed.invalid().select(KEYS[table]).row(0)

@@ -1,9 +1,13 @@
 """SQL of the warehouse's tables, and their documentation, made from the schemas."""
 
-import dataframely as dy
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from schemas.tables import TABLES
+
+if TYPE_CHECKING:
+    import dataframely as dy
 
 _SIMPLE: dict[type[pl.DataType], str] = {
     pl.String: "VARCHAR",
@@ -38,7 +42,7 @@ def sql_type(dtype: pl.DataType) -> str:
         raise TypeError(f"the warehouse has no column type for {dtype}") from None
 
 
-def create_statement(name: str, schema: type[dy.Schema]) -> str:
+def create_statement(name: str, schema: "type[dy.Schema]") -> str:
     """Return the ``CREATE TABLE`` statement of a table; keys are kept by the lake, for DuckLake has none."""
     columns = ", ".join(
         f'"{column_name}" {sql_type(column.dtype)}{"" if column.nullable else " NOT NULL"}'
