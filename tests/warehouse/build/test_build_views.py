@@ -93,6 +93,22 @@ def test_views_are_empty_without_a_build(tmp_path: Path) -> None:
             assert scope.query(f"FROM {view}").is_empty(), view
 
 
+def test_a_view_is_made_when_a_statement_names_it(tmp_path: Path) -> None:
+    def list_views(lake: Lake) -> set[str]:
+        return {name for (name,) in lake.rows("SELECT view_name FROM duckdb_views() WHERE schema_name = 'build'")}
+
+    with open_lake(tmp_path) as lake:
+        Facts().write(lake)
+        scope = Scope.open(lake, CONFIG)
+        scope.rows("SELECT 1")
+        assert list_views(lake) == set()
+        scope.rows('SELECT count(*) FROM "Kept_Prompts"')
+        assert list_views(lake) == {"kept_prompts", "kept_prompt_ids", "build_translators", "split_prompts"}
+        shown = {name for (name,) in scope.rows("SELECT name FROM (SHOW TABLES)")}
+        assert shown >= set(VIEWS)
+        assert list_views(lake) == set(VIEWS)
+
+
 def test_views_look_back_in_time(tmp_path: Path) -> None:
     facts = Facts()
     prompt = facts.prompt("p", "ar")

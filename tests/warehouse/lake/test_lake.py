@@ -15,6 +15,7 @@ from schemas.ids import content_id
 from schemas.recipe.settings import WarehouseSettings
 from schemas.tables import TABLES
 from tests.warehouse.lake_rows import find_strays, make_completions, make_selections, warehouse_at
+from warehouse.catalog.catalog import METADATA
 from warehouse.catalog.locks import FileLocks
 from warehouse.lake import compaction, cursors, migrations
 from warehouse.lake.lake import Lake
@@ -34,6 +35,45 @@ def test_tables_are_those_of_the_schemas(settings: WarehouseSettings) -> None:
     with Lake.open(settings) as lake:
         for name, schema in TABLES.items():
             assert lake.query(f"FROM {name}").schema == schema.create_empty().schema, name
+
+
+_LOOK = "SELECT count(row_id) FROM rejections WHERE config_id = 'c' AND stage = 'gate'"
+
+_STATISTICS = f"""
+SELECT s.* EXCLUDE table_id, c.* EXCLUDE table_id
+FROM {METADATA}.ducklake_table_stats AS s JOIN {METADATA}.ducklake_table_column_stats AS c USING (table_id)
+JOIN {METADATA}.ducklake_table USING (table_id)
+WHERE table_name = 'completions' ORDER BY column_id
+"""
+
+
+def count_statements(lake: Lake, sql: str) -> int:
+    """Return how many statements DuckDB runs for one, those of DuckLake to its catalog included."""
+    lake.rows(sql)
+    lake.rows("CALL enable_logging('QueryLog', storage = 'memory')")
+    lake.rows(sql)
+    lake.rows("CALL disable_logging()")
+    return int(lake.value("SELECT count(*) FROM duckdb_logs WHERE type = 'QueryLog' AND message LIKE '%ducklake_%'"))
+
+
+def test_an_empty_table_is_looked_at_in_few_statements(settings: WarehouseSettings) -> None:
+    with Lake.open(settings) as lake:
+        assert count_statements(lake, _LOOK) <= 3
+
+
+def test_a_table_that_was_empty_gets_the_statistics_that_ducklake_gives_it(
+    settings: WarehouseSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_completions(["a", "b"])
+    with Lake.open(settings) as lake:
+        lake.append("completions", rows)
+        ours = lake.rows(_STATISTICS)
+    monkeypatch.setattr("warehouse.lake.lake.note_empty_tables", lambda connection: None)
+    with Lake.open(warehouse_at(tmp_path / "without")) as lake:
+        lake.append("completions", rows)
+        theirs = lake.rows(_STATISTICS)
+    assert len(theirs) == rows.width
+    assert ours == theirs
 
 
 def test_a_lake_has_one_thread_until_it_has_work_for_more(
