@@ -18,6 +18,7 @@ from tests.warehouse.small_builds import (
     true_candidates,
 )
 from warehouse.build.scope import Scope
+from warehouse.statements import read_sql
 
 
 def true_arbitrage(candidates: list[Row]) -> dict[tuple[str, str], dict[str, float | None]]:
@@ -50,10 +51,10 @@ def true_arbitrage(candidates: list[Row]) -> dict[tuple[str, str], dict[str, flo
     return result
 
 
-def test_arbitrage_is_what_loops_find(tmp_path: Path) -> None:
-    facts = random_facts(51, 80)
+def check_arbitrage(folder: Path, facts: Facts) -> None:
+    """Compare the view with loops."""
     candidates = true_candidates(facts)
-    with open_lake(tmp_path) as lake:
+    with open_lake(folder) as lake:
         facts.write(lake)
         scope = Scope.open(lake, CONFIG)
         rows = {(row["language"], row["teacher"]): row for row in scope.query("FROM arbitrage").iter_rows(named=True)}
@@ -68,6 +69,60 @@ def test_arbitrage_is_what_loops_find(tmp_path: Path) -> None:
         lines = [row for (code, _), row in rows.items() if code == language]
         assert sum(row["win_share"] for row in lines) == pytest.approx(1)
         assert sum(row["is_best_single"] for row in lines) == 1
+
+
+@pytest.mark.parametrize(("num_rewards", "samples"), [(1, 1), (1, 2), (2, 1), (3, 2)])
+def test_arbitrage_is_what_loops_find(tmp_path: Path, num_rewards: int, samples: int) -> None:
+    teachers = [{"name": name, "model": f"org/{name}", "samples": samples} for name in "abc"]
+    check_arbitrage(tmp_path, random_facts(51, 80, num_rewards=num_rewards, teachers=teachers))
+
+
+def test_arbitrage_among_many_teachers(tmp_path: Path) -> None:
+    names = [f"t{index}" for index in range(130)]
+    facts = Facts(make_recipe(teachers=[{"name": name, "model": f"org/{name}"} for name in names], translation=None))
+    for number, prompt in enumerate([facts.prompt("p", "ar"), facts.prompt("q", "ar"), facts.prompt("r", "ja")]):
+        for index, name in enumerate(names[number:]):
+            facts.completion(prompt, name, (float(index * (7 + number) % 50),))
+    check_arbitrage(tmp_path, facts)
+
+
+def test_without_rewards_there_is_no_arbitrage(tmp_path: Path) -> None:
+    facts = random_facts(51, 20)
+    facts.rewards.clear()
+    check_arbitrage(tmp_path, facts)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The quantile of sorted values, linear between two of them."""
+    place = (len(values) - 1) * share
+    lower = values[int(place)]
+    return lower + (values[min(int(place) + 1, len(values) - 1)] - lower) * (place % 1)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_distributions_are_what_loops_find(tmp_path: Path, equal: bool) -> None:
+    facts = random_facts(53, 60)
+    if equal:
+        facts.rewards = [row | {"reward": 1.5} for row in facts.rewards]
+    answers = [row for row in true_candidates(facts) if row["origin"] != "translated"]
+    expected: dict[tuple[str, str, int], list[float]] = {}
+    for measure, column in (("reward", "reward"), ("chars", "num_chars")):
+        values = sorted(float(row[column]) for row in answers)
+        low, high = quantile(values, 0.01), quantile(values, 0.99)
+        for teacher in {row["teacher"] for row in answers}:
+            own = [float(row[column]) for row in answers if row["teacher"] == teacher]
+            for value in own:
+                place = min(max(int((value - low) / (high - low) * 40 // 1), 0), 39) if high > low else 0
+                line = expected.setdefault((measure, teacher, place), [low, high, median(own), fmean(own), len(own), 0])
+                line[-1] += 1
+    with open_lake(tmp_path) as lake:
+        facts.write(lake)
+        rows = Scope.open(lake, CONFIG).query(read_sql("reports/distributions"))
+    keys = ["measure", "teacher", "bin"]
+    assert rows.select(keys).rows() == sorted(expected)
+    for row in rows.iter_rows(named=True):
+        seen = [row[name] for name in ("low", "high", "median", "mean", "num_answers", "num")]
+        assert seen == pytest.approx(expected[row["measure"], row["teacher"], row["bin"]])
 
 
 def test_rewards_and_lengths_by_language(tmp_path: Path) -> None:
