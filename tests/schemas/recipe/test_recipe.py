@@ -96,4 +96,4 @@ def test_recorded_answers_to_a_source_that_is_not_there_are_refused():
 
 
 def test_formats_are_the_same_in_any_order():
-    assert Export(formats=["jsonl", "parquet", "jsonl"]) == Export(formats=["parquet", "jsonl"])
+    assert Export(formats=("jsonl", "parquet", "jsonl")) == Export(formats=("parquet", "jsonl"))
