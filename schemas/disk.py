@@ -1,4 +1,4 @@
-"""What every part that reads and writes files of its own needs of the disk."""
+"""Durable, atomic writes of files and folders, and reading of text files."""
 
 import codecs
 import contextlib
@@ -13,7 +13,7 @@ from schemas.errors import HeldError
 from schemas.file_lock import lock
 
 UNFINISHED = ".unfinished-"
-"""How the names of folders begin that are not whole yet."""
+"""Prefix of the names of folders that are still being written."""
 
 _LOCK = ".lock"
 
@@ -29,9 +29,9 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when it is whole, over one that is there. Its rights follow the umask.
+    """Open a file for writing that replaces ``path`` atomically once it is complete; its permissions follow the umask.
 
-    Files of ``tempfile`` are the user's alone, and stay so when they are renamed.
+    ``tempfile`` is not used because it creates files that only their owner can read, and renaming keeps that.
     """
     unfinished = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
     try:
@@ -46,19 +46,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def whole_folder(final: Path, *, replaces: bool = False) -> Iterator[Path]:
-    """Give a folder to write in, which appears as ``final`` when it is whole; after an error nothing of it is left.
+    """Yield a folder to write in, which is renamed to ``final`` once it is complete and deleted after an error.
 
-    What a killed process has left of it is cleared away. With ``replaces``, a folder that is there already goes.
+    Leftovers of a killed process are deleted first. With ``replaces``, an existing ``final`` is replaced.
 
     Raises:
-        HeldError: another process is writing it.
-        OSError: it cannot be written, or is there already.
+        HeldError: another process is writing the same folder.
+        OSError: the folder cannot be written, or ``final`` exists.
     """
     with contextlib.ExitStack() as held:
         unfinished = _begin_alone(final, held)
         try:
             yield unfinished
-            (unfinished / _LOCK).unlink()  # still locked
+            (unfinished / _LOCK).unlink()  # the open file stays locked until the rename is done
             finish_folder(unfinished, final, replaces=replaces)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -66,14 +66,18 @@ def whole_folder(final: Path, *, replaces: bool = False) -> Iterator[Path]:
 
 
 def _begin_alone(final: Path, held: contextlib.ExitStack) -> Path:
-    """Make an unfinished folder and lock a file in it; a writer that was there before may end between the two."""
+    """Create an unfinished folder, empty but for the lock file that this process holds, and return it.
+
+    Another writer may finish, and rename or delete the folder, between our opening the lock file and locking it. The
+    lock then guards a file that is no longer there, so the file is compared with the one on disk and we try again.
+    """
     unfinished = name_unfinished(final)
     while True:
         unfinished.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
             file = opened.enter_context((unfinished / _LOCK).open("a"))
             if not lock(file, wait=False):
-                raise HeldError(f"another process is writing '{final}'; wait for its end, or stop it")
+                raise HeldError(f"another process is writing '{final}'; wait until it has finished, or stop it")
             if os.path.samestat(os.fstat(file.fileno()), (unfinished / _LOCK).stat()):
                 for left in unfinished.iterdir():
                     if left.is_dir():
@@ -85,12 +89,12 @@ def _begin_alone(final: Path, held: contextlib.ExitStack) -> Path:
 
 
 def name_unfinished(final: Path) -> Path:
-    """Return where a folder lies until it is whole."""
+    """Return the path of a folder while it is being written."""
     return final.with_name(UNFINISHED + final.name)
 
 
 def finish_folder(unfinished: Path, final: Path, *, replaces: bool = False) -> None:
-    """Put a folder that is whole in its place, so that all of it survives a power cut."""
+    """Rename a complete folder to its final name; afterwards all of it survives a power cut."""
     for path in (*unfinished.rglob("*"), unfinished):
         sync(path)
     if replaces:
@@ -100,17 +104,17 @@ def finish_folder(unfinished: Path, final: Path, *, replaces: bool = False) -> N
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed processes have left in a folder of which nobody else writes anything."""
+    """Delete what killed processes have left in a folder; the caller must be its only writer."""
     for path in folder.glob(f"{UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file in UTF-8, without the byte order mark that some editors write.
+    """Return the text of a UTF-8 file, without the byte order mark that some editors write.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is in another encoding.
+        OSError: the file cannot be read.
+        ValueError: the file is in another encoding.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -120,15 +124,15 @@ def read_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as a file that appears when it is whole, in UTF-8, its ends of lines as they are."""
+    """Write a text atomically as UTF-8, with its line endings unchanged."""
     with whole_file(path) as file:
         file.write(text.encode())
 
 
 def share(folder: Path) -> None:
-    """Give the files below a folder its own rights to read and write, which follow the umask.
+    """Give all files below a folder the folder's own read and write permissions, which follow the umask.
 
-    Some libraries write files that are the user's alone.
+    Some libraries write files that only their owner can read.
     """
     rights = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):

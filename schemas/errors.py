@@ -4,11 +4,11 @@ import signal
 
 
 class FactoryError(Exception):
-    """Something that the user can mend; shown without a traceback."""
+    """Something that the user can fix; shown without a traceback."""
 
 
 class RecipeError(FactoryError):
-    """A recipe that cannot be built; names the file, the line, the key and what is allowed."""
+    """A recipe that cannot be built. The message names the file, the line, the key and what is allowed."""
 
 
 class InputError(FactoryError):
@@ -24,15 +24,15 @@ class WarehouseError(FactoryError):
 
 
 class MissingPackageError(FactoryError):
-    """A command needs a package that only an extra of the installation brings."""
+    """A command needs a package that only an optional extra installs."""
 
 
 class HeldError(WarehouseError):
-    """Somebody else holds what only one may hold at a time."""
+    """Another process holds something that only one may hold at a time."""
 
 
 class NothingToExportError(WarehouseError):
-    """A build has no rows of what its recipe exports."""
+    """A build has no rows of the kinds that its recipe exports."""
 
 
 class AuditError(FactoryError):
@@ -40,7 +40,7 @@ class AuditError(FactoryError):
 
 
 class TrainingError(FactoryError):
-    """A training run that cannot start or go on: settings, model and data that do not fit, a loss that is not a number."""
+    """A training run that cannot start or continue: settings, model or data that do not match, a loss that is NaN."""
 
 
 class BuildStoppedError(FactoryError):

@@ -13,7 +13,7 @@ INSTALL = (
 )
 
 _BY_EVALUATE = {"fugashi", "jieba", "unidic_lite"}
-"""What the extra ``evaluate`` brings; ``cpu`` and ``gpu`` bring it too, and everything else."""
+"""The packages of the extra ``evaluate``; ``cpu`` and ``gpu`` contain them too, and all other optional packages."""
 
 
 @contextmanager
@@ -30,10 +30,10 @@ def absent(package: str) -> Iterator[None]:
 
 
 def require(packages: Iterable[str]) -> None:
-    """Look for packages, by the names that they are imported by, without importing any.
+    """Check that packages are installed, by their import names, without importing them.
 
     Raises:
-        MissingPackageError: some are not installed; the sentence says what to install.
+        MissingPackageError: some are not installed; the message says how to install them.
     """
     missing = [name for name in packages if find_spec(name) is None]
     if missing:

@@ -1,8 +1,8 @@
-"""Locks on files, between processes. A lock ends with the process that holds it, however that dies: nothing is cleared up.
+"""File locks between processes. The kernel releases a lock when its holder ends, however it dies, so none goes stale.
 
-The package ``filelock`` would do for some of them and is not used: it has no shared locks on a file that others lock
-alone, it waits by asking again and again where the kernel wakes whoever waits, where a file system has no locks it makes
-do with files that a killed process leaves locked, and importing it takes a tenth of a second of every command.
+The package ``filelock`` is not used: it has no shared locks beside exclusive ones on the same file, it polls where the
+kernel would wake the waiting process, on file systems without locks it falls back to marker files that a killed process
+leaves behind, and importing it adds a tenth of a second to every command.
 """
 
 import fcntl
@@ -12,14 +12,14 @@ from typing import IO
 
 
 def name_holder() -> str:
-    """Return the words by which a lock names its holder, this process."""
+    """Return how a lock file names this process as its holder."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def lock(file: IO[bytes] | IO[str], *, wait: bool = True, shared: bool = False) -> bool:
-    """Lock an open file until it is unlocked or closed, alone or with others that share it.
+    """Lock an open file until it is unlocked or closed, exclusively or, with ``shared``, together with other readers.
 
-    Return false where another process, or another open file of this one, has locked it and ``wait`` is false.
+    Returns false if ``wait`` is false and another process, or another open file of this process, holds the lock.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
@@ -30,14 +30,14 @@ def lock(file: IO[bytes] | IO[str], *, wait: bool = True, shared: bool = False) 
 
 
 def unlock(file: IO[bytes] | IO[str]) -> None:
-    """Give a lock back before the file is closed."""
+    """Release a lock before its file is closed."""
     fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def claim(file: IO[str], *, wait: bool = False, name: str | None = None) -> str | None:
-    """Lock a text file that is open for reading and writing, and write the holder's name into it, by default ours.
+    """Lock a text file that is open for reading and writing, and write the holder's name into it (default: our own).
 
-    Return None where that is done, or what the file says of the process that has locked it: nothing, if it was about to.
+    Returns None on success, otherwise the name that the holder of the lock has written: empty if it is about to.
     """
     if not lock(file, wait=wait):
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Content ids: the one place that hashes.
+"""Content ids; nothing else in the project computes hashes.
 
 An id is the first 32 hex digits of SHA-256 over the canonical JSON of ``[kind, value]``: keys sorted, no spaces,
 UTF-8, nothing escaped that JSON does not require. The warehouse carries the same function as the SQL macro
@@ -18,7 +18,7 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 ID_LENGTH = 32
 
 _ESCAPE = re.compile(r"\\(?:(\\)|u(00[0-9a-f]{2}))")
-"""An escaped backslash, or an escaped control character, whose digits DuckDB writes in capitals."""
+"""An escaped backslash, or an escaped control character; DuckDB writes the hex digits of the latter in upper case."""
 
 CONTENT_ID_SQL = f"""
 CREATE OR REPLACE TEMP MACRO content_id(kind, value) AS
@@ -31,8 +31,8 @@ def content_id(kind: str, value: Json) -> str:
     """Return the id of ``value`` as a ``kind`` of thing: 32 hex digits, equal for equal content.
 
     Raises:
-        TypeError: the value holds something that JSON has no form for; it is refused, never stringified.
-        ValueError: the value holds NaN or an infinity.
+        TypeError: the value contains something that JSON cannot represent; it is refused, never stringified.
+        ValueError: the value contains NaN or an infinity.
     """
     _refuse_strange(value)
     canonical = json.dumps([kind, value], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -48,7 +48,7 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Return the id of a folder's content: relative names and bytes of all its files, hidden ones left out."""
+    """Return the id of a folder's content: the relative names and bytes of all its files except hidden ones."""
     files = sorted(
         path
         for path in folder.rglob("*")

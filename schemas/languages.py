@@ -1,16 +1,15 @@
 """The 23 languages of the recipe and the family clusters that models are trained on.
 
-The codes are ISO 639-1, which fastText's lid.176 speaks too; ``flores`` is the FLORES-200 code that NLLB-class
-translators expect.
+The codes are ISO 639-1, as in fastText's lid.176; ``flores`` is the FLORES-200 code that NLLB-class translators expect.
 """
 
 from dataclasses import dataclass
 
 _JOINT_SCRIPTS = {"Jpan": ("Hira", "Kana", "Hani"), "Hans": ("Hani",), "Hant": ("Hani", "Bopo")}
-"""Codes that stand for several scripts, or for a part of one."""
+"""ISO 15924 codes that stand for several Unicode scripts, or for a part of one."""
 
 MIN_SCRIPT_SHARE = 0.5
-"""The least share of a text's letters that is in its language's script, unless settings name another."""
+"""Default for the minimum share of a text's letters that must be in its language's script."""
 
 SHARED_LANGUAGES = ("en", "es", "fr")
 """Languages that every family cluster shares (Aya Expanse, section 2.3)."""
@@ -29,7 +28,7 @@ class Language:
 
     @property
     def scripts(self) -> tuple[str, ...]:
-        """The Unicode scripts that its letters are of, as ISO 15924 codes. Both kinds of Chinese have the same one."""
+        """The Unicode scripts of its letters, as ISO 15924 codes. Simplified and traditional Chinese share Hani."""
         return _JOINT_SCRIPTS.get(self.script, (self.script,))
 
     @property
@@ -43,7 +42,7 @@ class Language:
 
     @property
     def detector_code(self) -> str:
-        """The label of fastText's lid.176, which knows one Chinese."""
+        """The label in fastText's lid.176, which does not distinguish the two kinds of Chinese."""
         return self.code.partition("-")[0]
 
 
@@ -75,7 +74,7 @@ _ALL = (
 _VARIANTS = (Language("zh-Hant", "Traditional Chinese", "Hant", "zho_Hant", "Sinitic", "asian"),)
 
 LANGUAGES: dict[str, Language] = {language.code: language for language in (*_ALL, *_VARIANTS)}
-"""Every language that a recipe may name, by code: the 23 and the optional variants."""
+"""All languages that a recipe may name, by code: the 23 and the optional variants."""
 
 CORE_LANGUAGES: tuple[str, ...] = tuple(language.code for language in _ALL)
 """The codes of the 23 languages, in alphabetical order."""

@@ -1,4 +1,4 @@
-"""What things may be called: names that are taken, that a disk takes for one another, or that no folder can have."""
+"""Which names are allowed: reserved names, names that collide on disk, and names that cannot be folder names."""
 
 import unicodedata
 from typing import NoReturn
@@ -28,33 +28,38 @@ TABLES = (
     "builds",
     "usage",
 )
-"""The tables of a warehouse; ``schemas.tables`` says what is in them, and takes half a second to load."""
+"""The tables of a warehouse. They are listed here too because importing their schemas from ``schemas.tables`` takes
+half a second."""
 
 BASE = "base"
-"""What the model is called that a policy's steps begin with."""
+"""The name of the model that a policy's first step starts from."""
 
 ALL = "all"
-"""What the cluster of a step is called that has none: all languages."""
+"""The cluster name of a step without clusters, which trains on all languages."""
 
 _FORBIDDEN = set('/\\:*?"<>|')
-"""What no name of a folder may hold on one system or another."""
+"""Characters that some operating system does not allow in folder names."""
 
 _MAX_BYTES = 100
-"""Of a name that becomes a part of a folder's name; file systems take 255 bytes for the whole."""
+"""The limit for a name that becomes part of a folder's name; file systems allow 255 bytes for the whole."""
 
 
 def refuse_reference(message: str, *location: str | int) -> NoReturn:
-    """Refuse a value at a place of the recipe that is not the section being checked."""
+    """Raise a validation error for a value that is at another place of the recipe than the section being validated."""
     raise PydanticCustomError("reference", "{message}", {"message": message, "location": location})
 
 
 def fold_name(name: str) -> str:
-    """Return what names share that a disk may take for one: they differ in case, or in how characters are composed."""
+    """Return a key that is equal for names that some file system treats as one: case and Unicode form are ignored."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
 def check_folder_name(name: str) -> str:
-    """Return a name as it is; refuse one that cannot be part of a folder's name everywhere, with a ``ValueError``."""
+    """Return a name unchanged.
+
+    Raises:
+        ValueError: the name cannot be part of a folder's name on every operating system.
+    """
     strange = sorted({char for char in name if char in _FORBIDDEN or not char.isprintable()})
     if strange:
         raise ValueError(f"{name!r} cannot be part of a folder's name: it holds {', '.join(map(repr, strange))}")

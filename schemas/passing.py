@@ -1,7 +1,7 @@
-"""What is worth trying again: the faults that pass by themselves.
+"""Transient errors, which are worth a retry.
 
-Whatever is not listed here is a mistake, the user's or ours, and comes back however often it is tried. Which messages of
-DuckDB speak of two programs meeting is in ``warehouse.lake.duckdb_errors``, beside their other meanings.
+Any error that is not listed here is a mistake of the user or a bug, and would come back however often we retried.
+Transaction conflicts are recognized by DuckDB's messages, in ``warehouse.lake.duckdb_errors``.
 """
 
 import errno
@@ -9,7 +9,7 @@ import socket
 from functools import cache
 
 PASSING_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, *range(520, 528), 529, 530})
-"""HTTP statuses of a server that is busy, starting or behind a proxy that does not reach it; 520 to 530 are proxies' own."""
+"""HTTP statuses of a server that is busy, starting, or unreachable behind a proxy; proxies use 520 to 530."""
 
 PASSING_ERRNOS = frozenset(
     {
@@ -29,19 +29,19 @@ PASSING_ERRNOS = frozenset(
         errno.ETIMEDOUT,
     }
 )
-"""What the system says of a network, or of a disk behind one, that is away for a moment."""
+"""Error numbers of a network, or a network disk, that is unavailable for a moment."""
 
 
 @cache
 def list_passing_transport() -> tuple[type[Exception], ...]:
-    """Return what a connection that breaks, or cannot be made now, raises."""
-    import httpx  # takes a tenth of a second, and few runs meet an error
+    """Return the exceptions that httpx raises for a connection that breaks or cannot be established."""
+    import httpx  # takes a tenth of a second, and most runs meet no error
 
     return (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether what failed with this error is worth trying again as it is."""
+    """Whether the operation that failed with this error is worth repeating unchanged."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):

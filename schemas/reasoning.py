@@ -1,6 +1,6 @@
-"""The marks that reasoning models put around their thinking, and where a text holds them that should hold none.
+"""Patterns for the marks that reasoning models put around their thinking, to find them where they do not belong.
 
-The patterns mean the same to Python and to DuckDB (RE2).
+The patterns mean the same in Python's ``re`` and in DuckDB (RE2).
 """
 
 _NAME = r"(?:(?:[a-z][a-z0-9]*[_:])?think(?:ing)?|(?:seed:)?(?:thoughts?|reasoning|reflection|scratchpad|cot_budget_reflect))"
@@ -8,7 +8,8 @@ _FIRST_NAME = (
     r"(?:[a-z][a-z0-9]*[_:-])*(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|analysis|rationale|monologue|cot)"
     r"(?:[_-]process)?"
 )
-"""With any prefix, and names that are words of XML too: what a text begins with is hardly an answer's own element."""
+"""Tag names that count at the start of a text: any prefix, and words such as ``analysis`` that an answer might use for
+an XML element of its own. An answer hardly starts with such an element."""
 
 REASONING_MARKS = (
     rf"(?i:[<＜][ \t]*/?[ \t]*{_NAME}(?:\s[^<>＞\n]*)?/?[>＞])"  # most models
@@ -19,10 +20,10 @@ REASONING_MARKS = (
     r"|<\|?channel\|?>|<\|start\|>assistant|<\|message\|>"  # gpt-oss, Gemma
     r"|<unused9[45]>"  # MedGemma
 )
-"""Any mark that opens or closes thinking, whatever the model; those that begin a text may have white space before them."""
+"""Any mark that opens or closes thinking, of any model. White space may come before a mark at the start of a text."""
 
 QUOTED_CODE = r"(?s:```.*?```|~~~.*?~~~|``.+?``)|`[^`\n]+`"
-"""Code in Markdown, in which a text may talk about such marks; they are looked for in what ``HIDDEN_CODE`` leaves."""
+"""Code in Markdown, in which a text may mention such marks; it is replaced by ``HIDDEN_CODE`` before the search."""
 
 HIDDEN_CODE = "`"
-"""What stands in place of such code, so that nothing behind it begins the text."""
+"""What replaces quoted code. It is not empty, so that what follows the code does not become the start of the text."""

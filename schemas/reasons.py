@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The named reasons. A member's value is what the warehouse stores."""
+    """Why a row was dropped; the warehouse stores the members' values."""
 
     # reading prompts
     EMPTY_PROMPT = "empty_prompt"
@@ -27,12 +27,12 @@ class Reason(StrEnum):
     # translation
     LOST_CONTENT = "lost_content"
     UNTRANSLATED = "untranslated"
-    # engines: final
+    # engines: permanent
     PROMPT_TOO_LONG = "prompt_too_long"
     REFUSED_BY_ENGINE = "refused_by_engine"
     POISON = "poison"
     INVALID_REPLY = "invalid_reply"
-    # engines: tried again by the next run
+    # engines: retried by the next run
     TIMEOUT = "timeout"
     SERVER_ERROR = "server_error"
     # recorded pools
@@ -51,4 +51,4 @@ class Reason(StrEnum):
 
 
 TRANSIENT_REASONS = frozenset({Reason.TIMEOUT, Reason.SERVER_ERROR})
-"""Failures of the machine rather than of the request: the next run sends the request again."""
+"""Failures of the machine rather than of the request; the next run retries the request."""

@@ -1,8 +1,8 @@
-"""On which side of the train/eval split a prompt is: by its root's id alone, so that all its translations are with it."""
+"""The train/eval split. It depends only on the root prompt's id, so all translations of a prompt are on one side."""
 
 
 def choose_split(root_id: str, eval_percent: float) -> str:
-    """Return "train" or "eval": "eval" for about that share of all roots."""
+    """Return "eval" for about ``eval_percent`` percent of all root ids, otherwise "train"."""
     return "eval" if int(root_id[:13], 16) / 16**13 * 100 < eval_percent else "train"
 
 
@@ -12,4 +12,4 @@ SPLIT_SQL = f"""
 CREATE OR REPLACE TEMP MACRO choose_split(root_id, eval_percent, otherwise) AS
     CASE WHEN {_SHARE} < eval_percent THEN 'eval' WHEN {_SHARE} >= eval_percent THEN 'train' ELSE otherwise END
 """
-"""DuckDB macro equal to ``choose_split``, and to ``otherwise`` where there is no percentage."""
+"""DuckDB macro equal to ``choose_split``; it returns ``otherwise`` where the percentage is null."""

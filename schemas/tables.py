@@ -2,7 +2,7 @@
 
 Facts (prompts, completions, rewards, verdicts, checkpoints, usage) are immutable and shared by every build of a
 warehouse. Derived rows carry the ``config_id`` of the build that made them. ``KEYS`` names the columns that make a row
-unique; the lake holds to them when it appends.
+unique; the lake enforces them when it appends.
 """
 
 from schemas.extras import absent
@@ -12,16 +12,16 @@ with absent("sqlalchemy"):  # with which dataframely writes to other databases, 
 
 
 def _one_of(*values: str, primary_key: bool = False) -> dy.String:
-    """A column whose value is one of a few words; stored as text, so that SQL needs no enum types."""
+    """Return a text column that is limited to some values; it is no enum, so SQL needs no types of its own."""
     return dy.String(regex=f"^({'|'.join(values)})$", primary_key=primary_key)
 
 
 class Prompts(dy.Schema):
     """Conversations to be answered: read from a source, or translated from a parent.
 
-    ``source_row`` is the id of the row that it was first read from, or the row's place where the source has no id column.
-    ``script_share`` is the share of the letters that are in the language's script, null where there are too few, and in
-    rows that are older than the column.
+    ``source_row`` is the id of the row that the prompt was first read from, or the row's position if the source has no
+    id column. ``script_share`` is the share of letters that are in the language's script; null if there are too few
+    letters, and in rows written before the column was added.
     """
 
     prompt_id = dy.String(primary_key=True)
@@ -103,16 +103,17 @@ class _Indexed(dy.Schema):
 class RewardIndex(Rewards, _Indexed, _Asked, _Measured):
     """Rewards beside what their completions are, without the texts: made of facts alone, and of no build.
 
-    Queries of many rows read it instead of joining the two tables. ``reward_row`` is the row's id in ``rewards``, which
-    DuckLake keeps for good: the index covers every reward up to the highest one, and those after it are still joined.
+    Queries over many rows read it instead of joining the two tables. ``reward_row`` is the row's id in ``rewards``,
+    which DuckLake never changes: the index covers all rewards up to the highest one; later ones are still joined by
+    queries.
     """
 
 
 class Verdicts(dy.Schema):
-    """What a judge says of two completions of one prompt.
+    """A judge's verdicts on pairs of completions of one prompt.
 
-    ``completion_a`` is the one with the smaller id, so that a pair has one row whoever asks. ``order`` says which was
-    shown first; the verdict is about a and b all the same. ``text`` is what an LLM wrote.
+    ``completion_a`` is the one with the smaller id, so that a pair has the same row whoever compares the two. ``order``
+    says which one the judge saw first; ``verdict`` refers to a and b regardless. ``text`` is what an LLM judge wrote.
     """
 
     completion_a = dy.String(primary_key=True)
@@ -129,7 +130,7 @@ class Rejections(dy.Schema):
     """Every row that was dropped, with its reason.
 
     ``row_id`` is the id of what was dropped: a source row, a request, a completion or a pair. Failures of an engine
-    are facts and carry an empty ``config_id``; verdicts of a build's settings carry that build's.
+    are facts and have an empty ``config_id``; rows that a build's settings rejected have that build's.
     """
 
     config_id = dy.String(primary_key=True)
@@ -143,19 +144,19 @@ class Rejections(dy.Schema):
 
 
 class BuildPrompts(dy.Schema):
-    """The source prompts of a build; its translated prompts follow from them."""
+    """The source prompts of a build. Its translated prompts are not listed: they are found by their ``parent_id``."""
 
     config_id = dy.String(primary_key=True)
     prompt_id = dy.String(primary_key=True)
 
 
 class SourceRows(dy.Schema):
-    """Every row of a build's sources, kept or not: what recorded answers may name. ``row`` is its place in the source.
+    """Every row of a build's sources, kept or dropped, so that recorded answers can refer to any of them.
 
-    ``key`` is the row's id, as the JSON list of its columns' values as text; of a source without an id column it is the
-    place, as JSON text; null where the id is null. ``prompt_id`` stands for the row's prompt, ``text_id`` for the text of
-    a single turn; null where there is none. Rows that are not ``is_read`` lie beyond a limit. A row that has gone from
-    its source stays as long as its prompt is in the build.
+    ``row`` is its position in the source. ``key`` is the row's id, as a JSON list of the id columns' values as text, or
+    the position as JSON text if the source has no id column; null if the id is null. ``prompt_id`` identifies the row's
+    prompt and ``text_id`` its text if it is a single turn; otherwise null. Rows beyond a source's limit are not
+    ``is_read``. A row that was deleted from its source stays here as long as its prompt is in the build.
     """
 
     config_id = dy.String(primary_key=True)
@@ -170,7 +171,7 @@ class SourceRows(dy.Schema):
 
 
 class Reads(dy.Schema):
-    """What a build has read to its end: files by their bytes, under the settings that they were read with."""
+    """The sources that a build has read completely; ``sources_id`` covers their bytes and the settings of reading."""
 
     config_id = dy.String(primary_key=True)
     sources_id = dy.String(primary_key=True)
@@ -213,7 +214,7 @@ class Pairs(dy.Schema):
 
 
 class Exports(dy.Schema):
-    """Every export: what was pinned, and the digest of what was written."""
+    """Every export: the snapshot that it was read from, and the manifest of the files that were written."""
 
     export_id = dy.String(primary_key=True)
     config_id = dy.String()
@@ -239,10 +240,11 @@ class Checkpoints(dy.Schema):
 class Steps(dy.Schema):
     """The steps of a policy's training, its base first: from which checkpoint, on which export, to which checkpoint.
 
-    ``policy_id`` is the identity of a build's ``[policy]`` table, ``build_id`` that build; ``config_id`` is the build
-    whose export was learnt from, which is another one in an online round. The policy's held-out answers are the
-    completions with its ``settings_id``. A step that is not kept was stopped, ``detail`` says why; nothing goes on from it.
-    ``config`` has the step's settings and ``metrics`` those of its training, by cluster, as JSON.
+    ``policy_id`` is the identity of a build's ``[policy]`` table and ``build_id`` that build; ``config_id`` is the
+    build whose export the step was trained on, which is a different one in an online round. The policy's held-out
+    answers are the completions with its ``settings_id``. A step that is not kept was stopped, for the reason in
+    ``detail``, and no later step starts from it. ``config`` holds the step's settings and ``metrics`` its training
+    metrics by cluster, as JSON.
     """
 
     policy_id = dy.String(primary_key=True)
@@ -263,10 +265,10 @@ class Steps(dy.Schema):
 
 
 class StepScores(dy.Schema):
-    """How a step's policy answers held-out prompts: by language, and as the average over languages (``all``).
+    """How well a step's policy answers held-out prompts: by language, and averaged over languages (``all``).
 
     ``reward`` is the mean raw reward, lengths are means; ``lpr`` and ``wpr`` are language-confusion pass rates. Wins,
-    losses and ties are against the base, as are the win rates; the base has none.
+    losses, ties and win rates are against the base; they are null for the base itself.
     """
 
     policy_id = dy.String(primary_key=True)
@@ -303,8 +305,9 @@ class Builds(dy.Schema):
 class Usage(dy.Schema):
     """What each lane of each run cost.
 
-    ``num_rows`` counts what was wanted of the lane and finished, rejected or not; ``num_requests`` what the engine was
-    asked for that: several where a row is translated sentence by sentence. No ``num_rows``: ``num_requests`` has them.
+    ``num_rows`` counts the rows that the lane finished, rejected or not; ``num_requests`` counts the requests that the
+    engine received for them, which are more if a row is translated sentence by sentence. A null ``num_rows`` means one
+    request per row.
     """
 
     run_id = dy.String(primary_key=True)

@@ -1,1 +1,1 @@
-"""Conversations in the forms that data sets have."""
+"""Reading conversations in the formats of known data sets."""

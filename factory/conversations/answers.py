@@ -1,4 +1,4 @@
-"""Answers that were recorded elsewhere: as text, as parts or a message, or at the end of a conversation."""
+"""Reading recorded answers: as text, as parts or a message, or at the end of a conversation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,9 @@ from schemas.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, with the thinking before it where that is kept apart.
+    """One answer, and the reasoning before it if the row stores that separately.
 
-    ``asked`` are the turns that it answers, the system's aside, where the row has a conversation.
+    ``asked`` are the turns before the answer, without the system message; empty if the row has no conversation.
     """
 
     text: str
@@ -22,10 +22,10 @@ class Answer:
 
 
 def read_answer(row: Row, text: str | None, messages: str | None) -> Answer:
-    """Return the answer in a column that holds it, or in one that holds the conversation that it ends.
+    """Return a row's answer, from the column ``text``, or from the last turn of the conversation in ``messages``.
 
     Raises:
-        RowError: there is none, or it is more than text and reasoning.
+        RowError: there is no answer, or it has more than text and reasoning.
         LookupError: the row lacks the column.
     """
     if messages is not None:
@@ -46,7 +46,7 @@ def _read_last(turns: Messages, column: str) -> Answer:
     if others := last.keys() - {"role", "content", "reasoning_content", "weight"}:
         raise RowError(f"the answer in '{column}' has '{min(others)}', which recorded answers cannot have")
     if last.get("weight") == 0:
-        raise RowError(f"the answer in '{column}' has the weight 0: it is not to be learnt from")
+        raise RowError(f"the answer in '{column}' has weight 0, so it must not be trained on")
     asked = tuple(turn for turn in before if turn["role"] != "system")
     return Answer(_refuse_empty(last["content"]), last.get("reasoning_content"), asked)
 

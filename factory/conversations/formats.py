@@ -1,8 +1,8 @@
-"""Rows of the known data sets: which columns hold the conversation, and how a row becomes a prompt and its answers.
+"""The formats of known data sets: which columns hold the conversation, and how a row becomes a prompt and its answers.
 
-Known by their columns are conversations (``messages``, ``conversations``), texts (``prompt`` + ``completion`` or
-``response``), Alpaca's (``instruction``, ``input``, ``output``, ``history``) and pairs (``prompt``, ``chosen``,
-``rejected``), where the answers may be whole conversations, as in UltraFeedback, or transcripts, as in HH.
+Formats are recognized by their columns: conversations (``messages``, ``conversations``), texts (``prompt`` +
+``completion`` or ``response``), Alpaca (``instruction``, ``input``, ``output``, ``history``) and pairs (``prompt``,
+``chosen``, ``rejected``), whose answers may be whole conversations, as in UltraFeedback, or transcripts, as in HH.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,13 +41,13 @@ _FORMS: dict[Task, tuple[tuple[dict[str, str], ...], ...]] = {
         (_SIDES,),
     ),
 }
-"""The columns that rows may have, by the part that each holds; those of the first group that fit come before others."""
+"""The known formats, each a mapping of parts to columns; earlier groups take precedence over later ones."""
 
 _FIRST_MESSAGE = {"prompt", "prompt_id", "messages"}
-"""Columns of UltraChat and UltraFeedback, where the prompt is the first of the messages, so that both say the same."""
+"""Columns of UltraChat and UltraFeedback, where ``prompt`` repeats the first of the messages and is not ambiguous."""
 
 _QUESTIONS = ("question", "query")
-"""Columns that hold what is asked, in data sets whose form is not known; they are named in advice alone."""
+"""Columns that hold the question in some unknown formats; they are only suggested in error messages."""
 
 _CONTENT = ("messages", "prompt", "completion", "chosen", "rejected")
 _GIVEN: dict[Task, tuple[set[str], ...]] = {
@@ -55,33 +55,33 @@ _GIVEN: dict[Task, tuple[set[str], ...]] = {
     "sft": ({"messages"}, {"prompt", "completion"}),
     "preference": ({"prompt", *_SIDES}, {"messages", *_SIDES}, {*_SIDES}),
 }
-"""The parts that settings may name together."""
+"""The sets of parts that settings may name together."""
 
 _WHAT: dict[Task, str] = {"prompts": "a source of prompts", "sft": "SFT", "preference": "preference training"}
 
 _SYSTEM = ("system", "system_prompt", "system_message")
 _TOOLS = ("tools", "functions")
 _UNUSABLE = ("image", "images", "video", "videos", "audio", "audios", "documents", "chat_template_kwargs")
-"""Columns that change what a conversation is and that nothing here can use."""
+"""Columns that are essential to a conversation but not supported."""
 
 _ASKED = (*_SYSTEM, "context", "input", "history")
 _ANSWERED = ("reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "weight", "label")
 _BESIDE: dict[Task, tuple[str, ...]] = {"prompts": _ASKED, "sft": (*_ASKED, *_ANSWERED), "preference": _ASKED}
-"""Columns that usually belong to what is asked or answered. Where nobody has said which columns are meant, a row that
-fills one of them beside its layout is refused, since leaving it out would change what the row says."""
+"""Columns that usually belong to a question or an answer. Unless settings name the columns, a row with a value in one
+of them that its layout does not use is rejected, since leaving the value out would change the row's meaning."""
 
 _APPROVALS: dict[str, Callable[[Any, str], bool | int]] = {"label": read_flag, "weight": read_weight}
-"""Columns that change nothing where they are true: KTO's label of a good answer, and the weight of a row."""
+"""Columns that may be ignored if they are true: KTO's label of a good answer, and the weight of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which column holds which part: messages, prompt, input, history, system, completion, chosen, rejected.
 
-    ``is_text``: a prompt and answers that are texts are meant as they are, and not as turns of a chat;
-    ``is_only_text``: nothing else was asked for. ``beside``: columns that have no part, and that no row may fill;
-    ``rivals``: those by which a row would be read in another way, so that none may fill all of them. ``advice`` is what
-    'columns' may have to be, of answers that are no conversations.
+    ``is_text``: prompts and answers that are plain texts are used raw, not as turns of a chat. ``is_only_text``: the
+    settings demand this, so conversations are an error. ``beside``: columns without a part, in which no row may have a
+    value. ``rivals``: the columns of other formats; a row with values in all columns of one is ambiguous. ``advice`` is
+    the hint at the end of an error message about answers that should be whole conversations.
     """
 
     parts: Mapping[str, str]
@@ -93,20 +93,20 @@ class Layout:
 
     @property
     def needed(self) -> list[str]:
-        """The columns without which there is no row."""
+        """The columns that every row must have."""
         return [column for part, column in self.parts.items() if part in _CONTENT]
 
     @property
     def optional(self) -> list[str]:
-        """The columns that a row may have besides."""
+        """The columns that a row may have in addition."""
         others = [column for part, column in self.parts.items() if part not in _CONTENT]
         unnamed = dict.fromkeys((*self.near(_TOOLS), *self.near(_UNUSABLE), *self.beside, *chain(*self.rivals)))
         return [*others, *(column for column in unnamed if column not in self.parts.values())]
 
     def near(self, names: Iterable[str]) -> list[str]:
-        """Return where columns of these names belong to the conversation: in the row, and in each object that holds it.
+        """Return these column names at all levels where they belong to the conversation.
 
-        Beside ``body.messages``, ``body.tools`` is as much a part of what is said as ``tools``.
+        If the conversation is in ``body.messages``, both ``tools`` and ``body.tools`` belong to it.
         """
         holders = {"": None}
         for column in self.needed:
@@ -117,7 +117,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One row: what is asked, and its answers, as texts or as conversations; without answers, all of a conversation."""
+    """A row's prompt and answers, as texts or conversations; without answers, ``prompt`` is a whole conversation."""
 
     prompt: str | Messages
     answers: tuple[str | Messages, ...] = ()
@@ -125,7 +125,7 @@ class Conversation:
 
 
 def list_content_columns(given: Mapping[str, str] | None = None) -> set[str]:
-    """Return the columns of which each makes an object a row: the usual ones, and those given, by part."""
+    """Return the columns whose presence makes an object a row: the usual ones, and those of ``given`` (by part)."""
     usual = {column for groups in _FORMS.values() for forms in groups for form in forms for column in form.values()}
     return usual | {column for part, column in (given or {}).items() if part in _CONTENT}
 
@@ -138,10 +138,13 @@ def find_layout(
     where: str,
     form: Literal["chat", "text"] | None = None,
 ) -> Layout:
-    """Return where a table's rows have their parts: as given, by part, or as the names of the columns say.
+    """Return the layout of a table with the columns ``names``.
+
+    ``given`` maps parts to columns; without a part that holds text, the format is recognized by the columns' names.
+    ``where`` names the table in error messages.
 
     Raises:
-        InputError: the columns are none of the known, or may be meant in several ways.
+        InputError: no known format has these columns, or several have.
     """
     content = {part for part in _CONTENT if part in given}
     is_given = bool(content)
@@ -169,11 +172,11 @@ def find_layout(
     if is_given or asked is None or not ("chosen" in parts.values() and "prompt" not in parts):
         return layout
     meant = {"prompt": asked} | {part: column for part, column in parts.items() if part != "messages"}
-    return replace(layout, advice=f"the question may be meant: columns = {{ {_show(meant)} }}")
+    return replace(layout, advice=f"perhaps the question is the prompt: columns = {{ {_show(meant)} }}")
 
 
 def _detect(names: Sequence[str], task: Task, where: str) -> tuple[dict[str, str], tuple[tuple[str, ...], ...]]:
-    """Return the column of each part, and the columns of every form that would have come before or beside this one."""
+    """Return the column of each part, and the columns of all formats with the same or a higher precedence."""
     needless = [{"messages": "messages"}] if task == "prompts" and set(names) >= _FIRST_MESSAGE else []
     before: list[dict[str, str]] = []
     for forms in _FORMS[task]:
@@ -187,13 +190,14 @@ def _detect(names: Sequence[str], task: Task, where: str) -> tuple[dict[str, str
             return found[0], tuple(tuple(form.values()) for form in rivals)
     allowed = " or ".join(dict.fromkeys(" + ".join(form.values()) for forms in _FORMS[task] for form in forms))
     raise InputError(
-        f"{where} has the columns {show_columns(names) or 'none'}; {_WHAT[task]} needs {allowed}, or 'columns' that say which are meant"
+        f"{where} has the columns {show_columns(names) or 'none'}; {_WHAT[task]} needs {allowed}, or 'columns' that "
+        "name them"
     )
 
 
 def _tell_ways(ways: Iterable[Sequence[str]], parts: Mapping[str, str]) -> str:
     meant = " or ".join(map(" + ".join, ways))
-    return f"may be meant as {meant}; say which in 'columns', as columns = {{ {_show(parts)} }}"
+    return f"can be read as {meant}; choose in 'columns', such as columns = {{ {_show(parts)} }}"
 
 
 def _show(parts: Mapping[str, str]) -> str:
@@ -204,7 +208,7 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
     """Return a row's prompt and answers.
 
     Raises:
-        RowError: a part is missing, of another form, or cannot be used.
+        RowError: a part is missing, malformed, or not supported.
         LookupError: the row lacks a column.
     """
     _refuse_columns(row, layout)
@@ -222,7 +226,7 @@ def read_conversation(row: Row, layout: Layout) -> Conversation:
         _refuse_extra({**extra, "tools": tools})
         return Conversation(prompt, texts)
     if layout.is_only_text:
-        raise RowError('the prompt and its answers must be texts, as format = "text" says, and one of them is not')
+        raise RowError('format = "text" needs a prompt and answers that are texts, but one of them is not')
     context = _read_context(parts, extra, layout)
     if not sides:
         return Conversation(_put_system(context, extra["system"], layout), (), tools)
@@ -243,12 +247,12 @@ def _refuse_columns(row: Row, layout: Layout) -> None:
             raise RowError(f"the row {_tell_ways([layout.needed, rival], layout.parts)}")
     for column in layout.beside:
         if fault := _find_fault_beside(column, row.get(column)):
-            mend = f"to leave it out, name the columns that are meant: columns = {{ {_show(layout.parts)} }}"
-            raise RowError(f"{fault}; {mend}")
+            fix = f"to ignore it, name the columns to use: columns = {{ {_show(layout.parts)} }}"
+            raise RowError(f"{fault}; {fix}")
 
 
 def _find_fault_beside(column: str, value: object) -> str | None:
-    """Return how a value beside a conversation changes it."""
+    """Return why a value beside a conversation cannot be ignored, or None."""
     if _is_nothing(value):
         return None
     try:
@@ -260,17 +264,17 @@ def _find_fault_beside(column: str, value: object) -> str | None:
 
 
 def _is_nothing(value: object) -> bool:
-    """Whether a field is empty. Zero and false are not: they say something, and mostly what has no place there."""
+    """Whether a field is empty. Zero and false are values: they mean something, mostly a mistake."""
     return value is None or value in ("", [], {})
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """Return the parts of what is asked as one text, as Alpaca's instruction and input, with empty lines between them."""
+    """Join the parts of a question, such as Alpaca's instruction and input, with empty lines; skip empty parts."""
     return "\n\n".join(filter(None, texts))
 
 
 def find_optional(row: Row, column: str | None) -> object:
-    """Return the value of a column; none where there is no such column, or no such field in the row."""
+    """Return the value of a column, or None if no column is given or the row lacks it."""
     if column is None:
         return None
     try:
@@ -283,14 +287,14 @@ def _refuse_extra(extra: Mapping[str, object]) -> None:
     for part, value in extra.items():
         if value not in (None, ()):
             raise RowError(
-                f"the row has '{part}', for which plain texts have no place; format = \"chat\" makes turns of them"
+                f"the row has '{part}', which raw texts cannot have; format = \"chat\" turns them into a conversation"
             )
 
 
 def _read_transcripts(parts: Mapping[str, object]) -> dict[str, object]:
-    """Return parts with lists of turns for their transcripts.
+    """Return the parts with transcripts replaced by lists of turns.
 
-    A prompt may end in "Assistant:", by which transcripts say whose turn it is; an answer goes on from there.
+    The prompt of a transcript may end in "Assistant:"; the answers then continue that turn.
     """
     found = dict(parts)
     for part, value in parts.items():
@@ -304,9 +308,9 @@ def _read_transcripts(parts: Mapping[str, object]) -> dict[str, object]:
 
 
 def _decode_parts(parts: Mapping[str, object]) -> dict[str, object]:
-    """Return parts with lists of turns for their JSON texts, where it is certain that these stand for turns.
+    """Return the parts with JSON texts replaced by lists of turns, where these are certainly turns.
 
-    It is of what is asked, and of both sides of a pair. An answer alone may be the JSON that was asked for.
+    That is certain for prompts, and for pairs if both sides are turns. A single answer may be JSON that was asked for.
     """
     decoded = {part: value if part == "messages" else _decode_turns(value) for part, value in parts.items()}
     is_pair = all(isinstance(parts.get(side), str) and is_conversation(decoded[side]) for side in _SIDES)
@@ -314,7 +318,7 @@ def _decode_parts(parts: Mapping[str, object]) -> dict[str, object]:
 
 
 def _decode_turns(value: object) -> object:
-    """Return a list of turns for its JSON text, and anything else as it is."""
+    """Return the list of turns that a JSON text contains; any other value is returned unchanged."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
@@ -325,7 +329,7 @@ def _decode_turns(value: object) -> object:
 
 
 def _read_context(parts: Mapping[str, object], extra: Mapping[str, object], layout: Layout) -> Messages:
-    """Return what is asked, without the system prompt that has a column of its own."""
+    """Return the turns of the prompt, without a system prompt from its own column."""
     if "messages" in parts:
         column = layout.parts["messages"]
         try:
@@ -341,7 +345,7 @@ def _read_context(parts: Mapping[str, object], extra: Mapping[str, object], layo
         raise RowError(f"'{column}' has no text", Reason.EMPTY)
     if is_conversation(value):
         if extra["input"] is not None or extra["history"] is not None:
-            raise RowError(f"'{column}' is a conversation, and the row has an input or a history besides")
+            raise RowError(f"'{column}' is a conversation, but the row also has an input or a history")
         return read_turns(value, column)
     texts = [read_text(value, f"'{column}'")]
     if extra["input"] is not None:
@@ -350,7 +354,7 @@ def _read_context(parts: Mapping[str, object], extra: Mapping[str, object], layo
 
 
 def _read_history(value: object) -> Messages:
-    """Return the turns of Alpaca's history, a list of pairs of what was asked and answered."""
+    """Return the turns of Alpaca's history, a list of [question, answer] pairs."""
     found = decode_json(value, "'history'") if isinstance(value, str) else value
     if found is None:
         return []
@@ -375,7 +379,7 @@ def _read_answer(value: object, column: str) -> Messages:
 def _part(
     context: Messages, answers: list[Messages], columns: Sequence[str], advice: str
 ) -> tuple[Messages, list[Messages]]:
-    """Return the prompt and the answers; answers that are whole conversations begin with the prompt."""
+    """Return the prompt and the answers, split apart where the answers are whole conversations with a common start."""
     if all(len(answer) == 1 and answer[0]["role"] == "assistant" for answer in answers):
         if not context:
             named = " and ".join(map(repr, columns))
@@ -392,12 +396,15 @@ def _part(
         raise RowError(f"{named} do not begin with the same message, so there is no prompt")
     if context and not _agree(context, prompt, answers):
         named = f"{' and '.join(map(repr, columns))} {'do' if len(columns) > 1 else 'does'}"
-        raise RowError(f"{named} not begin with the prompt that the row has besides")
+        raise RowError(f"{named} not begin with the row's prompt")
     return prompt, [answer[shared:] for answer in answers]
 
 
 def _agree(context: Messages, prompt: Messages, answers: list[Messages]) -> bool:
-    """Whether what is asked according to its own column is what the answers' conversations begin with, or one of them."""
+    """Whether the prompt's own column agrees with the start of the answers' conversations, or with a whole one.
+
+    A single user turn also agrees if it is any of the user's turns.
+    """
     if context == prompt or context in answers:
         return True
     asked = [message["content"].strip() for message in prompt if message["role"] == "user"]
@@ -405,12 +412,12 @@ def _agree(context: Messages, prompt: Messages, answers: list[Messages]) -> bool
 
 
 def _put_system(messages: Messages, system: object, layout: Layout) -> Messages:
-    """Return a conversation that begins with the system prompt of the row."""
+    """Return the conversation with the row's system prompt at the start."""
     text = "" if system is None else read_text(system, f"'{layout.parts['system']}'")
     if not text:
         return messages
     if messages and messages[0]["role"] == "system":
         if messages[0]["content"] == text:
             return messages
-        raise RowError(f"the conversation has a system prompt of its own beside '{layout.parts['system']}'")
+        raise RowError(f"the conversation has a system prompt that differs from '{layout.parts['system']}'")
     return [{"role": "system", "content": text}, *messages]

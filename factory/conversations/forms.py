@@ -1,7 +1,7 @@
-"""Conversations in the forms that data sets have, read without losing a part: what cannot be kept is an error.
+"""Reading conversations without losing anything: a part that is not supported is an error.
 
-A conversation is a list of turns, OpenAI's (``role``, ``content``) or ShareGPT's (``from``, ``value``), or JSON text of
-such a list, or a transcript in which "Human:" and "Assistant:" begin the turns, as those of HH are.
+A conversation is a list of turns in the form of OpenAI (``role``, ``content``) or ShareGPT (``from``, ``value``), JSON
+text of such a list, or a transcript whose turns begin with "Human:" and "Assistant:", as in HH.
 """
 
 import re
@@ -14,9 +14,10 @@ from schemas.reasons import Reason
 
 Message = dict[str, Any]
 Messages = list[Message]
-"""A conversation. Each message has ``role`` (system, user, assistant, tool) and ``content`` (text; "" where an assistant
-only calls tools) and, where the row has them, ``reasoning_content``, ``tool_calls`` (OpenAI's form, ``arguments`` as a
-dictionary), ``tool_call_id``, ``name`` and ``weight`` (0: not trained)."""
+"""A conversation. Each message has ``role`` (system, user, assistant, tool) and ``content`` (text; "" if an assistant
+only calls tools) and, if the row has them, ``reasoning_content``, ``tool_calls`` (in OpenAI's form, with ``arguments``
+as
+a dictionary), ``tool_call_id``, ``name`` and ``weight`` (0: not trained)."""
 
 _CALL = "function_call"
 
@@ -27,7 +28,7 @@ _ROLES = {
     **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
     _CALL: "assistant",
 }
-"""What data sets call the one who speaks, and the role that it stands for."""
+"""The names of speakers in data sets, and their roles."""
 
 _KEYS = {
     **{name: name for name in ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name", "weight")},
@@ -37,14 +38,14 @@ _KEYS = {
     _CALL: "tool_calls",
     **dict.fromkeys(("reasoning", "thinking"), "reasoning_content"),
 }
-"""The keys of a turn, and what each stands for."""
+"""The keys of turns in data sets, and the keys of messages that they become."""
 
 _BOOKKEEPING = frozenset((
     "id", "message_id", "parent_id", "openai_id", "index", "turn", "turn_identifier", "timestamp", "created",
     "created_at", "create_time", "language", "lang", "model", "redacted", "toxic", "hashed_ip", "country", "state",
     "header", "temperature", "top_p", "usage", "token_counter", "finish_reason", "system_fingerprint",
 ))  # fmt: skip
-"""Keys of a turn that say when, where and by whom it was written, and not what it says."""
+"""Keys of a turn that hold metadata, not content, and are ignored."""
 
 _ONLY_OF = {"tool_calls": "assistant", "reasoning_content": "assistant", "tool_call_id": "tool"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
@@ -52,10 +53,10 @@ _SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 
 
 def read_turns(value: object, column: str) -> Messages:
-    """Return a conversation.
+    """Return the messages of a conversation that ``column`` contains.
 
     Raises:
-        RowError: it is none, or holds what cannot be kept; the message names the turn.
+        RowError: it is not a conversation, or has something unsupported; the message names the turn.
     """
     found: Any = value
     if isinstance(value, str):
@@ -63,10 +64,10 @@ def read_turns(value: object, column: str) -> Messages:
             return _read_transcript(value)
         found = decode_json(value, f"'{column}'") if value.lstrip().startswith(("[", "{")) else value or None
     if found is None or found in ([], {}):
-        raise RowError(f"'{column}' holds no conversation", Reason.EMPTY)
+        raise RowError(f"'{column}' has no conversation", Reason.EMPTY)
     match found:
         case dict() if all(isinstance(inner, list) for inner in found.values()):
-            found = _turn_rows(found, column)  # how Arrow and older data sets hold a list of records
+            found = _turn_rows(found, column)  # Arrow and older data sets store a list of records by column
         case dict():
             found = [found]
     if not isinstance(found, list):
@@ -77,10 +78,10 @@ def read_turns(value: object, column: str) -> Messages:
 
 
 def read_text(value: object, place: str) -> str:
-    """Return a text: as it is, or joined from a list of parts that are all text.
+    """Return a text, or the texts of a list of parts joined.
 
     Raises:
-        RowError: it is not text, or has a part that is none.
+        RowError: it is not text, or one of its parts is not.
     """
     if isinstance(value, str):
         return value
@@ -90,12 +91,12 @@ def read_text(value: object, place: str) -> str:
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text is a transcript: it begins with "Human:", and an "Assistant:" follows at the beginning of a paragraph."""
+    """Whether a text is a transcript: it begins with "Human:", and a later paragraph with "Assistant:"."""
     return text.startswith(("\n\nHuman:", "Human:")) and "\n\nAssistant:" in text
 
 
 def is_conversation(value: object) -> bool:
-    """Whether a value has the form of a list of turns, or of one."""
+    """Whether a value has the form of a turn or a list of turns: dictionaries with a speaker."""
     turns = value if isinstance(value, list) else [value]
     return bool(turns) and all(
         isinstance(turn, dict) and isinstance(turn.get("role", turn.get("from")), str) for turn in turns
@@ -103,7 +104,7 @@ def is_conversation(value: object) -> bool:
 
 
 def are_turns(value: object) -> bool:
-    """Whether a list that might be any JSON is one of turns: each has a role that is known, and something that was said."""
+    """Whether a value parsed from JSON is a list of turns: each has a known role, and content or tool calls."""
     turns = value if isinstance(value, list) else []
     return is_conversation(value) and all(
         turn.get("role", turn.get("from")).strip().lower() in _ROLES
@@ -151,7 +152,7 @@ def _read_turn(turn: object, place: str) -> dict[str, object]:
 
 
 def _collect(turn: dict[str, object], place: str) -> dict[str, object]:
-    """Return what a turn says, by what its keys stand for; null is what Parquet has for what a turn lacks."""
+    """Return the fields of a turn by message key. Null means absent, because Parquet fills missing fields with it."""
     found: dict[str, Any] = {}
     for key, value in turn.items():
         name = _KEYS.get(key)
@@ -169,7 +170,7 @@ def _collect(turn: dict[str, object], place: str) -> dict[str, object]:
 def _read_part(part: object, place: str) -> str:
     given = {key: value for key, value in part.items() if value not in (None, [], {})} if isinstance(part, dict) else {}
     if given.get("type", "text") not in _TEXT_PARTS:
-        raise RowError(f"{place} is of the type {given['type']!r}; only text can be used")
+        raise RowError(f"{place} has the type {given['type']!r}; only text can be used")
     if not isinstance(given.get("text"), str) or not given.keys() <= {"type", "text"}:
         raise RowError(f"{place} must be {{type, text}}, got {str(part)[:60]!r}")
     return str(given["text"])

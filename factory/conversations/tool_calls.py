@@ -1,4 +1,4 @@
-"""Tools and calls of them, in the forms that data sets have, as OpenAI's chat format writes them."""
+"""Tool definitions and tool calls of data sets, converted to OpenAI's chat format."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,27 +10,27 @@ Call = dict[str, Any]
 
 
 def read_tools(value: object, place: str) -> tuple[dict[str, object], ...]:
-    """Return the definitions of tools: a list of them, or JSON text of one; those that are bare functions are wrapped.
+    """Return tool definitions from a list or its JSON text; bare functions are wrapped in OpenAI's form.
 
     Raises:
-        RowError: one of them is none.
+        RowError: an item is not a tool definition.
     """
     return tuple(_read_tool(tool, f"tool {at} of {place}") for at, tool in enumerate(_decode_list(value, place)))
 
 
 def read_calls(value: object, place: str) -> list[Call]:
-    """Return calls of tools with their ``arguments`` as dictionaries.
+    """Return tool calls with their ``arguments`` as dictionaries.
 
-    In dictionaries null means absent, since Parquet fills what a row lacks with it; in JSON text null stays.
+    In dictionaries null means absent, because Parquet fills missing fields with it; in JSON text nulls are kept.
 
     Raises:
-        RowError: one of them is none.
+        RowError: an item is not a tool call.
     """
     return [_read_call(call, f"tool call {at} of {place}") for at, call in enumerate(_decode_list(value, place))]
 
 
 def drop_nulls(value: object) -> object:
-    """Return a value without the fields, at any depth, that are null."""
+    """Return a value without null fields, at any depth."""
     match value:
         case dict():
             return {key: drop_nulls(inner) for key, inner in value.items() if inner is not None}
@@ -51,10 +51,10 @@ def _decode_list(value: object, place: str) -> list[object]:
 
 
 def decode_json(text: str, place: str) -> object:
-    """Return what a JSON text says; none where there is no text.
+    """Return the value of a JSON text, or None for a blank text.
 
     Raises:
-        RowError: it is not JSON, or is nested too deep.
+        RowError: it is not JSON, or is nested too deeply.
     """
     if not text.strip():
         return None

@@ -1,1 +1,1 @@
-"""Evaluation: who answers better, in which language, and whether in the right one. Pure functions over rows."""
+"""Evaluation as pure functions over rows: win rates by language, and language confusion."""

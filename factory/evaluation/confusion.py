@@ -1,11 +1,11 @@
-"""Language confusion: how often a model answers in another language than it was asked to (arXiv 2406.20052).
+"""Language confusion: how often a model answers in a language other than the requested one (arXiv 2406.20052).
 
-A response passes by lines when all of its lines are in the language that was asked for; by words when, besides, it
-holds no English word. The rates are the line pass rate (LPR) and the word pass rate (WPR), counted as the Language
-Confusion Benchmark's own script counts them, in every detail that changes a figure: they bear the benchmark's name.
+A response passes at the line level if all its lines are in the requested language, and at the word level if it also
+contains no English word. The line pass rate (LPR) and the word pass rate (WPR) follow the script of the Language
+Confusion Benchmark in every detail that affects a figure, so that results are comparable with published ones.
 
-fastText's lid.176, which they rest on, takes romanised text and the other Chinese script for the language. The
-project's own rate, of the responses that the gates find in the right script, stands beside them.
+Both rely on fastText's lid.176, which accepts romanized text and the other Chinese script as the language. Therefore a
+rate of this project is reported beside them: the share of responses that the gates find in the right script.
 """
 
 import string
@@ -25,19 +25,19 @@ from schemas.errors import InputError
 from schemas.languages import LANGUAGES, MIN_SCRIPT_SHARE
 
 MIN_SCORE = 0.3
-"""The label of a line counts above this score. Up to it the language is unknown, and so not the one asked for."""
+"""A line's detected language counts only above this score; otherwise the line is in no known language and fails."""
 
 MIN_WORDS = 5
-"""Lines of fewer words are left out: too little to tell a language by."""
+"""Lines with fewer words are skipped, because their language cannot be detected reliably."""
 
 MIN_WORD_CHARS = 4
-"""Shorter English words say nothing: they are words, names or abbreviations elsewhere too."""
+"""Shorter English words are ignored, because they are words, names or abbreviations in other languages too."""
 
 WORD_LANGUAGES = frozenset({"ar", "hi", "ja", "ko", "ru", "zh"})
-"""Languages of the benchmark with another script than English, where an English word stands out."""
+"""Languages of the benchmark that are not in Latin script, so that English words can be recognized."""
 
 ALL = "all"
-"""In place of a group's last value or of a language: the mean over all of them."""
+"""Replaces a group's last value, or the language, in rows that are means over all of them."""
 
 _BATCH_ROWS = 1000
 _NEXT_QUESTION = "\nQ:"
@@ -54,12 +54,12 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 Response = tuple[tuple[str, ...], str, str]
-"""The values that responses are grouped by, such as task and source; the language that was asked for; the text."""
+"""The values that responses are grouped by, such as task and source; the requested language; the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that is long enough to judge, without punctuation."""
+    """A line that is long enough to be judged, with punctuation removed."""
 
     text: str
     words: Sequence[str]
@@ -70,10 +70,10 @@ def check_responses(
 ) -> Iterator[pl.DataFrame]:
     """Yield one row per response, in order and in batches.
 
-    ``words`` are English words, by default the bundled ones.
-    Columns: group, language, num_chars, num_lines (long enough to judge), is_line_pass (null where there is no such
-    line), is_word_pass (null, too, where a line fails or the language is none of ``WORD_LANGUAGES``) and is_script_pass
-    (of the whole response; null where it has too few letters).
+    ``words`` are English words (default: the bundled ones).
+    Columns: group, language, num_chars, num_lines (long enough to be judged), is_line_pass (null if there is no such
+    line), is_word_pass (also null if a line fails or the language is not in ``WORD_LANGUAGES``) and is_script_pass (of
+    the whole response; null if it has too few letters).
     """
     remaining = iter(responses)
     words = bundled_words() if words is None else words
@@ -115,10 +115,10 @@ def _check_response(
 def rate_confusion(checked: pl.DataFrame) -> pl.DataFrame:
     """Return LPR and WPR of checked responses, by group and language, in alphabetical order.
 
-    Columns: group, language, num_responses, num_skipped (no line to judge), lpr (share of those judged without a wrong
-    line), wpr (share of those without an English word: 1 where no line passes, as in the benchmark, and null in
-    languages where words are not looked at), script_rate (share of those with letters enough that are in the language's
-    script, a rate of this project's own) and mean_chars.
+    Columns: group, language, num_responses, num_skipped (no line to judge), lpr (share of judged responses without a
+    wrong line), wpr (share of those that also have no English word; 1 if no response passes at the line level, as in
+    the benchmark, and null in languages whose words are not checked), script_rate (this project's own: the share of
+    responses with enough letters that are in the language's script) and mean_chars.
     """
     has_words = pl.col("language").first().str.split("-").list.first().is_in(WORD_LANGUAGES)
     return (
@@ -138,11 +138,11 @@ def rate_confusion(checked: pl.DataFrame) -> pl.DataFrame:
 
 
 def average_confusion(rates: pl.DataFrame) -> pl.DataFrame:
-    """Return the means of rates as the benchmark takes them: over a group's last value, then over languages.
+    """Return means of rates as in the benchmark: over a group's last value first, then over languages.
 
-    Columns: those of rates and num_languages. There is a row for each group over its languages and, where groups have
-    several values, for the others with ``all`` as the last one: by language, and over languages; then with ``all`` as
-    the last two, and so on. What has no rate is left out of a mean; numbers of responses are added up.
+    Columns: those of ``rates``, and num_languages. Each group has a row for the mean over its languages. If groups have
+    several values, the last one is then replaced by ``all``, with rows by language and for the mean over languages;
+    then the last two, and so on. Null rates are left out of means; numbers of responses are summed.
     """
     num_values = 0 if rates.is_empty() else len(rates["group"][0])
     found = [_average(rates, pl.col("group"), pl.lit(ALL))]
@@ -167,10 +167,10 @@ def _average(rates: pl.DataFrame, group: pl.Expr, language: pl.Expr) -> pl.DataF
 
 
 def split_lines(text: str, language: str) -> list[Line]:
-    """Return the lines of a response, without punctuation, that have words enough to be judged.
+    """Return the lines of a response that have enough words to be judged, without punctuation.
 
-    What follows a next question is the invention of a base model, and left out. Code counts as text, as it does in the
-    paper: some models write prose between its fences.
+    The text is cut at a new question, which only base models write. Code is kept, as in the paper, because some models
+    put prose into code fences.
     """
     text = text.split(_NEXT_QUESTION)[0].strip().translate(_PUNCTUATION)
     lines = [Line(line, split_words(line, language)) for line in text.split("\n")]
@@ -178,10 +178,12 @@ def split_lines(text: str, language: str) -> list[Line]:
 
 
 def read_words(path: Path) -> frozenset[str]:
-    """Return the English words of a list, one a line, that can be told from names: lower-case and of four letters or more.
+    """Return the English words in a file, one per line; only lower-case words of at least ``MIN_WORD_CHARS`` letters.
+
+    Others may be names or abbreviations.
 
     Raises:
-        InputError: the file cannot be read, or holds no such word.
+        InputError: the file cannot be read, or contains no such word.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -191,11 +193,11 @@ def read_words(path: Path) -> frozenset[str]:
         raise InputError(f"cannot read the word list '{path}': {error}") from error
     words = frozenset(word for word in map(str.strip, lines) if word.islower() and len(word) >= MIN_WORD_CHARS)
     if not words:
-        raise InputError(f"'{path}' holds no lower-case word of {MIN_WORD_CHARS} letters or more, one a line")
+        raise InputError(f"'{path}' has no lower-case words of at least {MIN_WORD_CHARS} letters, one per line")
     return words
 
 
 @cache
 def bundled_words() -> frozenset[str]:
-    """Return the bundled English words: those of SCOWL, as Debian's wamerican 2020.12.07 has them."""
+    """Return the bundled English words, from SCOWL as packaged in Debian's wamerican 2020.12.07."""
     return read_words(Path(__file__).parent / "english_words.txt")

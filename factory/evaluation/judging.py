@@ -1,4 +1,4 @@
-"""Judging by an LLM: pending games in, requests out; replies in, verdicts out."""
+"""LLM judges: turns pending games into requests, and replies into verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +46,7 @@ _SHOWN = (
 
 
 class JudgeStage(SingleReplyStage):
-    """The stage of an LLM that judges.
+    """The stage of an LLM judge.
 
     Pending rows have the columns game_id, completion_a, completion_b, order ("ab": a is shown first), prompt_id,
     language, messages (the prompt), text_a and text_b. The lane's settings id is the judge's fingerprint. ``reasoning``
@@ -67,15 +67,15 @@ class JudgeStage(SingleReplyStage):
         self._output = output
 
     def make_request(self, request_id: str, row: Row) -> Request:
-        """Return the question which answer of a game is better."""
+        """Return the request that asks which answer of a game is better."""
         return Request(request_id, make_messages(row, self._scale, self._output))
 
     def find_fault(self, reply: Reply) -> Failure | None:
-        """Return a reply's failure, or that it is not a verdict but thinking."""
+        """Return a reply's failure, or a failure if it contains thinking instead of a verdict, or None."""
         return find_reply_fault(reply) or _find_thinking(reply, self._reasoning)
 
     def make_rows(self, answered: Sequence[tuple[Row, Reply]]) -> list[Row]:
-        """Return the verdicts."""
+        """Return one row of ``verdicts`` per reply, in order."""
         return [self._make_verdict(game, reply) for game, reply in answered]
 
     def _make_verdict(self, game: Row, reply: Reply) -> Row:
@@ -86,7 +86,7 @@ class JudgeStage(SingleReplyStage):
 
 
 def make_messages(game: Row, scale: Scale, output: Output) -> tuple[Message, ...]:
-    """Return the conversation that asks for the verdict on one game; the answers stand in the game's order."""
+    """Return the conversation that asks for the verdict on a game, with the answers in the game's order."""
     first, second = (game["text_a"], game["text_b"]) if game["order"] == "ab" else (game["text_b"], game["text_a"])
     asked = _SHOWN.format(
         prompt=_show_prompt(game["messages"]),
@@ -100,9 +100,9 @@ def make_messages(game: Row, scale: Scale, output: Output) -> tuple[Message, ...
 
 
 def make_structure(scale: Scale, output: Output, max_reason_chars: int | None = None) -> Structured | None:
-    """Return what the engine holds a judge's reply to; nothing for free text.
+    """Return the structure that the engine enforces for a judge's reply; None for free text.
 
-    ``max_reason_chars`` bounds the reason in JSON, without which a weak judge may never come to its verdict.
+    ``max_reason_chars`` limits the reason in JSON; otherwise a weak judge may ramble on and never state a verdict.
     """
     labels = tuple(LABELS[scale])
     match output:
@@ -118,12 +118,15 @@ def make_structure(scale: Scale, output: Output, max_reason_chars: int | None = 
 
 
 def wording(scale: Scale, output: Output) -> list[str]:
-    """Return everything that a judge is told whatever the game, as part of its identity."""
+    """Return all fixed texts that a judge is given, which are part of its identity."""
     return [CRITERIA, _SHOWN, SCALES[scale], FORMS[output], *LABELS[scale]]
 
 
 def _find_thinking(reply: Reply, tags: tuple[str, str] | None) -> Failure | None:
-    """Say that a judge thinks aloud, where its verdict would be read from its thinking; JSON has a place for the verdict."""
+    """Return a failure if the verdict would be read from the judge's thinking, else None.
+
+    JSON replies are not checked, because they have a field for the verdict.
+    """
     text = (reply.text or "").strip()
     found = None if text.startswith("{") else find_thinking(reply, text, tags)
     if found is None or tags or reply.reasoning:
@@ -132,7 +135,7 @@ def _find_thinking(reply: Reply, tags: tuple[str, str] | None) -> Failure | None
 
 
 def _show_prompt(messages: Sequence[Message]) -> str:
-    """Return a prompt as text: one turn as it stands, several each under its role."""
+    """Return a prompt as text; the turns of a longer conversation are each preceded by their role."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in messages)

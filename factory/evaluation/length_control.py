@@ -1,7 +1,7 @@
-"""Win rates as they would be between answers of equal length (the idea of length-controlled AlpacaEval).
+"""Win rates at equal answer length, after the idea of length-controlled AlpacaEval.
 
-A logistic regression explains each game by its language, and by tanh of the length difference over its standard
-deviation within the language; the prediction at zero is the length-controlled win rate. A tie is half a win here.
+A logistic regression predicts each game from its language and from tanh(length difference / its standard deviation
+within the language); the prediction at zero difference is the length-controlled win rate. A tie counts as half a win.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 RIDGE = 1e-3
-"""Pull on all coefficients towards zero: it bounds them where one side has won every game, and else changes nothing."""
+"""Ridge penalty on all coefficients, which keeps them finite if one side has won every game; otherwise negligible."""
 
 MAX_STEPS = 50
 TOLERANCE = 1e-9
@@ -21,23 +21,23 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class LengthFit:
-    """The coefficients: one ``intercepts`` per language, and the one ``slope`` of length that they share."""
+    """The coefficients: ``intercepts`` [languages], and a common ``slope`` of the length difference."""
 
     intercepts: Floats
     slope: float
 
     @property
     def win_rates(self) -> Floats:
-        """The length-controlled win rate of each language."""
+        """The length-controlled win rate of each language, [languages]."""
         return _logistic(self.intercepts)
 
 
 def standardize_lengths(difference: Floats, language: Ints, num_languages: int) -> Floats:
-    """Return tanh of length differences over their standard deviation within the language; 0 where all are equal."""
+    """Return tanh(length difference / standard deviation within the language) per game; 0 if all are equal."""
     counts = np.maximum(np.bincount(language, minlength=num_languages), 1)
     means = np.bincount(language, difference, num_languages) / counts
     squares = np.bincount(language, (difference - means[language]) ** 2, num_languages) / counts
-    # Where a language has one length difference throughout, its size says nothing.
+    # If all length differences of a language are equal, they explain nothing, and the deviation is 0.
     deviations = np.where(squares > 0, np.sqrt(squares), np.inf)
     standardized: Floats = np.tanh(difference / deviations[language])
     return standardized
@@ -52,15 +52,15 @@ def fit_length_control(
     *,
     start: LengthFit | None = None,
 ) -> LengthFit:
-    """Fit the regression by Newton's method; each step is halved until it does not make the fit worse.
+    """Fit the regression by Newton's method; each step is halved until it does not increase the loss.
 
     Args:
-        outcome: 1 for a win, 0 for a loss, 0.5 for a tie; one per game.
-        length: what ``standardize_lengths`` returns; one per game.
-        language: the number of the game's language, from 0; one per game.
-        weight: how many games each game counts for.
-        num_languages: how many languages there are.
-        start: coefficients to begin from, such as those of like data.
+        outcome: 1 for a win, 0 for a loss, 0.5 for a tie, [games].
+        length: standardized length differences from ``standardize_lengths``, [games].
+        language: the number of each game's language, from 0, [games].
+        weight: the weight of each game, [games].
+        num_languages: the number of languages.
+        start: initial coefficients, such as those of similar data.
     """
     theta = np.zeros(num_languages + 1) if start is None else np.append(start.intercepts, start.slope)
 

@@ -1,4 +1,4 @@
-"""Recorded responses of a model, read from a file for measuring: each with the language that it should be in."""
+"""Reading recorded responses of a model, with their expected languages, for evaluation."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from schemas.reasons import Reason
 def read_responses(
     path: str, *, text: str, language: str, groups: Sequence[str] = (), rejected: Counter[str]
 ) -> Iterator[Response]:
-    """Yield the responses in a file (Parquet, JSONL, CSV; globs allowed), in its order, and count the other rows.
+    """Yield the responses in a file (Parquet, JSONL, CSV; globs allowed), in order.
 
     ``text``, ``language`` and ``groups`` name columns; dots reach into nested fields. A missing text is an empty
-    response. ``rejected`` counts, by reason, the rows that are none.
+    response. Rows that are no valid responses are counted in ``rejected``, by reason.
 
     Raises:
-        InputError: the file is missing or cannot be read, lacks a column, or none of its rows is a response.
+        InputError: the file is missing or cannot be read, lacks a column, or has no valid response.
     """
     columns = [text, language, *groups]
     num_read, first = 0, None
@@ -34,7 +34,7 @@ def read_responses(
             num_read += 1
             yield found
     if not num_read:
-        raise InputError(f"{path} has no response that can be read; the first of its rows, {first or 'none'}")
+        raise InputError(f"{path} has no valid response; first row: {first or 'none'}")
 
 
 def _read_response(raw: RawRow, columns: list[str]) -> Response | Failure:

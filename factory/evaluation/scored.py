@@ -1,4 +1,4 @@
-"""Verdicts from scores: those of a reward model, or the microworld's truth."""
+"""Verdicts from scores: those of a reward model, or the microworld's true qualities."""
 
 from functools import partial
 
@@ -13,9 +13,9 @@ from schemas.reasons import Reason
 
 
 def score_by_truth(games: pl.DataFrame) -> pl.DataFrame:
-    """Return games with score_a and score_b, the true qualities of their answers; null where the truth is not known.
+    """Return games with the columns score_a and score_b, the true qualities of their answers.
 
-    The question is the last message. Known is what the microworld's wording asks.
+    They are null if the last message is not a question of the microworld.
     """
     return games.with_columns(
         pl.struct(pl.col("messages").list.last().struct.field("content"), "language", f"text_{side}")
@@ -26,7 +26,7 @@ def score_by_truth(games: pl.DataFrame) -> pl.DataFrame:
 
 
 def decide_games(games: pl.DataFrame, *, judge_fingerprint: str, tie_margin: float) -> StageOutput:
-    """Return the verdicts on games with score_a and score_b; a game without scores is a rejection."""
+    """Return the verdicts on games by the columns score_a and score_b; games without scores are rejected."""
     verdicts, rejections = [], []
     unknown = Failure(Reason.NO_SUCH_PROMPT, "the prompt is not a question of the microworld")
     for game in games.iter_rows(named=True):

@@ -1,6 +1,6 @@
-"""Words of a line as the Language Confusion Benchmark counts them: jieba for Chinese, MeCab with UniDic for Japanese.
+"""Splitting lines into words as the Language Confusion Benchmark does: with jieba for Chinese, MeCab for Japanese.
 
-Both packages are loaded when the first line of their language comes.
+Both packages are loaded at the first line of their language.
 """
 
 import warnings
@@ -16,9 +16,9 @@ _Segmenter: TypeAlias = Callable[[str], list[str]]
 
 
 def split_words(line: str, language: str) -> list[str]:
-    """Return the words of a line: by a dictionary in Chinese and Japanese, between white space in other languages.
+    """Return the words of a line, by dictionary in Chinese and Japanese, otherwise by white space.
 
-    What jieba returns for a space counts as a word, as it does in the benchmark.
+    jieba returns a space as a word, which counts as one in the benchmark and therefore here.
     """
     match LANGUAGES[language].detector_code:
         case "zh":
@@ -33,12 +33,12 @@ def split_words(line: str, language: str) -> list[str]:
 def _load_jieba() -> _Segmenter:
     require(("jieba",))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it imports the deprecated pkg_resources where that is installed
+        warnings.simplefilter("ignore")  # jieba imports the deprecated pkg_resources if that is installed
         import jieba
 
         tokenizer = jieba.Tokenizer()
-        # What initialize() does, less its log lines and its cache: a file in the shared temporary folder under a name
-        # that anyone may have taken.
+        # The same as initialize(), without its log lines and its cache, which is a file with a fixed name in the shared
+        # temporary folder: another user may own it.
         tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True
     return lambda line: list(tokenizer.cut(line))
@@ -50,7 +50,7 @@ def _load_mecab() -> _Segmenter:
     import fugashi
     import unidic_lite
 
-    # Named, because fugashi prefers the large UniDic where that is installed too.
+    # The dictionary is given explicitly, because fugashi prefers the full UniDic if that is installed too.
     folder = Path(unidic_lite.DICDIR)
     tagger = fugashi.Tagger(f'-r "{folder / "mecabrc"}" -d "{folder}"')
     return lambda line: [word.surface for word in tagger(line)]

@@ -1,6 +1,6 @@
-"""The vocabulary of verdicts, and how they are read and turned round.
+"""The vocabulary of verdicts, and how they are parsed and swapped.
 
-A stored verdict is about the completions a and b of its row, whichever was shown first.
+A stored verdict refers to the completions a and b of its row, whichever was shown first.
 """
 
 import json
@@ -9,16 +9,16 @@ import re
 from schemas.recipe.evaluation import Scale
 
 UNREADABLE = "unreadable"
-"""The verdict of a judge whose reply states none, or more than one: it is counted, never guessed."""
+"""The verdict if a judge's reply states none, or several; it is counted separately and never guessed."""
 
 MIRRORED = {"A>>B": "B>>A", "A>B": "B>A", "A=B": "A=B", "B>A": "A>B", "B>>A": "A>>B", UNREADABLE: UNREADABLE}
-"""Every verdict, with the one that says the same after a and b have changed places."""
+"""Maps each verdict to the equivalent one after swapping a and b."""
 
 LABELS: dict[Scale, dict[str, str]] = {
     "aya": {"A": "A>B", "B": "B>A", "TIE": "A=B"},
     "arena": {verdict: verdict for verdict in MIRRORED if verdict != UNREADABLE},
 }
-"""What a judge may say on each scale, with the verdict that it stands for."""
+"""The labels that a judge may use on each scale, and their verdicts."""
 
 STRONG_WEIGHTS: dict[Scale, int] = {"aya": 1, "arena": 3}
 """How many games a strong verdict counts for (Arena-Hard-Auto)."""
@@ -27,10 +27,10 @@ _MARK = re.compile(r"\[\[([^\[\]]*)\]\]")
 
 
 def parse_verdict(reply: str, scale: Scale, *, is_whole: bool = True) -> str:
-    """Return the verdict that a judge's reply states about what it was shown as A and B, or ``UNREADABLE``.
+    """Return the verdict in a judge's reply, about the answers as shown to it, or ``UNREADABLE``.
 
-    Read are a label alone, a JSON object whose "verdict" is a label, and text with labels in double square brackets
-    that all say the same, unless it was cut off before its end. Anything else, in whatever case or wording, is unreadable.
+    Accepted are a label alone, a JSON object whose "verdict" is a label, and text with labels in double square brackets
+    that agree, unless the text was cut off (``is_whole`` is false). Anything else is unreadable.
     """
     labels, text = LABELS[scale], reply.strip()
     if text in labels:
@@ -42,7 +42,7 @@ def parse_verdict(reply: str, scale: Scale, *, is_whole: bool = True) -> str:
 
 
 def compare_scores(score_a: float, score_b: float, tie_margin: float) -> str:
-    """Return the verdict of two scores, of which the higher is better."""
+    """Return the verdict by two scores (higher is better); a difference of at most ``tie_margin`` is a tie."""
     if abs(score_a - score_b) <= tie_margin:
         return "A=B"
     return "A>B" if score_a > score_b else "B>A"
@@ -50,7 +50,7 @@ def compare_scores(score_a: float, score_b: float, tie_margin: float) -> str:
 
 def _read_json(text: str) -> str:
     try:
-        value = json.loads(text, strict=False)  # a line break within the reason hides no verdict
+        value = json.loads(text, strict=False)  # allow raw line breaks in the reason
     except ValueError:
         return ""
     verdict = value.get("verdict") if isinstance(value, dict) else None

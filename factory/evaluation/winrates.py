@@ -1,7 +1,7 @@
-"""From games to win rates: wins, losses and ties apart, by language and overall, with bootstrap intervals.
+"""Win, loss and tie rates of games, by language and overall, with bootstrap intervals.
 
-Resampled are source prompts, together with their translations and all their games: games of one prompt are no
-independent evidence. Overall figures are macro averages over languages.
+The bootstrap resamples source prompts, together with their translations and all their games, because games of the same
+prompt are not independent. Overall figures are macro averages over languages.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from factory.evaluation.length_control import Floats, Ints, LengthFit, fit_lengt
 from factory.evaluation.verdicts import UNREADABLE
 
 ALL = "all"
-"""Stands in the column ``language`` for the average over languages."""
+"""The value of the column ``language`` in the row for the average over languages."""
 
 PERCENTILES = (2.5, 97.5)
 MAX_LENGTH_ROUNDS = 200
-"""Bootstrap rounds of the length-controlled figure, each of which is a regression."""
+"""The limit of bootstrap rounds for length-controlled rates, since each round fits a regression."""
 
 OUTCOMES = ("win", "loss", "tie")
 
 
 @dataclass(frozen=True, slots=True)
 class _Games:
-    """Decided games as arrays: per game its language, its prompt (numbered from 0), outcome (N, 3) times its weight."""
+    """Decided games as arrays: each game's language and prompt (numbers from 0) and weighted outcome [games, 3]."""
 
     languages: list[str]
     language: Ints
@@ -38,12 +38,12 @@ def rate_games(games: pl.DataFrame, *, strong_weight: int, rounds: int, seed: in
     """Return one row per language, in alphabetical order, and one (``ALL``) for the average over languages.
 
     ``games`` has one row per game, from the first model's point of view: language, root_id, prompt_id, verdict (null
-    where the judge has given none), length_a and length_b in characters.
+    if there is none), length_a and length_b in characters.
 
     Columns: language, num_prompts, num_games, num_wins, num_losses, num_ties, num_unreadable, num_unjudged; then shares
-    of the readable games, in which a strong verdict counts ``strong_weight`` times: win_rate, loss_rate, tie_rate, each
-    with its 95% interval in _low and _high; and length_controlled, the win rate at equal length (a tie being half a
-    win), with its interval. Rates are null where no game was decided.
+    of the readable games, where a strong verdict counts ``strong_weight`` times: win_rate, loss_rate, tie_rate, each
+    with its 95% interval in _low and _high; and length_controlled, the win rate at equal length (a tie counts half),
+    with its interval. Rates are null if no game was decided.
     """
     counts = _count(games)
     readable = games.filter(pl.col("verdict").is_not_null() & (pl.col("verdict") != UNREADABLE))
@@ -59,7 +59,7 @@ def rate_games(games: pl.DataFrame, *, strong_weight: int, rounds: int, seed: in
 
 
 def _count(games: pl.DataFrame) -> pl.DataFrame:
-    """Return the numbers of games by language, and their sums."""
+    """Return the counts of games by language, and their totals."""
     verdict = pl.col("verdict")
     numbers = {
         "num_prompts": pl.col("prompt_id").n_unique(),
@@ -98,21 +98,21 @@ def _index(games: pl.DataFrame, strong_weight: int) -> _Games:
 
 
 def _draw(num_prompts: int, rounds: int, seed: int) -> Floats:
-    """Return how often each round draws each prompt, with replacement (rounds, prompts); the first row is the data."""
+    """Return how often each bootstrap round draws each prompt, [rounds, prompts]; the first row is the data itself."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=rounds)
     return np.concatenate([np.ones((1, num_prompts)), drawn])
 
 
 def _rate(games: _Games, draws: Floats) -> dict[str, Floats]:
-    """Return the shares of outcomes and their intervals, each by language and on average."""
+    """Return the shares of outcomes and their intervals, by language and for the average."""
     num_languages = len(games.languages)
     cells = games.language * games.num_prompts + games.prompt
     sums = np.stack([np.bincount(cells, column, num_languages * games.num_prompts) for column in games.outcome.T], -1)
     totals = np.einsum(
         "rp,lpo->rlo", draws, sums.reshape(num_languages, games.num_prompts, len(OUTCOMES)), optimize=True
     )
-    with np.errstate(invalid="ignore"):  # a round may draw no prompt of a language
+    with np.errstate(invalid="ignore"):  # a round may draw no prompt of some language, which gives 0 / 0
         shares = totals / totals.sum(axis=-1, keepdims=True)
     figures: dict[str, Floats] = {}
     for at, name in enumerate(OUTCOMES):
@@ -121,7 +121,7 @@ def _rate(games: _Games, draws: Floats) -> dict[str, Floats]:
 
 
 def _control_length(games: _Games, draws: Floats) -> dict[str, Floats]:
-    """Return the length-controlled win rate and its interval, by language and on average."""
+    """Return the length-controlled win rate and its interval, by language and for the average."""
     win, loss, tie = games.outcome.T
     weight = win + loss + tie
     outcome = (win + tie / 2) / weight
@@ -133,12 +133,12 @@ def _control_length(games: _Games, draws: Floats) -> dict[str, Floats]:
         fit = fit_length_control(outcome, games.length, games.language, drawn, num_languages, start=whole)
         whole = whole or fit
         is_drawn = np.bincount(games.language, drawn, num_languages) > 0
-        rounds.append(np.where(is_drawn, fit.win_rates, np.nan))  # of a language without a game the fit knows nothing
+        rounds.append(np.where(is_drawn, fit.win_rates, np.nan))  # the fit says nothing about a language without games
     return _with_interval("length_controlled", np.stack(rounds))
 
 
 def _with_interval(name: str, rounds: Floats) -> dict[str, Floats]:
-    """Return a figure and its interval, from its values (rounds, languages), of which the first are those of the data."""
+    """Return a figure and its interval from its values [rounds, languages]; the first round is the data itself."""
     values = np.column_stack([rounds, np.nanmean(rounds, axis=1)])
     low, high = np.nanpercentile(values[1:], PERCENTILES, axis=0)
     return {name: values[0], f"{name}_low": low, f"{name}_high": high}
@@ -150,10 +150,10 @@ def _rate_names() -> list[str]:
 
 
 def rate_first_shown(games: pl.DataFrame) -> float | None:
-    """Return the share of won games that the answer shown first has won; far from a half, the judge minds the order.
+    """Return the share of won games in which the answer shown first won; far from 0.5, the judge has a position bias.
 
-    ``games`` has, besides the verdict, ``is_first``: whether the first model's answer was shown first. None where
-    nobody has won a game.
+    ``games`` has the columns verdict and is_first (whether the first model's answer was shown first). Returns None if
+    no game was won by either side.
     """
     won, lost = pl.col("verdict").str.starts_with("A>"), pl.col("verdict").str.starts_with("B>")
     share = games.filter(won | lost).select((won == pl.col("is_first")).mean()).item()

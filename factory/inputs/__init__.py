@@ -1,1 +1,1 @@
-"""What people bring: files of many kinds, and the forms that conversations have in them."""
+"""Reading rows from users' files and data sets, and naming what is wrong with them."""

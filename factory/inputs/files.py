@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 1000
 
 _LOOKED_AT_ROWS = 100
-"""So many rows say which columns a file of JSON objects has."""
+"""How many rows are read to find the columns of a file of JSON objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One row as it was read: its ``value``, or the ``fault`` that kept it from being read.
+    """One row of a source: its ``value``, or the ``fault`` that made it unreadable.
 
-    ``row`` is unique within the source: the row's number, counted from 1 in the file or split (``12``), after its name
-    where a glob, folder or sum may give several (``b.jsonl:12``, ``test:12``). Blank lines are not rows. ``where`` says
-    the place in words for a person, by its line where a file has lines.
+    ``row`` is unique within the source: the row's number, counted from 1 in its file or split (``12``), with the name
+    of the file or split before it where there may be several (``b.jsonl:12``, ``test:12``). Blank lines are not rows.
+    ``where`` is the location for people: with the line number if the file has lines.
     """
 
     row: str
@@ -43,16 +43,17 @@ class RawRow:
 
 
 def read_file_rows(pattern: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[RawRow]:
-    """Yield the rows of every file that a path, folder or glob names, in the order of the files' names.
+    """Yield the rows of all files that a path, folder or glob matches, in the order of the files' names.
 
-    Of Parquet only the ``columns`` are read, and the ``optional`` ones that a file has. A CSV or TSV file whose
-    ``columns`` are all asked for by number, from 0, has no header line; else the header may have a column that is asked
-    for but once. Both may hold quoted fields, with quotes in them written twice. In a TSV file where any is not well
-    formed, or would join lines that are whole rows, every quote is an ordinary character.
+    Of Parquet files, only ``columns`` are read, and those of the ``optional`` columns that exist. If all ``columns`` of
+    a CSV or TSV file are numbers (from 0), the file has no header line; otherwise a requested column may occur only
+    once in the header. Both kinds may have quoted fields, in which quotes are doubled. If a TSV file has a quoted field
+    that is malformed or would join lines that are whole rows, all its quotes are ordinary characters.
 
     Raises:
-        InputError: a file is missing, is of no known kind, cannot be read, or lacks a column or has it twice, or a
-            quoted field of a CSV file is not well formed.
+        InputError: a file is missing, of an unknown kind or unreadable, lacks a column or has it twice, or is a CSV
+        file
+            with a malformed quoted field.
     """
     paths, base = find_files(pattern)
     for path in paths:
@@ -62,13 +63,13 @@ def read_file_rows(pattern: str, columns: Sequence[str], optional: Sequence[str]
 
 
 def read_file_columns(pattern: str, known: Collection[str] = ()) -> list[str]:
-    """Return the columns of the first file with rows that a path, folder or glob names; of JSON those of its first objects.
+    """Return the columns of the first file with rows that a path, folder or glob matches.
 
-    Where no file has rows, they are those of the first that has columns. A JSON file that is one object with one of the
-    ``known`` columns is one row, whatever lists it has.
+    The columns of a JSON file are the keys of its first objects. If no file has rows, the first file with columns
+    counts. A JSON file that is one object with one of the ``known`` columns is a single row, even if it contains lists.
 
     Raises:
-        InputError: a file is missing, is of no known kind, or cannot be read; or none has a column.
+        InputError: a file is missing, of an unknown kind or unreadable, or no file has columns.
     """
     headers: list[str] = []
     for path in find_files(pattern)[0]:
@@ -81,12 +82,12 @@ def read_file_columns(pattern: str, known: Collection[str] = ()) -> list[str]:
     first = next(read_file_rows(pattern, list(known)), None)
     if first is None:
         raise InputError(f"{pattern} has no rows")
-    why = first.fault.detail if first.fault else "a row has no fields"
-    raise InputError(f"no row of {pattern} can be read; the first: {first.where}: {why}")
+    why = first.fault.detail if first.fault else "the row has no fields"
+    raise InputError(f"no row of {pattern} can be read; first row: {first.where}: {why}")
 
 
 def _find_columns(path: Path, known: Collection[str]) -> tuple[list[str], bool]:
-    """Return the columns of a file, and whether it has rows."""
+    """Return the columns of a file, and whether the file has rows."""
     match find_kind(path):
         case "parquet":
             return _columns_of_parquet(path), _has_rows(path)
@@ -100,10 +101,12 @@ def _find_columns(path: Path, known: Collection[str]) -> tuple[list[str], bool]:
 
 
 def refuse_absent(pattern: str, needed: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse columns that no row has: then a column's name is wrong, not a row. Rows are read until each was there.
+    """Refuse columns that no row has, because then the column's name is wrong rather than the rows.
+
+    Rows are read until each column has been seen.
 
     Raises:
-        InputError: a column is in no row, though there are rows; or a file cannot be read.
+        InputError: there are rows but none has the column, or a file cannot be read.
     """
     lacking, names = list(columns), dict[str, None]()
     for raw in read_file_rows(pattern, needed, columns) if columns else ():
@@ -128,10 +131,10 @@ def _has(row: "Row", column: str) -> bool:
 def read_dataset_rows(
     dataset: Any, name: str, columns: Sequence[str], optional: Sequence[str] = (), *, split: str
 ) -> Iterator[RawRow]:
-    """Yield the rows of what ``open_dataset`` returned for ``name`` and ``split``. Class labels come as their names.
+    """Yield the rows of a dataset opened with ``open_dataset(name, split=split)``; class labels are given by name.
 
     Raises:
-        InputError: the dataset lacks a column.
+        InputError: the dataset lacks one of ``columns``.
     """
     tops = find_top_columns(columns, dataset.column_names, f"dataset '{name}'")
     tops = list(dict.fromkeys([*tops, *_find_optional(optional, dataset.column_names)]))
@@ -147,7 +150,7 @@ def find_value(row: "Row", column: str) -> object:
     """Return the value of a column; dots reach into nested fields and, by number, into lists.
 
     Raises:
-        LookupError: there is no such field; the message says what there is instead.
+        LookupError: there is no such field; the message lists the existing ones.
     """
     if column in row:
         return row[column]
@@ -172,10 +175,10 @@ def find_value(row: "Row", column: str) -> object:
 
 
 def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -> list[str]:
-    """Return the columns of a table that hold the asked ones, which may be nested in them.
+    """Return the top-level columns ``names`` of a table that contain ``columns``, which may be nested in them.
 
     Raises:
-        InputError: the table lacks one.
+        InputError: the table lacks a column.
     """
     tops: dict[str, None] = {}
     for column in columns:
@@ -188,9 +191,9 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
 
 
 def show_columns(names: Sequence[str]) -> str:
-    """Return the names of columns for a sentence, with what makes them other than they look.
+    """Return column names as a list for a message, with a hint at likely mistakes.
 
-    That is white space around them, which is a part of them, or a delimiter within the only one.
+    These are white space around a name, or a delimiter inside the only name (a file with another delimiter).
     """
     spaced = [name for name in names if name != name.strip()]
     hint = f" (with the white space in {', '.join(map(repr, spaced))})" if spaced else ""
@@ -216,11 +219,11 @@ def _read_file(path: Path, columns: Sequence[str], optional: Sequence[str]) -> I
 
 
 def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Place]:
-    import polars as pl  # the trainer, which reads its rows here, mostly has no use for it
+    import polars as pl  # slow to import, and the trainer, which uses this module, rarely needs it
 
     names = _columns_of_parquet(path)
     if not names:
-        return  # what is written of a frame without columns, which has no rows either
+        return  # written from a frame without columns, which has no rows either
     tops = list(dict.fromkeys([*find_top_columns(columns, names, str(path)), *_find_optional(optional, names)]))
     numbers = count(1)
     try:
@@ -235,7 +238,7 @@ def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -
 
 
 def _with_names(row: "Row", labels: Mapping[str, object]) -> "Row":
-    """Return a row with its class labels by name; ``labels`` are the features of the columns that have some."""
+    """Return a row with names for class labels; ``labels`` maps the columns that contain some to their features."""
     return row | {column: name_labels(row[column], labels[column]) for column in labels if column in row}
 
 
@@ -255,7 +258,7 @@ def _has_rows(path: Path) -> bool:
 
 
 def _find_optional(columns: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """Yield the columns of a table that hold those of the asked ones that it has."""
+    """Yield the top-level columns ``names`` of a table that contain ``columns``; missing ones are skipped."""
     for column in columns:
         parts = column.split(".")
         yield from (top for end in range(len(parts), 0, -1) if (top := ".".join(parts[:end])) in names)
@@ -292,8 +295,8 @@ def _parse_object(text: str, where: str) -> "tuple[Row | None, Failure | None]":
     try:
         value = parse_json(text)
     except ValueError as error:
-        hint = "; only in a .json file an object may go on over several lines" if text.strip() in {"{", "["} else ""
-        return None, Failure(Reason.INVALID_ROW, f"no JSON: {error}{hint}")
+        hint = "; only in a .json file may an object span several lines" if text.strip() in {"{", "["} else ""
+        return None, Failure(Reason.INVALID_ROW, f"not JSON: {error}{hint}")
     if isinstance(value, dict):
         return value, None
     detail = f"a JSON object is needed {where}, got {type(value).__name__} {str(value)[:40]!r}"
@@ -327,7 +330,7 @@ def _read_csv(path: Path, columns: Sequence[str], optional: Sequence[str]) -> It
 
 
 def _refuse_twice(columns: Sequence[str], header: Sequence[str], path: Path) -> None:
-    """Refuse a header that has one of the asked columns more than once: nobody can say which of them is meant."""
+    """Refuse a header that contains one of ``columns`` more than once, because it is ambiguous."""
     twice = next((column for column in columns if header.count(column) > 1), None)
     if twice is not None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Flags and weights beside what is said: as JSON and Parquet hold them, and as the text that CSV has of them."""
+"""Flags and weights of rows and turns: as values in JSON and Parquet, or as text in CSV."""
 
 from factory.inputs.row import RowError
 
@@ -6,10 +6,10 @@ _WORDS = {"true": 1.0, "false": 0.0}
 
 
 def read_flag(value: object, place: str) -> bool:
-    """Return what a flag says: true or false, 1 or 0, or the text of one of them.
+    """Return the value of a flag that is given as true or false, as 1 or 0, or as the text of one of these.
 
     Raises:
-        RowError: it is none of these.
+        RowError: it is something else.
     """
     number = _read_number(value)
     if number is None and isinstance(value, str):
@@ -20,10 +20,10 @@ def read_flag(value: object, place: str) -> bool:
 
 
 def read_weight(value: object, place: str) -> int:
-    """Return a weight, which is a number or its text: 1 (trained) or 0 (not trained).
+    """Return a weight that is given as a number or as text: 1 (trained) or 0 (not trained).
 
     Raises:
-        RowError: it is neither.
+        RowError: it is neither 1 nor 0.
     """
     number = _read_number(value)
     if number is None or number not in (0, 1):
@@ -32,7 +32,7 @@ def read_weight(value: object, place: str) -> int:
 
 
 def _read_number(value: object) -> float | None:
-    """Return a number, or that of a text; none where there is none."""
+    """Return the number that a value or its text stands for, or None."""
     if not isinstance(value, int | float | str):
         return None
     try:

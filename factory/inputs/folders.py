@@ -1,4 +1,4 @@
-"""Folders of files that hold rows."""
+"""Folders of data files, and the data set cards in them."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from factory.inputs.opening import find_kind
 from schemas.errors import InputError
 
 _NO_ROWS = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json"}
-"""Files that lie beside data and are none."""
+"""Metadata files that have the ending of a data file."""
 
 
 def list_data_files(folder: Path) -> list[Path]:
-    """Return the files below a folder that hold rows, by name; none of those whose name begins with a dot or ``_``."""
+    """Return the data files below a folder, sorted, without metadata and names that begin with a dot or ``_``."""
     found = sorted(path for path in folder.rglob("*") if find_kind(path) and path.is_file())
     return [
         path
@@ -22,26 +22,26 @@ def list_data_files(folder: Path) -> list[Path]:
 
 
 def refuse_several_kinds(folder: Path, paths: list[Path]) -> None:
-    """Refuse a folder with files of several kinds: whoever reads it would read those of one and not say so.
+    """Refuse a folder with files of several kinds, because ``datasets`` would silently read only those of one kind.
 
     Raises:
-        InputError: with the kinds.
+        InputError: there are several; the message names them.
     """
     refuse_several(folder, "files of the kinds", {str(find_kind(path)) for path in paths})
 
 
 def refuse_several(folder: Path, what: str, found: set[str]) -> None:
-    """Refuse a folder that holds more than one of something.
+    """Refuse a folder if more than one of something was found in it; ``what`` names it in the plural.
 
     Raises:
-        InputError: with what there is.
+        InputError: there are several; the message names them.
     """
     if len(found) > 1:
-        raise InputError(f"{folder} holds {what} {' and '.join(sorted(found))}; name the wanted files by a glob")
+        raise InputError(f"{folder} contains {what} {' and '.join(sorted(found))}; choose files by a glob")
 
 
 def has_card_with_files(folder: Path) -> bool:
-    """Whether a folder has the card of a data set that says which files are read.
+    """Whether a folder has a data set card that says which files belong to it.
 
     Raises:
         InputError: the card cannot be read.
@@ -50,7 +50,7 @@ def has_card_with_files(folder: Path) -> bool:
 
 
 def read_card(folder: Path, field: str, config: str | None = None) -> list[dict[str, object]]:
-    """Return what the card of a data set in a folder says of its configurations, or of one, in ``configs`` or ``dataset_info``.
+    """Return the entries of ``configs`` or ``dataset_info`` in a folder's data set card, of one or all configurations.
 
     Raises:
         InputError: the card cannot be read.

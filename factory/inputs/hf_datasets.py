@@ -1,4 +1,4 @@
-"""Hugging Face datasets: found by name, split and slice, whether on the hub, in a folder, or saved to disk."""
+"""Hugging Face datasets, by name, split and slice: on the hub, in a folder, or saved to disk."""
 
 import os
 import re
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _MANY_ROWS = 10**15
-"""More rows than any file has: a cut by numbers lies within them."""
+"""A stand-in for an unknown number of rows, so large that every absolute slice is inside it."""
 
 _NO_OPTIONS = {"config_name", "data_files", "data_dir", "default", "description", "version"}
-"""What a card says of a configuration without saying how its files are read."""
+"""The fields of a configuration in a card that do not change how its files are read."""
 
 UNNAMED_SPLIT = "train"
-"""What the split of a saved dataset is called that does not say: what ``load_dataset`` calls that of plain data files."""
+"""The split of a saved dataset that does not name one; ``load_dataset`` uses this name for plain data files too."""
 
 
 def open_dataset(name: str, *, config: str | None, split: str, revision: str | None) -> "Dataset":
-    """Return a ``datasets.Dataset``: the rows that a split (``train``), a slice (``train[:10%]``) or a sum of them names.
+    """Return the rows of a split (``train``), a slice (``train[:10%]``), or a sum of them, as a ``datasets.Dataset``.
 
-    ``name`` is a hub id, a folder of data files, or a folder made by ``save_to_disk``. ``info.splits`` are the whole
-    splits, whatever is cut of them.
+    ``name`` is a hub id, a folder of data files, or a folder made by ``save_to_disk``. ``info.splits`` of the result
+    describes the whole splits, even if only slices are returned.
 
     Raises:
         InputError: the dataset, its configuration or its split is missing, or a folder has files of several kinds.
@@ -46,7 +46,7 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
         if not is_saved_dataset(folder):
             return datasets.load_dataset(name, config, split=split, revision=revision)
         if revision is not None:
-            raise ValueError(f"a dataset that was saved to disk has no revision {revision!r}")
+            raise ValueError(f"revision {revision!r} was given, but a dataset that was saved to disk has no revisions")
         saved = datasets.load_from_disk(name)
         if not isinstance(saved, datasets.DatasetDict):
             saved = datasets.DatasetDict({str(saved.split or UNNAMED_SPLIT): saved})
@@ -54,7 +54,7 @@ def open_dataset(name: str, *, config: str | None, split: str, revision: str | N
 
 
 class Part(Protocol):
-    """Rows of a whole split, as ``datasets.ReadInstruction`` names them: from the one after ``from_`` to ``to``."""
+    """A slice of a split, as in ``datasets.ReadInstruction``: rows ``from_`` (from 0) up to but excluding ``to``."""
 
     splitname: str
     from_: int
@@ -63,9 +63,9 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FolderFiles:
-    """The files of a data set that lies in a folder, by split, in the order in which they are read.
+    """The files of a data set in a folder, by split, in reading order.
 
-    ``options`` is what its card says of how they are read, such as a separator, ``features`` of what type the columns are.
+    ``options`` are the card's settings for reading them, such as a separator; ``features`` are its column types.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class FolderFiles:
     features: list[Any]
 
     def of(self, split: str) -> list[Path]:
-        """Return the files of the splits that ``split`` names, whatever it cuts of them.
+        """Return the files of all splits that ``split`` mentions; slices are ignored.
 
         Raises:
             InputError: there is no such split.
@@ -86,10 +86,11 @@ class FolderFiles:
 
 
 def find_folder_files(folder: Path, config: str | None = None) -> FolderFiles:
-    """Return the files that ``open_dataset`` reads of a folder: those that its card names, or else by their own names.
+    """Return the files that ``open_dataset`` reads from a folder, by its card or, without one, by the files' names.
 
     Raises:
-        InputError: there are none, of several kinds, or elsewhere; or the card has no such configuration, or several.
+        InputError: there are no files, files of several kinds or files outside the folder; or the card lacks the
+            configuration, or has several and none is named.
     """
     import datasets
 
@@ -100,9 +101,7 @@ def find_folder_files(folder: Path, config: str | None = None) -> FolderFiles:
     for split, named in (builder.config.data_files or {}).items():
         paths = [path if "://" in path else os.path.normpath(path) for path in named]
         if outside := [path for path in paths if not Path(path).is_relative_to(whole)]:
-            raise InputError(
-                f"the card of the data set in {folder} names {outside[0]}, which does not lie in that folder"
-            )
+            raise InputError(f"the card of the data set in {folder} names {outside[0]}, which is outside that folder")
         splits[str(split)] = [folder / Path(path).relative_to(whole) for path in paths]
     said, types = (read_card(folder, field, builder.config.name) for field in ("configs", "dataset_info"))
     options = {key: value for entry in said for key, value in entry.items() if key not in _NO_OPTIONS}
@@ -127,13 +126,13 @@ def _loading(what: str) -> Iterator[None]:
 
 
 def number_rows(dataset: "Dataset", split: str) -> Iterator[str]:
-    """Yield what the rows of ``open_dataset`` are called: their numbers in the whole split, counted from 1.
+    """Yield the names of a dataset's rows, in order: their numbers in the whole split, counted from 1.
 
-    The split's name is put before them (``test:1``) where ``split`` names several.
+    The split's name comes first (``test:1``) if ``split`` mentions several.
     """
     parts = _find_parts(dataset, split)
     if sum(part.to - part.from_ for part in parts) != len(dataset):
-        return map(str, count(1))  # a table that does not say what it was cut from
+        return map(str, count(1))  # the dataset does not record which splits it was cut from
     is_one = len({part.splitname for part in parts}) == 1
     return chain.from_iterable(
         (str(at) if is_one else f"{part.splitname}:{at}" for at in range(part.from_ + 1, part.to + 1)) for part in parts
@@ -141,7 +140,7 @@ def number_rows(dataset: "Dataset", split: str) -> Iterator[str]:
 
 
 def find_overlap(dataset: "Dataset", split: str) -> str | None:
-    """Return a split of which ``split`` names rows more than once."""
+    """Return the name of a split from which ``split`` selects rows more than once, or None."""
     pairs = combinations(_find_parts(dataset, split), 2)
     return next(
         (a.splitname for a, b in pairs if a.splitname == b.splitname and a.from_ < b.to and b.from_ < a.to), None
@@ -149,7 +148,7 @@ def find_overlap(dataset: "Dataset", split: str) -> str | None:
 
 
 def _find_parts(dataset: "Dataset", split: str) -> "list[Part]":
-    """Return the parts of whole splits, as ``ReadInstruction`` has them, that ``split`` names and that have rows."""
+    """Return the non-empty slices of whole splits that ``split`` selects; empty if the sizes of splits are unknown."""
     sizes = {name: info.num_examples for name, info in (dataset.info.splits or {}).items()}
     return _cut_splits(sizes, split) if sizes else []
 
@@ -163,9 +162,9 @@ def _cut_splits(sizes: Mapping[str, int], split: str) -> "list[Part]":
 
 
 def resolve_revision(name: str, revision: str | None, config: str | None = None) -> str:
-    """Return the commit that a revision of a data set of the hub stands for now; none: that of its main branch.
+    """Return the commit that a revision of a hub data set refers to now (None: its main branch).
 
-    Where the hub cannot be reached it is the commit that was loaded last, which is what ``open_dataset`` loads then.
+    If the hub cannot be reached, this is the commit that was loaded last, because ``open_dataset`` then loads it too.
 
     Raises:
         InputError: there is no such data set or revision, or the hub cannot be reached and nothing is cached.
@@ -189,12 +188,12 @@ def resolve_revision(name: str, revision: str | None, config: str | None = None)
         wanted = "" if revision is None else f" at revision '{revision}'"
         line = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"'{name}'{wanted} is neither a file or folder that is there nor a data set that the hub gives: {line}"
+            f"'{name}'{wanted} is neither an existing file or folder nor a data set that the hub provides: {line}"
         ) from error
 
 
 def _find_cached_commit(name: str, config: str | None) -> str | None:
-    """Return the commit of a data set that was loaded last: its folder in the cache is that of a configuration and a commit."""
+    """Return the commit of a data set that was loaded last; the cache has a folder per configuration and commit."""
     import datasets
 
     home, _, own = name.rpartition("/")
@@ -210,21 +209,21 @@ def is_saved_dataset(folder: Path) -> bool:
 
 
 def find_labels(features: Mapping[str, object]) -> dict[str, object]:
-    """Return the features that hold class labels, at any depth, by column; all in the form that JSON has of them."""
+    """Return the features that contain class labels at any depth, by column, in the JSON form of features."""
     return {column: feature for column, feature in features.items() if "'ClassLabel'" in repr(feature)}
 
 
 def name_labels(value: object, feature: object) -> object:
-    """Return a value with the names of its class labels in place of their numbers; no label (-1) is null.
+    """Return a value with class labels replaced by their names; a missing label (-1) becomes None.
 
-    A number that no name belongs to stays what it is.
+    Numbers without a name are kept.
     """
     match value, feature:
         case int(), {"_type": "ClassLabel", "names": names}:
             return names[value] if 0 <= value < len(names) else None if value == -1 else value
         case list(), {"_type": "Sequence" | "List" | "LargeList", "feature": inner}:
             return [name_labels(item, inner) for item in value]
-        case dict(), {"_type": "Sequence", "feature": dict() as inner}:  # how older releases say a list of records
+        case dict(), {"_type": "Sequence", "feature": dict() as inner}:  # older releases store a list of records so
             return {key: [name_labels(item, inner.get(key)) for item in items] for key, items in value.items()}
         case list(), [inner]:
             return [name_labels(item, inner) for item in value]
@@ -234,16 +233,16 @@ def name_labels(value: object, feature: object) -> object:
 
 
 def _check_config(saved: "DatasetDict", config: str | None) -> "DatasetDict":
-    """Refuse another configuration than the one that was saved."""
+    """Return ``saved``; raise ``ValueError`` if ``config`` is not the configuration that was saved."""
     found = {str(part.info.config_name) for part in saved.values() if part.info.config_name}
     if config is not None and found != {config}:
-        there = f"holds {', '.join(sorted(found))}" if found else "names none"
+        there = f"has {', '.join(sorted(found))}" if found else "names none"
         raise ValueError(f"there is no configuration '{config}'; this dataset, saved to disk, {there}")
     return saved
 
 
 def _cut(saved: "DatasetDict", split: str) -> "Dataset":
-    """Return the rows of saved splits that ``split`` names, in the language of ``datasets.ReadInstruction``."""
+    """Return the rows of saved splits that ``split`` selects, in the syntax of ``datasets.ReadInstruction``."""
     import datasets
 
     sizes = {str(name): len(part) for name, part in saved.items()}
@@ -258,8 +257,8 @@ def _cut(saved: "DatasetDict", split: str) -> "Dataset":
             [saved[part.splitname].select(range(part.from_, part.to)) for part in parts]
         )
     else:
-        raise ValueError("it names no row")
-    # What was saved of a larger data set still says how large that was.
+        raise ValueError("it selects no rows")
+    # Saved parts of a larger data set still record the sizes of the original splits.
     cut.info.splits = datasets.SplitDict()
     for name, size in sizes.items():
         cut.info.splits.add(datasets.SplitInfo(name, num_examples=size))

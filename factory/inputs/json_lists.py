@@ -1,4 +1,4 @@
-"""JSON files whose rows are in lists, one after another, or under a key of one object, read without holding a file in memory."""
+"""JSON files whose rows are in lists, follow one another, or are under a key of one object; read as a stream."""
 
 import json
 import re
@@ -8,35 +8,39 @@ from io import StringIO
 from typing import Literal, TextIO
 
 LIST_KEYS = ("data", "rows", "examples", "instances")
-"""Under which key a file that is one JSON object may have its list of rows."""
+"""The keys under which a file that is one JSON object may have its list of rows."""
 
 _CHUNK_CHARS = 1 << 16
 _HEAD_CHARS = 1 << 20
 _SPACE = " \t\n\r"
 
 _DECODER = json.JSONDecoder(parse_int=str, strict=False)
-"""Finds where a value ends; what is wrong within it, as a number of too many digits, is the fault of its row."""
+"""Finds where a value ends. It is lenient: mistakes inside a value, such as a huge number, are reported for its row."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[][{}]|"', re.DOTALL)
 
 
 class JsonListError(ValueError):
-    """A JSON text that cannot be read, or whose rows may be meant in several ways; the message continues "the file ..."."""
+    """A JSON text that is unreadable or ambiguous; the message is a predicate that follows the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a JSON file holds its rows: one a line; as values one after another and in lists; or under a key of one object."""
+    """How a JSON file stores its rows.
+
+    ``lines``: one per line. ``values``: one after another, or in lists. ``object``: in a list under a key of one
+    object.
+    """
 
     kind: Literal["lines", "values", "object"]
     lists: tuple[str, ...] = ()
-    """The keys of the one object under which lists of objects are."""
+    """The keys of the object that have lists of objects as values."""
 
 
 class JsonStream:
-    """The values of a JSON text, each given out as text when all of it has been read.
+    """A JSON text that is read in chunks; each value is returned as text once it is complete.
 
-    (Stream parsers such as ijson replace halves of surrogate pairs, which are to be rejected.)
+    Stream parsers such as ijson are not used because they replace lone surrogates, which must be rejected.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -44,7 +48,7 @@ class JsonStream:
         self._text, self._at, self._is_all, self._line = "", 0, False, 1
 
     def rows(self) -> Iterator[str]:
-        """Yield all values to the end; of lists their items."""
+        """Yield all values to the end of the text, and the items of lists in place of the lists."""
         while self.peek():
             if self.enter_list():
                 yield from self.items()
@@ -52,7 +56,11 @@ class JsonStream:
                 yield self.take()
 
     def rows_of_object(self, form: Form, columns: Collection[str]) -> Iterator[str]:
-        """Yield the items of the only list of objects in the one object that the text is."""
+        """Yield the items of the only list of objects in the object that is the whole text.
+
+        Raises:
+            JsonListError: the object has several lists, or one of the ``columns`` beside its list.
+        """
         wanted, lists = form.lists[0], list(form.lists)
         for key, items in self.fields():
             if key in columns:
@@ -68,9 +76,9 @@ class JsonStream:
             raise self._fail("nothing may follow the one object that holds the rows", self._at)
 
     def fields(self) -> Iterator[tuple[str, Iterator[str] | None]]:
-        """Yield the keys of the object that begins here, and the items of the list under each; none where there is no list.
+        """Yield each key of the object at the current position, with the items of its list or, for other values, None.
 
-        Items that are not asked for are passed over.
+        Items that the caller does not consume are skipped.
         """
         self._skip("{")
         while self.peek() != "}":
@@ -88,14 +96,14 @@ class JsonStream:
         self._at += 1
 
     def enter_list(self) -> str:
-        """Go into the list that begins here, and return its next character; nothing where no list begins."""
+        """Enter the list at the current position and return its next character; "" if there is no list."""
         if self.peek() != "[":
             return ""
         self._at += 1
         return self.peek()
 
     def items(self) -> Iterator[str]:
-        """Yield the items of the list in which the stream is."""
+        """Yield the remaining items of the list that was entered, and leave it."""
         while self.peek() != "]":
             yield self.take()
             if self.peek() != "]":
@@ -103,7 +111,7 @@ class JsonStream:
         self._at += 1
 
     def peek(self) -> str:
-        """Return the next character that is not white space; none at the end."""
+        """Skip white space and return the next character without consuming it; "" at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1
@@ -111,8 +119,8 @@ class JsonStream:
                 return self._text[self._at : self._at + 1]
 
     def take(self) -> str:
-        """Return the text of the value that begins here."""
-        is_plain = self.peek() not in '{["'  # such a value ends where another character begins
+        """Consume the value at the current position and return its text."""
+        is_plain = self.peek() not in '{["'  # only the next character shows where a number or word ends
         while True:
             try:
                 _, end = _DECODER.raw_decode(self._text, self._at)
@@ -121,28 +129,28 @@ class JsonStream:
             except json.JSONDecodeError as error:
                 may_go_on = error.msg.startswith("Unterminated") or error.pos > len(self._text) - 16
                 if not (may_go_on and self._fill()):
-                    raise self._fail(f"no JSON: {error.msg}", error.pos) from error
+                    raise self._fail(f"not JSON: {error.msg}", error.pos) from error
                 continue
             if end < len(self._text) or not is_plain or not self._fill():
                 text, self._at = self._text[self._at : end], end
                 return text
 
     def _find_end(self) -> int:
-        """Return where a value ends that is nested too deep to be decoded."""
+        """Return the end of a value that is nested too deeply for the decoder."""
         while True:
             depth = 0
             for token in _TOKEN.finditer(self._text, self._at):
                 if token[0] == '"':
-                    break  # a text that goes on beyond what has been read
+                    break  # an unclosed quote: the string continues in what has not been read yet
                 depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
                 if depth == 0:
                     return token.end()
             if not self._fill():
-                raise self._fail("no JSON: a list or object has no end", self._at)
+                raise self._fail("not JSON: a list or object has no end", self._at)
 
     def _skip(self, expected: str) -> None:
         if self.peek() != expected:
-            raise self._fail(f"no JSON: Expecting '{expected}'", self._at)
+            raise self._fail(f"not JSON: Expecting '{expected}'", self._at)
         self._at += 1
 
     def _fail(self, what: str, at: int) -> JsonListError:
@@ -150,7 +158,10 @@ class JsonStream:
         return JsonListError(f"cannot be read: {what} in line {line} at {self._text[at : at + 40]!r}")
 
     def _fill(self) -> bool:
-        """Read as much again as is being decoded, so that a long value is decoded a few times only."""
+        """Read on, and return whether there was more.
+
+        The unread rest is doubled, so that a long value is decoded only a logarithmic number of times.
+        """
         if self._is_all:
             return False
         rest = self._text[self._at :]
@@ -161,13 +172,13 @@ class JsonStream:
 
 
 def find_form(file: TextIO, columns: Collection[str]) -> Form:
-    """Say how a JSON file holds its rows.
+    """Return how a JSON file stores its rows; only the first ``_HEAD_CHARS`` characters are examined.
 
-    One object holds them if nothing follows it and it has a list under one of ``LIST_KEYS``; but with one of the
-    ``columns`` beside the list it is a row. Of a longer text only the beginning is looked at.
+    A file that is one object stores its rows in a list under one of ``LIST_KEYS``, unless one of ``columns`` is beside
+    the list: then the object itself is a row.
 
     Raises:
-        JsonListError: an object with such a list may be a row as well.
+        JsonListError: the object may be a row or contain the rows, as both have the column.
     """
     head = file.read(_HEAD_CHARS).lstrip(_SPACE)
     first, _, rest = head.partition("\n")
@@ -178,13 +189,13 @@ def find_form(file: TextIO, columns: Collection[str]) -> Form:
     try:
         next(JsonStream(StringIO(head)).rows(), None)
         other = Form("values")
-    except JsonListError:  # no JSON, or it is cut off where the beginning ends
+    except JsonListError:  # not JSON, or cut off at the end of the head
         other = Form("lines")
     return _find_object(head, set(columns)) or other
 
 
 def _find_object(head: str, columns: set[str]) -> Form | None:
-    """Return the form of one object that holds the rows; none where it is a row."""
+    """Return the form of a text that is one object containing the rows, or None if the object is itself a row."""
     stream, names, lists = JsonStream(StringIO(head)), set[str](), dict[str, set[str]]()
     try:
         for name, items in stream.fields():
@@ -195,7 +206,7 @@ def _find_object(head: str, columns: set[str]) -> Form | None:
         if stream.peek():
             return None
     except JsonListError:
-        pass  # as above; what was found so far has to do
+        pass  # as above; what was found so far must suffice
     held = [name for name in lists if name in LIST_KEYS]
     if held and (both := names & columns & lists[held[0]]):
         raise _refuse_both(held[0], min(both))
@@ -204,12 +215,12 @@ def _find_object(head: str, columns: set[str]) -> Form | None:
 
 def _refuse_both(held: str, column: str) -> JsonListError:
     return JsonListError(
-        f"is one object with the list '{held}' and '{column}' beside it, so that it may be a row or hold the rows"
+        f"is one object with the list '{held}' and '{column}' beside it, so it may be a row or contain the rows"
     )
 
 
 def _is_line(text: str) -> bool:
-    """Whether a line is one JSON value, and no list of rows."""
+    """Whether a line is exactly one JSON value that is not a list of rows."""
     if JsonStream(StringIO(text)).enter_list() in {"{", "]"}:
         return False
     stream = JsonStream(StringIO(text))

@@ -1,17 +1,17 @@
-"""JSON text as values that everything later can walk through: none is nested without end, none says two things."""
+"""Parsing JSON more strictly than ``json``: neither deep nesting nor repeated fields are allowed."""
 
 import json
 from collections.abc import Iterable
 
 MAX_DEPTH = 100
-"""So many lists and objects may lie within one another. Python, templates and tokenizers give up at a few hundred."""
+"""The maximum nesting of lists and objects. Python, templates and tokenizers fail at a few hundred levels."""
 
 
 def parse_json(text: str) -> object:
-    """Return what a JSON text says.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, is nested too deep, or an object in it has a field twice; the message says which.
+        ValueError: it is not JSON, is nested too deeply, or an object in it repeats a field; the message says which.
     """
     try:
         value = json.loads(text, object_pairs_hook=_make_object)
@@ -36,9 +36,9 @@ def _items(outer: dict[str, object] | list[object]) -> Iterable[object]:
 
 
 def _make_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object; one that has a field twice says two things, of which none is to be taken."""
+    """Return the dictionary of an object's fields; a repeated field is an error, because either value may be meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
-        raise ValueError(f"the field {twice!r} is there twice")
+        raise ValueError(f"the field {twice!r} occurs twice")
     return found

@@ -1,4 +1,4 @@
-"""The many ways in which data sets name a language, and the one code that each stands for."""
+"""Maps the many names that data sets use for languages to the codes of ``schemas.languages``."""
 
 import re
 
@@ -24,7 +24,8 @@ _OTHER_NAMES = {
 }
 
 _MACROLANGUAGES = {"ar", "fa", "zh"}
-"""Codes that stand for several languages: three letters after them are one of these, but for the countries above."""
+"""Codes that cover several languages: a three-letter part after one names such a language, unless it is a country that
+is listed above."""
 
 
 def _all_names() -> dict[str, str]:
@@ -48,9 +49,9 @@ _SCRIPTS = {script.lower() for language in LANGUAGES.values() for script in (lan
 def find_language(name: str) -> str | None:
     """Return the code of ``schemas.languages`` that a name stands for, or None if it stands for no known language.
 
-    Understood are ISO 639-1 and 639-3 codes, FLORES-200 codes, regional tags (``pt-BR``, ``zh_TW``) and English
-    names, in any case. A script goes before a region (``zh-Hans-TW``); one that is not the language's own
-    (``hi-Latn``), and another language within the tag (``zh-yue``), make it the name of no known language.
+    ISO 639-1 and 639-3 codes, FLORES-200 codes, regional tags (``pt-BR``, ``zh_TW``) and English names are understood,
+    in upper or lower case. A script takes precedence over a region (``zh-Hans-TW``). A tag with a script that is not
+    the language's own (``hi-Latn``), or with another language in it (``zh-yue``), is unknown.
     """
     normal = _normalise(name)
     code = _NAMES.get(normal)
@@ -64,13 +65,13 @@ def find_language(name: str) -> str | None:
         return None
     scripts = {part for part in others if part in _SCRIPTS}
     if found == "zh":
-        telling = scripts - {"hani"} or others  # of a region only where no script is told
+        telling = scripts - {"hani"} or others  # the region decides only if no script does
         found = "zh-Hant" if any(_NAMES.get(f"zh_{part}") == "zh-Hant" for part in telling) else "zh"
     own = {LANGUAGES[found].script, *LANGUAGES[found].scripts}
     return found if scripts <= {script.lower() for script in own} else None
 
 
 def _is_other_language(part: str, code: str) -> bool:
-    """Whether a part of a tag that begins with a language names another one, or one of those that it is made up of."""
+    """Whether a later part of the tag names another language, or one of the languages that ``code`` covers."""
     is_language = code in _MACROLANGUAGES and len(part) == 3 and part.isalpha()
     return is_language and code not in {_NAMES.get(part), _NAMES.get(f"{code}_{part}", "").partition("-")[0]}

@@ -1,4 +1,4 @@
-"""Opening a file of rows as text: which kind it is by its name, compressed or not, in the encoding that it is in."""
+"""Opening data files as text: their kind and compression by name, their encoding by content."""
 
 import bz2
 import gzip
@@ -29,14 +29,14 @@ _KINDS: dict[str, Kind] = {
 _COMPRESSIONS = (".gz", ".zst", ".zstd", ".bz2", ".xz")
 
 ALLOWED = f"{', '.join(_KINDS)}, and all but the first also with {', '.join(_COMPRESSIONS)}"
-"""The endings of files that can be read, in any case, for a sentence."""
+"""The endings of files that can be read, for messages; upper and lower case are treated alike."""
 
 DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError, UnicodeError)
-"""What reading a file raises that is gone, cut off, or not what its ending or its byte order mark says."""
+"""Exceptions of reading a file that is missing, truncated, or not what its ending or byte order mark claims."""
 
 _MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
-    b"\xff\xfe\x00\x00": "utf-32",  # before UTF-16, whose mark it begins with
+    b"\xff\xfe\x00\x00": "utf-32",  # before UTF-16, because it starts with the mark of UTF-16
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
@@ -45,11 +45,11 @@ _STREAMS: dict[str, Callable[[], Any]] = {".bz2": bz2.BZ2Decompressor, ".xz": lz
 _CHUNK_BYTES = 1 << 16
 _SAMPLE_BYTES = 4096
 _ENOUGH_NULLS = 8
-"""So many null bytes there are at least that say a file is UTF-16 or UTF-32; fewer are faults of its rows."""
+"""The minimum number of null bytes that indicates UTF-16 or UTF-32; fewer are treated as faults of single rows."""
 
 
 def find_kind(path: Path) -> Kind | None:
-    """Return what kind of file a name says it is; None where it is not a kind that can be read."""
+    """Return the kind of a file by its name, or None if it cannot be read."""
     *others, last = ["", *(suffix.lower() for suffix in path.suffixes)]
     if last not in _COMPRESSIONS:
         return _KINDS.get(last)
@@ -61,10 +61,10 @@ def find_kind(path: Path) -> Kind | None:
 def open_text(path: Path, *, newline: str = "\n") -> Iterator[TextIO]:
     """Open a file as text, without its byte order mark; bytes that are not UTF-8 become lone surrogates.
 
-    A file is UTF-8 unless its byte order mark says UTF-16 or UTF-32. It is decompressed as it is read.
+    The encoding is UTF-8 unless a byte order mark says UTF-16 or UTF-32. Compressed files are decompressed on the fly.
 
     Raises:
-        InputError: it is UTF-16 or UTF-32 without a mark.
+        InputError: the file is UTF-16 or UTF-32 without a byte order mark.
     """
     with _open_bytes(path) as file:
         encoding = _find_encoding(file.read(_SAMPLE_BYTES), path)
@@ -78,16 +78,16 @@ def _open_bytes(path: Path) -> BinaryIO:
     if suffix in _STREAMS:
         return io.BufferedReader(_Chunks(_read_streams(path, _STREAMS[suffix])), _CHUNK_BYTES)
     if suffix in {".zst", ".zstd"}:
-        import pyarrow as pa  # 30 MB, for this compression alone
+        import pyarrow as pa  # takes 30 MB of memory, and only this compression needs it
 
         return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd")))
     return cast("BinaryIO", gzip.open(path, "rb")) if suffix == ".gz" else path.open("rb")
 
 
 def _read_streams(path: Path, make: Callable[[], object]) -> Iterator[bytes]:
-    """Yield what is in a file's compressed streams, of which parallel compressors write many.
+    """Yield the decompressed bytes of all streams in a file; parallel compressors write many.
 
-    (Python's own readers take a stream whose header is damaged, or that follows padding, for the end of the file.)
+    Python's own readers are not used because they silently stop at a stream that is damaged or follows padding.
     """
     stream: Any = make()
     with path.open("rb") as file:
@@ -106,7 +106,7 @@ def _read_streams(path: Path, make: Callable[[], object]) -> Iterator[bytes]:
 
 
 class _Chunks(io.RawIOBase):
-    """Bytes that come in chunks, as a file."""
+    """An iterator of byte chunks as a file object."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = filter(None, chunks), b""
@@ -135,9 +135,12 @@ def _find_encoding(sample: bytes, path: Path) -> str:
 
 
 def _find_unmarked(sample: bytes) -> str | None:
-    """Tell UTF-16 and UTF-32 by where null bytes are: the ASCII that every JSON and most CSV has puts them at fixed places."""
+    """Return UTF-16 or UTF-32, with byte order, if the null bytes indicate it, else None.
+
+    All JSON and most CSV contain ASCII characters, whose null bytes have fixed positions in these encodings.
+    """
     if sample.count(0) < _ENOUGH_NULLS:
-        return None  # of a small file a null character or two would be every second byte of some place
+        return None  # in a small file, a stray null character or two would already look like a pattern
     first, second, third, fourth = (sample[at::4].count(0) / max(len(sample[at::4]), 1) for at in range(4))
     even, odd = (first + third) / 2, (second + fourth) / 2
     if min(third, fourth) > 0.9:

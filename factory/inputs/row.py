@@ -1,4 +1,4 @@
-"""A row as it was read, and what is wrong with one."""
+"""A row of a source, and the error for one that cannot be used."""
 
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 class RowError(Exception):
-    """A row that cannot be used, and why: it is to be rejected, not the file."""
+    """A row that cannot be used. The row is rejected with ``reason`` and ``detail``; the rest of the file is read."""
 
     def __init__(self, detail: str, reason: Reason = Reason.INVALID_ROW) -> None:
         super().__init__(detail)

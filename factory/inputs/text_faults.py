@@ -1,4 +1,4 @@
-"""Texts that cannot be kept: bytes that were not UTF-8, null characters, halves of surrogate pairs."""
+"""Texts that cannot be stored: invalid UTF-8, null characters, lone surrogates."""
 
 import re
 
@@ -6,27 +6,27 @@ from factory.engines.base import Failure
 from factory.engines.reply_text import list_texts
 from schemas.reasons import Reason
 
-NO_UTF8 = "no UTF-8"
-"""How the detail of a row begins, after its place, whose bytes are not text."""
+NO_UTF8 = "not UTF-8"
+"""The start of the detail of a row whose bytes are not text, after its location."""
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
-"""What stands for a byte in a text that is not UTF-8."""
+"""The surrogates by which ``surrogateescape`` represents bytes that are not UTF-8."""
 
 
 def find_byte_fault(text: str) -> Failure | None:
-    """Say which byte of a file was not UTF-8, as ``opening.open_text`` has put it into a text."""
+    """Return a failure that names the first byte that was not UTF-8 in a text from ``opening.open_text``, or None."""
     found = _ESCAPED.search(text)
     if found is None:
         return None
     return Failure(
         Reason.INVALID_TEXT,
-        f"{NO_UTF8}: byte 0x{ord(found[0]) - 0xDC00:02x}; a file in Latin-1 or Windows-1252 becomes UTF-8 by "
+        f"{NO_UTF8}: byte 0x{ord(found[0]) - 0xDC00:02x}; convert a file in Latin-1 or Windows-1252 with "
         "`iconv -f CP1252 -t UTF-8`",
     )
 
 
 def find_text_fault(text: str) -> Failure | None:
-    """Say why a text cannot be stored: a null character, or half of a surrogate pair, which UTF-8 has no form for."""
+    """Return why a text cannot be stored, or None: a null character, or a lone surrogate, which UTF-8 cannot encode."""
     if "\0" in text:
         return Failure(Reason.INVALID_TEXT, f"a null character at position {text.index(chr(0))}")
     try:
@@ -39,5 +39,5 @@ def find_text_fault(text: str) -> Failure | None:
 
 
 def find_fault_within(value: object) -> Failure | None:
-    """Say why a text anywhere in lists and dictionaries cannot be stored."""
+    """Return why some text in nested lists and dictionaries cannot be stored, or None."""
     return next((fault for text in list_texts(value) if (fault := find_text_fault(text))), None)

@@ -1,1 +1,1 @@
-"""The model merger: many checkpoints in, one out, streamed block by block."""
+"""The model merger: combines several checkpoints into one, streaming them block by block."""

@@ -13,12 +13,12 @@ PACKAGE = "factory.merging"
 
 
 def main() -> int:
-    """Run what the command line names."""
+    """Run the command line and return its exit status."""
     arguments = make_parser(PACKAGE, "Merge models.", "JSON of the fields of a [merge] table").parse_args()
     # A merge that is told to end removes what it has written.
     signal.signal(signal.SIGTERM, interrupt)
     if arguments.parent is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; whether to end this one, the parent decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides
 
     def run() -> None:
         settings = MergeSettings.model_validate_json(arguments.settings.read_bytes())

@@ -1,4 +1,4 @@
-"""What identifies a merge: its settings, and its parents by content, never by path."""
+"""The identity of a merge: its settings, and its parents by content, never by path."""
 
 from pydantic import BaseModel
 
@@ -19,7 +19,7 @@ def identify_merge(settings: MergeSettings) -> dict[str, Json]:
 
 
 def fingerprint_parents(settings: MergeSettings) -> list[str]:
-    """Return the fingerprints of all models that a merge is made of; that of the base, if there is one, is the last.
+    """Return the fingerprints of all models of a merge, in order; that of the base, if there is one, comes last.
 
     Raises:
         EngineError: a parent is missing.

@@ -1,8 +1,8 @@
-"""DARE's random mask: a function of seed, model, parameter and element alone.
+"""DARE's random mask, as a pure function of seed, model, parameter and element.
 
-Each (seed, model, parameter) has a stream of its own (PCG64DXSM, keyed by a SHA-256), of which every 64 elements use as
-many words as the density has binary digits: one for 0.5, at most 16. The generator jumps to any position, so that neither
-blocks nor shards, threads or devices show.
+Each (seed, model, parameter) has its own random stream (PCG64DXSM, keyed by a SHA-256). Every 64 elements consume as
+many words of it as the density has binary digits: one for 0.5, at most 16. The generator can jump to any position, so
+the mask does not depend on blocks, shards, threads or devices.
 """
 
 from functools import lru_cache
@@ -17,9 +17,9 @@ WORD = 64
 
 
 def draw_mask(seed: int, model: str, parameter: str, density: float, start: int, stop: int) -> Tensor:
-    """Return 1 (keep) or 0 (drop) for elements ``start`` to ``stop`` of a flattened parameter: uint8, 1-dimensional.
+    """Return 1 (keep) or 0 (drop) for elements ``start`` to ``stop`` of a flattened parameter: uint8, [stop - start].
 
-    An element is kept with probability ``density``, to within 1 / 131072. ``start`` is a multiple of 64.
+    An element is kept with probability ``density``, to within 1 / 131072. ``start`` must be a multiple of 64.
     """
     assert start % WORD == 0
     count, threshold = stop - start, round(density * (1 << DIGITS))
@@ -37,8 +37,8 @@ def draw_mask(seed: int, model: str, parameter: str, density: float, start: int,
 def _decide(words: np.ndarray, threshold: int) -> np.ndarray:
     """Return one bit for each bit of a row's words: 1 with probability ``threshold / 2 ** num_words``.
 
-    The words hold 64 random numbers, a binary digit in each word, the last one first. From the last digit on, an "or"
-    where the threshold has a 1 and an "and" where it has a 0 compare all 64 with the threshold.
+    The words contain 64 random numbers bit-sliced: one binary digit of each per word, least significant first. Going
+    through the threshold's digits in that order, an "or" for a 1 and an "and" for a 0 compare all 64 numbers with it.
     """
     kept = words[:, 0].copy()
     for digit in range(1, words.shape[1]):
@@ -48,7 +48,7 @@ def _decide(words: np.ndarray, threshold: int) -> np.ndarray:
 
 
 class _Seed(np.random.SeedSequence):
-    """The words that a stream starts from, worked out once: every block of a parameter starts its generator anew."""
+    """A seed whose initial state is cached, because every block of a parameter creates its generator anew."""
 
     def __init__(self, entropy: int) -> None:
         super().__init__(entropy)

@@ -1,4 +1,4 @@
-"""The merge of whole checkpoints: parents in, a folder out that vLLM and transformers load."""
+"""Merging whole checkpoints into a folder that vLLM and transformers can load."""
 
 import shutil
 import time
@@ -23,20 +23,20 @@ from schemas.errors import InputError
 from schemas.recipe.merging import MergeSettings
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told how many bytes of the result are written, and of how many."""
+"""Called with the number of bytes written so far and the total."""
 
 
 def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = None) -> MergeResult:
-    """Merge checkpoints into the folder ``output``, which appears whole or not at all.
+    """Merge checkpoints into the folder ``output``, which is written atomically.
 
     Raises:
-        InputError: a parent is missing, damaged or does not fit the others, the weights sum to zero, the folder exists,
-            or the disk is too small.
-        HeldError: another process merges into it.
+        InputError: a parent is missing, damaged or does not match the others, the weights sum to zero, the folder
+            exists, or there is not enough disk space.
+        HeldError: another process is merging into the same folder.
     """
     started = time.monotonic()
     if output.exists():
-        raise InputError(f"'{output}' exists already; name a folder that does not")
+        raise InputError(f"'{output}' already exists; choose another folder")
     _check_device(settings.run.device)
     opened = [open_checkpoint(model) for model in settings.models]
     base = None if settings.base is None else open_checkpoint(settings.base)
@@ -53,12 +53,13 @@ def merge(settings: MergeSettings, output: Path, *, progress: Progress | None = 
 
 
 def plan_parameters(settings: MergeSettings, like: Checkpoint) -> list[Parameter]:
-    """Return the parameters of the result with their weights, in the order in which a checkpoint has them.
+    """Return the parameters of the result with their weights, in the order of the checkpoint ``like``.
 
-    Where all weights of a parameter are zero, a method that has a base keeps the base's.
+    If all weights of a parameter are zero, methods with a base keep the base's values.
 
     Raises:
-        InputError: weights sum to zero that should be divided by their sum, or that leave nothing of a parameter.
+        InputError: the weights of a parameter sum to zero where they are normalized or there is no base, or those of
+            all parameters are zero.
     """
     num_layers = count_layers(like.tensors)
     parameters = []
@@ -83,7 +84,7 @@ def _write_weights(
     folder: Path,
     progress: Progress,
 ) -> int:
-    """Write the shards; return the number of bytes. The base, if there is one, is the last of the sources."""
+    """Write the shards and return the number of bytes; the base, if there is one, is the last of the sources."""
     num_bytes: dict[str, int] = {
         parameter.name: parameter.num_elements * dtypes[parameter.name].itemsize for parameter in parameters
     }
@@ -110,7 +111,7 @@ def _write_weights(
     finally:
         writer.close()
     del scratch
-    torch.cuda.empty_cache()  # another process may work on the GPU next; without one this does nothing
+    torch.cuda.empty_cache()  # another process may use the GPU next; does nothing without a GPU
     return total
 
 
@@ -146,7 +147,10 @@ def _plan_work(
 
 
 def _working_dtype(stored: Sequence[torch.dtype]) -> torch.dtype:
-    """Return float32 for 16 bits and float64 for 32, so that one rounding is all that is lost; integers stay."""
+    """Return float32 for 16-bit and float64 for 32-bit floats, so that only the final rounding loses precision.
+
+    Integers keep their dtype.
+    """
     if not stored[0].is_floating_point:
         return stored[0]
     return torch.float32 if max(dtype.itemsize for dtype in stored) <= 2 else torch.float64
@@ -157,7 +161,7 @@ def _output_dtype(stored: torch.dtype, wanted: torch.dtype | None) -> torch.dtyp
 
 
 def _most_common(dtypes: Iterable[torch.dtype]) -> str | None:
-    """Return the name of the dtype that most parameters have, for the configuration."""
+    """Return the name of the most common dtype, for the config."""
     counts = Counter(dtype for dtype in dtypes if dtype.is_floating_point)
     return str(counts.most_common(1)[0][0]).removeprefix("torch.") if counts else None
 
@@ -166,14 +170,14 @@ def _check_device(device: str) -> None:
     num_gpus = torch.cuda.device_count()
     if device != "cpu" and (torch.device(device).index or 0) >= num_gpus:
         seen = "no GPU" if num_gpus == 0 else f"the GPUs 0 to {num_gpus - 1}"
-        raise InputError(f"device '{device}' was asked for, and torch sees {seen}; the device may be cpu")
+        raise InputError(f"device '{device}' was given, but torch sees {seen}; 'cpu' is always allowed")
 
 
 def _check_space(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise InputError(
-            f"the result needs {num_bytes / 1e9:.1f} GB, and '{folder.parent}' has {free / 1e9:.1f} GB free"
+            f"the result needs {num_bytes / 1e9:.1f} GB, but '{folder.parent}' has only {free / 1e9:.1f} GB free"
         )
 
 

@@ -1,21 +1,22 @@
-"""The formulas of the merge methods: pure functions of tensors, in whatever dtype they are given.
+"""The formulas of the merge methods, as pure functions of tensors of any float dtype.
 
-``theta_i`` are the models' values of one parameter or of a block of it, ``w_i`` their weights; ``delta_i = theta_i -
-base`` is a task vector. ``passes`` says what each method makes of them:
+``theta_i`` are the models' values of a parameter or a block of it, ``w_i`` their weights; ``delta_i = theta_i - base``
+is
+a task vector. The module ``passes`` applies them to whole parameters:
 
-linear: ``sum(w_i theta_i)``, over ``sum(w_i)`` when normalised (model soups: Wortsman et al., arXiv 2203.05482).
+linear: ``sum(w_i theta_i)``, divided by ``sum(w_i)`` if normalized (model soups: Wortsman et al., arXiv 2203.05482).
 
-slerp: the spherical mean of the directions, its coefficients applied to the tensors as they are. For two tensors with
+slerp: the coefficients of the spherical mean of the directions, applied to the tensors themselves. For two tensors with
 ``t = w_1 / (w_0 + w_1)`` and the angle ``theta`` between them this is SLERP (Shoemake 1985):
 ``[sin((1 - t) theta) a + sin(t theta) b] / sin(theta)``; ``(1 - t) a + t b`` if ``|cos(theta)| > 0.9995``.
 
-ties: ``base + lambda * elected mean`` of the trimmed task vectors (TIES: Yadav et al., arXiv 2306.01708). Each keeps its
-``k = max(1, floor(density n))`` largest magnitudes, and all that equal the k-th; density 0 keeps none. The weights take
-part in the election of the sign, as in mergekit and unlike the paper.
+ties: ``base + lambda * elected mean`` of the trimmed task vectors (TIES: Yadav et al., arXiv 2306.01708). Each keeps
+its ``k = max(1, floor(density n))`` largest magnitudes, and all that equal the k-th; density 0 keeps none. The sign
+election uses the weights, as in mergekit and unlike the paper.
 
-dare_linear, dare_ties: ``base + lambda * combination`` of task vectors of which a mask kept a part (DARE: Yu et al., arXiv
-2311.03099): ``delta_i`` becomes ``delta_i * mask_i * factor_i``. The combination is the sum, or TIES' elected sum. The
-factor is ``1 / density`` (the paper) or ``l1_factor`` (mergekit).
+dare_linear, dare_ties: ``base + lambda * combination`` of randomly masked task vectors (DARE: Yu et al., arXiv
+2311.03099): ``delta_i`` becomes ``delta_i * mask_i * factor_i``. The combination is the sum, or the elected sum of
+TIES. The factor is ``1 / density`` (the paper) or ``l1_factor`` (mergekit).
 """
 
 import math
@@ -27,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import hardshrink
 
 PARALLEL_COSINE = 0.9995
-"""Directions closer than this, or this close to opposite, are interpolated on the line and not on the sphere."""
+"""Directions with a larger absolute cosine (nearly parallel or opposite) are interpolated linearly."""
 
 MIN_NORM = 1e-8
 MIN_L1_NORM = 1e-7
@@ -35,10 +36,10 @@ MIN_WEIGHT_SUM = 1e-8
 
 
 def normalize_weights(weights: Sequence[float]) -> list[float]:
-    """Return the weights over their sum.
+    """Return the weights divided by their sum.
 
     Raises:
-        ValueError: they sum to zero.
+        ValueError: the weights sum to zero.
     """
     total = math.fsum(weights)
     if abs(total) < MIN_WEIGHT_SUM:
@@ -47,7 +48,7 @@ def normalize_weights(weights: Sequence[float]) -> list[float]:
 
 
 def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float], *, in_place: bool = False) -> Tensor:
-    """Return ``sum(w_i theta_i)``; in place, in the first tensor."""
+    """Return ``sum(w_i theta_i)``; with ``in_place``, the first tensor is overwritten with it."""
     pairs = zip(tensors, weights, strict=True)
     tensor, weight = next(pairs)
     total = tensor.mul_(weight) if in_place else tensor * weight
@@ -57,7 +58,7 @@ def weighted_sum(tensors: Iterable[Tensor], weights: Sequence[float], *, in_plac
 
 
 def gram_matrix(tensors: Sequence[Tensor]) -> np.ndarray:
-    """Return the inner products of flat tensors, in float64: (num_tensors, num_tensors)."""
+    """Return the inner products of flat tensors, [tensors, tensors] in float64."""
     gram = np.zeros((len(tensors), len(tensors)))
     for row, left in enumerate(tensors):
         for column, right in enumerate(tensors[: row + 1]):
@@ -66,10 +67,11 @@ def gram_matrix(tensors: Sequence[Tensor]) -> np.ndarray:
 
 
 def slerp_coefficients(gram: np.ndarray, weights: Sequence[float]) -> list[float]:
-    """Return what each tensor is multiplied by, from their inner products.
+    """Return the coefficient of each tensor, given their inner products [tensors, tensors].
 
-    Two: SLERP's coefficients. More: those of the weighted spherical (Karcher) mean of the unit vectors, found by
-    gradient descent on the sphere, which never leaves their span. Parallel or opposite vectors: the linear weights.
+    For two tensors these are SLERP's coefficients. For more, they are those of the weighted spherical (Karcher) mean of
+    the unit vectors, found by gradient descent on the sphere, which stays in their span. For parallel or opposite
+    vectors, they are the linear weights.
     """
     shares = normalize_weights(weights)
     norms = np.sqrt(np.diag(gram))
@@ -88,7 +90,7 @@ def slerp_coefficients(gram: np.ndarray, weights: Sequence[float]) -> list[float
 
 
 def _karcher_coefficients(cosines: np.ndarray, shares: np.ndarray, num_steps: int = 100) -> list[float] | None:
-    """Return the coefficients of the mean in the span of unit vectors; None where no direction is the mean."""
+    """Return the coefficients of the mean of unit vectors, given their cosines; None if the mean is undefined."""
     mean = shares
     for _ in range(num_steps):
         norm = math.sqrt(max(float(mean @ cosines @ mean), 0.0))
@@ -108,18 +110,18 @@ def _karcher_coefficients(cosines: np.ndarray, shares: np.ndarray, num_steps: in
 
 
 def num_kept(density: float, num_elements: int) -> int:
-    """Return how many elements a density keeps: 0 for 0, else ``max(1, floor(density n))``."""
+    """Return how many of n elements a density keeps: ``max(1, floor(density n))``, or 0 for density 0."""
     return max(1, math.floor(density * num_elements)) if density > 0 and num_elements else 0
 
 
 def trim(delta: Tensor, threshold: float) -> Tensor:
-    """Set every element whose magnitude is below the threshold to zero."""
+    """Return ``delta`` with elements of a magnitude below the threshold set to zero."""
     if threshold == 0:
         return delta
     if math.isinf(threshold):
         return torch.zeros_like(delta)
     kind = np.float64 if delta.dtype == torch.float64 else np.float32
-    return hardshrink(delta, float(np.nextafter(kind(threshold), kind(0))))  # hardshrink keeps what is above, not at
+    return hardshrink(delta, float(np.nextafter(kind(threshold), kind(0))))  # hardshrink drops equality
 
 
 def weigh(deltas: Iterable[Tensor], weights: Sequence[float]) -> list[Tensor]:
@@ -128,17 +130,18 @@ def weigh(deltas: Iterable[Tensor], weights: Sequence[float]) -> list[Tensor]:
 
 
 def share_out(factors: Sequence[float], weights: Sequence[float], *, normalize: bool) -> list[float]:
-    """Return factors, over ``sum(w_i)`` when normalised; a zero sum counts as 1."""
+    """Return the factors, divided by ``sum(w_i)`` if normalized; a zero sum counts as 1."""
     total = math.fsum(weights)
     divisor = total if normalize and abs(total) >= MIN_WEIGHT_SUM else 1.0
     return [factor / divisor for factor in factors]
 
 
 def elect(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
-    """Return the sum of the ``w_i delta_i`` that agree with the elected sign, over the sum of their weights if normalised.
+    """Return the sum of the ``w_i delta_i`` that agree with the elected sign, as in TIES.
 
-    The elected sign of an element is + if ``sum(w_i delta_i) >= 0``, else -. Zeros never agree; a zero divisor counts
-    as 1. Arithmetic instead of masks, which cost an unpredictable branch for each element on a CPU.
+    If normalized, it is divided by the sum of their weights. The elected sign of an element is + if ``sum(w_i delta_i)
+    >= 0``, else -. Zeros never agree; a zero divisor counts as 1. Arithmetic is used instead of boolean masks, which
+    cost an unpredictable branch per element on a CPU.
     """
     weighted = list(weighted)
     if not normalize:
@@ -157,8 +160,8 @@ def elect(weighted: Iterable[Tensor], weights: Sequence[float], *, normalize: bo
 def sum_agreeing(deltas: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
     """Return the sum of the ``v_i = w_i delta_i`` whose sign is that of their sum; the deltas are overwritten.
 
-    With ``P`` the sum of those and ``N`` that of the others' magnitudes, ``sum(|v_i|) = P + N`` and ``|sum(v_i)| = P - N``,
-    so that half of ``sum(v_i)`` and half of ``sum(|v_i|)`` with its sign make up what is wanted.
+    With P the sum of the magnitudes that agree and N that of the others, ``sum(|v_i|) = P + N`` and ``|sum(v_i)| = P -
+    N``. So P with the elected sign is half of ``sum(v_i)`` plus half of ``sum(|v_i|)`` with that sign.
     """
     pairs = zip(deltas, (weight / 2 for weight in weights), strict=True)
     delta, half = next(pairs)
@@ -171,7 +174,7 @@ def sum_agreeing(deltas: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def _give_sign(magnitudes: Tensor, values: Tensor) -> Tensor:
-    """Give magnitudes the signs of values, in place, by their bits: half the time of ``copysign_`` on a CPU."""
+    """Give magnitudes the signs of values, in place, by bit operations; twice as fast as ``copysign_`` on a CPU."""
     if values.dtype != torch.float32:
         return magnitudes.copysign_(values)
     signs = values.view(torch.int32).bitwise_and(torch.iinfo(torch.int32).min)
@@ -180,5 +183,5 @@ def _give_sign(magnitudes: Tensor, values: Tensor) -> Tensor:
 
 
 def l1_factor(l1_norm: float, kept_l1_norm: float) -> float:
-    """Return what restores the L1 norm of a masked task vector; 1 where either norm is under 1e-7."""
+    """Return the factor that restores the L1 norm of a masked task vector; 1 if either norm is below 1e-7."""
     return l1_norm / kept_l1_norm if min(l1_norm, kept_l1_norm) >= MIN_L1_NORM else 1.0

@@ -1,7 +1,7 @@
-"""Each method over a parameter in blocks.
+"""The merge methods, applied to a parameter in blocks.
 
-A method is a generator: it yields the passes that it needs over the blocks (norms, thresholds) and returns how one block
-of the result is made.
+A method is a generator: it yields the passes over all blocks that it needs (norms, thresholds), receives their results,
+and returns a function that computes one block of the result.
 """
 
 import threading
@@ -21,7 +21,7 @@ from schemas.recipe.merging import MergeSettings
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of the result, and the weight of each model in it."""
+    """A parameter of the result, with the weight of each model in it."""
 
     name: str
     shape: tuple[int, ...]
@@ -30,13 +30,13 @@ class Parameter:
 
 
 class Scratch(threading.local):
-    """Each thread's buffers, by name and dtype, filled anew for every block: memory in use a moment ago is still cached."""
+    """Buffers of each thread, by name and dtype, reused for every block because recently used memory is cached."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def take(self, name: str, num_elements: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-        """Return a flat tensor of any content; what the thread took under this name before is overwritten."""
+        """Return an uninitialized flat tensor; it shares memory with earlier ones of this thread and name."""
         buffer = self._buffers.get((name, dtype))
         if buffer is None or buffer.numel() < num_elements:
             buffer = self._buffers[name, dtype] = torch.empty(num_elements, dtype=dtype, device=device)
@@ -45,9 +45,9 @@ class Scratch(threading.local):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Elements ``start`` to ``stop`` of a flattened parameter, and how to read those of model ``i``, or of the base.
+    """Elements ``start`` to ``stop`` of a flattened parameter, and how to read them from model ``i`` or the base.
 
-    ``read(i, slot)`` overwrites what was read into the same slot before, 0 by default; the base has one of its own.
+    ``read(i, slot)`` overwrites what was last read into the same slot (default: 0); the base has a slot of its own.
     """
 
     start: int
@@ -57,7 +57,7 @@ class Block:
     scratch: Scratch
 
     def read_all(self, numbers: Sequence[int]) -> list[Tensor]:
-        """Return the values of several models, side by side."""
+        """Return the values of several models, each in a slot of its own."""
         return [self.read(number, slot) for slot, number in enumerate(numbers)]
 
 
@@ -66,7 +66,7 @@ Steps: TypeAlias = Generator[Pass, Any, Combine]
 
 
 def plan_steps(settings: MergeSettings, parameter: Parameter) -> Steps:
-    """Return the passes of the settings' method over one parameter. Models of weight zero are not read."""
+    """Return the passes of the method over one parameter. Models with weight zero are not read."""
     at = [number for number, weight in enumerate(parameter.weights) if weight != 0]
     if not at:
         return _keep_base()
@@ -82,7 +82,7 @@ def plan_steps(settings: MergeSettings, parameter: Parameter) -> Steps:
 
 
 def copy_steps() -> Steps:
-    """Return the steps for a parameter that cannot be averaged, such as integers: the first model's is taken."""
+    """Return the steps for a parameter that cannot be averaged, such as integers: the first model's is copied."""
     yield from ()
     return lambda block: block.read(0)
 
@@ -109,7 +109,7 @@ def _slerp(parameter: Parameter, at: Sequence[int]) -> Steps:
 
 
 def _sum_of(at: Sequence[int], weights: Sequence[float]) -> Combine:
-    """Return how a block of ``sum(w_i theta_i)`` is made: in the first model's buffer, the others' read into one more."""
+    """Return a function that computes a block of ``sum(w_i theta_i)`` in two buffers: the sum, and one other model."""
     slots = [0] + [1] * (len(at) - 1)
     return lambda block: methods.weighted_sum(map(block.read, at, slots), weights, in_place=True)
 
@@ -147,12 +147,12 @@ def _dare(settings: MergeSettings, parameter: Parameter, at: Sequence[int]) -> S
     densities = [settings.density_of(model) for model in models]
 
     def mask(block: Block, place: int, like: Tensor) -> Tensor:
-        """Return 1 for what is kept of a task vector and 0 for what is dropped, in the dtype and place of ``like``."""
+        """Return the mask of a task vector, 1 (keep) or 0 (drop), with the dtype and device of ``like``."""
         drawn = draw_mask(settings.seed, keys[place], parameter.name, densities[place], block.start, block.stop)
         return block.scratch.take("mask", like.numel(), like.dtype, like.device).copy_(drawn.to(like.device))
 
     def norms(block: Block) -> np.ndarray:
-        """Return the L1 norm of each task vector, and of what is kept of it."""
+        """Return the L1 norms of each task vector in the block, before and after masking."""
         base = block.read_base()
         sums = []
         for place, number in enumerate(at):

@@ -1,4 +1,4 @@
-"""A merge with its progress: bytes written, and the time left. Torch is loaded when it begins."""
+"""Merging with a progress bar: bytes written, and the time left. Torch is imported only when the merge starts."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from schemas.recipe.merging import MergeSettings
 
 
 def merge_visibly(settings: MergeSettings, output: Path, *, quiet: bool) -> MergeResult:
-    """Merge as ``factory.merging.merge.merge`` does, and show the progress unless ``quiet``."""
+    """Call ``factory.merging.merge.merge``, and show its progress unless ``quiet``."""
     require(("torch",))
     with loading():
         from factory.merging.merge import merge

@@ -1,4 +1,4 @@
-"""What a merge comes to; light, so that the callers of a child process can read it."""
+"""The result of a merge. This module does not import torch, so that callers of a child process can use it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """What a merge wrote, and what a person should know about it."""
+    """What a merge wrote, with notes for the user."""
 
     path: Path
     num_parameters: int

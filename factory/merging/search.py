@@ -1,7 +1,7 @@
-"""Choosing weights: CMA-ES over what the merged model scores, and what each parent adds.
+"""Searching merge weights with CMA-ES for the best score of the merged model, and measuring each parent's contribution.
 
-Every evaluation is a line of a JSONL file. A search that was stopped goes on by asking the same questions again: those
-that were answered are looked up.
+Every evaluation is a line of a JSONL file. A search is deterministic: one that was stopped resumes by starting over,
+and looks up the evaluations that are already there.
 """
 
 import json
@@ -23,20 +23,20 @@ from schemas.ids import content_id
 from schemas.recipe.merging import MergeModel, MergeSettings
 
 Fitness: TypeAlias = Callable[[Path], float]
-"""Returns how good the model in a folder is; higher is better."""
+"""Returns the score of the model in a folder; higher is better."""
 
 Merge: TypeAlias = Callable[[MergeSettings, Path], object]
-"""Merges into a folder, as ``factory.merging.merge.merge`` does."""
+"""Merges into a folder, like ``factory.merging.merge.merge``."""
 
 EVALUATIONS = "evaluations.jsonl"
 
 MAX_SHARE = 0.8
-"""A search that starts from a single begins with this share of it: at 1 there is no way back."""
+"""The share of a single model at the start of a search from it; a softmax with share 1 could not change any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One merge that was scored."""
+    """A merge and its score."""
 
     label: str
     weights: tuple[float, ...]
@@ -45,7 +45,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one parent adds: the fitness of the whole merge less that of the merge without it."""
+    """A parent's contribution: the fitness of the whole merge minus that of the merge without the parent."""
 
     model: str
     weight: float
@@ -54,16 +54,16 @@ class Contribution:
 
 
 class Evaluator:
-    """Merges with given weights and scores the result, once for each weights."""
+    """Merges with given weights and scores the result; repeated weights are looked up."""
 
     def __init__(
         self, settings: MergeSettings, fitness: Fitness, folder: Path, *, fitness_name: str, merge: Merge
     ) -> None:
-        """Open the evaluations in ``folder``; ``fitness_name`` tells this fitness from others, such as its command.
+        """Open the evaluations in ``folder``; ``fitness_name`` identifies the fitness, such as its command.
 
         Raises:
             EngineError: a model is missing.
-            InputError: they are those of other models or settings, or of another fitness.
+            InputError: the evaluations there belong to other models or settings, or to another fitness.
         """
         self.settings = settings
         self.evaluations: list[Evaluation] = []
@@ -75,7 +75,7 @@ class Evaluator:
         self._load()
 
     def _load(self) -> None:
-        """Read what was evaluated; a last line that a killed search wrote by half is dropped."""
+        """Read earlier evaluations; an incomplete last line of a killed search is dropped."""
         if not self._file.exists():
             return
         text = self._file.read_text(encoding="utf-8")
@@ -85,10 +85,10 @@ class Evaluator:
             rows = [json.loads(line) for line in lines]
             self.evaluations = [Evaluation(row["label"], tuple(row["weights"]), row["fitness"]) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"'{self._file}' is not a file of evaluations; name another folder") from error
+            raise InputError(f"'{self._file}' is not a file of evaluations; choose another folder") from error
         if begun != self._id:
             differing = "other models, settings or another fitness"
-            raise InputError(f"'{self._file}' holds the evaluations of {differing}; name another folder")
+            raise InputError(f"'{self._file}' contains the evaluations of {differing}; choose another folder")
         with self._file.open("r+", encoding="utf-8") as file:
             file.truncate(len(text[: text.rfind("\n") + 1].encode()))
 
@@ -98,7 +98,11 @@ class Evaluator:
             self._file.write_text(json.dumps({"search": self._id}) + "\n", encoding="utf-8")
 
     def evaluate(self, label: str, weights: Sequence[float]) -> float:
-        """Return the fitness of the merge with these weights."""
+        """Return the fitness of the merge with these weights, one per model.
+
+        Raises:
+            InputError: the fitness is not a finite number.
+        """
         wanted = tuple(float(weight) for weight in weights)
         for evaluation in self.evaluations:
             if evaluation.weights == wanted:
@@ -125,11 +129,12 @@ def search_weights(
     seed: int = 0,
     progress: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
-    """Return the best weights that were found, with one weight for each model.
+    """Return the best evaluation, with one weight per model.
 
-    The singles and the uniform merge come first, then CMA-ES (Hansen, arXiv 1604.00772; population ``4 + 3 ln N``) from
-    the best of them, over logits: the models share the weight that the settings' weights sum to by a softmax. It ends
-    after ``num_evaluations`` in all, or when CMA-ES has converged. The same call goes on where an earlier one stopped.
+    Each single model and the uniform merge are evaluated first. CMA-ES (Hansen, arXiv 1604.00772; population ``4 + 3 ln
+    N``) then starts from the best of them. It searches logits, whose softmax distributes the sum of the settings'
+    weights over the models. It ends after ``num_evaluations`` in total, or when CMA-ES has converged. The same call
+    resumes a search that was stopped.
     """
     require(("cma",))
     settings = evaluator.settings
@@ -156,9 +161,9 @@ def search_weights(
 def _evolve(
     evaluate: Callable[[str, np.ndarray], float], start: np.ndarray, sigma: float, seed: int, budget: int
 ) -> None:
-    import cma  # and with it matplotlib: a second that a plain merge need not wait
+    import cma  # imports matplotlib, which takes a second and is not needed for plain merges
 
-    draws = np.random.RandomState(seed)  # the library's own seed would be that of the whole process
+    draws = np.random.RandomState(seed)  # cma's own seed option would seed NumPy's global generator
     options = {"randn": draws.randn, "seed": math.nan, "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(start, sigma, options)
     generation = 0
@@ -176,10 +181,10 @@ def _evolve(
 
 
 def leave_one_out(evaluator: Evaluator) -> list[Contribution]:
-    """Return what each parent adds to the merge (positive) or costs it (negative), in the models' order.
+    """Return each parent's contribution to the merge's fitness (negative: it is harmful), in the models' order.
 
     Raises:
-        InputError: there is one model alone.
+        InputError: there is only one model.
     """
     settings = evaluator.settings
     if len(settings.models) < 2:
@@ -195,7 +200,7 @@ def leave_one_out(evaluator: Evaluator) -> list[Contribution]:
 
 
 def with_weights(settings: MergeSettings, weights: Sequence[float]) -> MergeSettings:
-    """Return the settings with one weight for each model; a weight of zero leaves a model out, patterns included."""
+    """Return settings with one weight per model; a model with weight zero, and its patterns, are left out."""
     models = tuple(
         model.model_copy(update={"weight": weight} if weight else {"weight": 0.0, "patterns": {}})
         for model, weight in zip(settings.models, weights, strict=True)
@@ -209,9 +214,9 @@ def _mean_weight(model: MergeModel) -> float:
 
 
 def command_fitness(command: str) -> Fitness:
-    """Return a fitness that runs a shell command, whose last printed line is the number.
+    """Return a fitness that runs a shell command and reads the number from the last line that it prints.
 
-    ``{model}`` in the command becomes the merged model's folder; without it the folder is the last argument.
+    ``{model}`` in the command is replaced by the merged model's folder; without it, the folder is appended.
     """
 
     def run(folder: Path) -> float:
@@ -219,12 +224,12 @@ def command_fitness(command: str) -> Fitness:
         line = command.replace("{model}", place) if "{model}" in command else f"{command} {place}"
         done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise InputError(f"the fitness command ended with {done.returncode}: {reason}")
+            reason = (done.stderr.strip().splitlines() or ["it printed no error"])[-1]
+            raise InputError(f"the fitness command exited with status {done.returncode}: {reason}")
         last = (done.stdout.strip().splitlines() or [""])[-1]
         try:
             return float(last)
         except ValueError as error:
-            raise InputError(f"the fitness command's last line is {last[:80]!r} and should be a number") from error
+            raise InputError(f"the fitness command's last line is {last[:80]!r}, but must be a number") from error
 
     return run

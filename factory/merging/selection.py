@@ -1,7 +1,8 @@
-"""The k-th largest magnitude of a tensor that is seen block by block.
+"""The k-th largest magnitude of a tensor that is read block by block.
 
-A sample brackets it, one pass counts what lies above the bracket and gathers what lies inside, and among those it is
-selected: exact, and a percent of the tensor in memory (after Floyd and Rivest, 1975). A bracket that missed is widened.
+A random sample gives a bracket around it. One pass counts the magnitudes above the bracket and gathers those inside,
+from which the result is selected. It is exact, with about a percent of the tensor in memory (after Floyd and Rivest,
+1975). If the bracket misses, it is widened and the pass repeated.
 """
 
 import math
@@ -14,30 +15,30 @@ import numpy as np
 from torch import Tensor
 
 SAMPLE_SIZE = 1 << 18
-"""Tensors up to four times this size are gathered whole."""
+"""The number of elements in a sample; tensors up to four times this size are gathered whole."""
 
 STRIDES = (5, 11, 23, 61, 127, 257, 521, 1031, 2053, 4099, 8209, 16411, 32771)
-"""Primes, so that a sample does not fall on the same columns of each row."""
+"""Primes as strides, so that a sample does not hit the same columns in each row of a matrix."""
 
 MARGIN = 6.0
-"""Half of the bracket, in standard deviations of the sample's quantile."""
+"""Half the width of the bracket, in standard deviations of the sample quantile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Something to be found out over all blocks of a parameter: of one block, and of several from what each gave."""
+    """A computation over all blocks of a parameter: a function of one block, and one that joins their results."""
 
     measure: Callable[[Any], Any]
     join: Callable[[Sequence[Any]], Any]
 
 
 Passes: TypeAlias = Generator[Pass, Any, list[float]]
-"""Yields passes, is sent what each found out over all blocks."""
+"""A generator that yields passes and is sent the result of each over all blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """Two bounds between which the sought magnitude should lie."""
+    """Two bounds between which the wanted magnitude is expected."""
 
     low: float
     high: float
@@ -45,7 +46,7 @@ class Bracket:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What some blocks have of one bracket: counts, and the magnitudes strictly inside."""
+    """The relation of some blocks to a bracket: counts of magnitudes, and the magnitudes strictly inside."""
 
     above: int
     at_high: int
@@ -54,12 +55,12 @@ class Census:
 
 
 def select_largest(magnitudes: Callable[[Any], list[Tensor]], num_elements: int, ranks: Sequence[int]) -> Passes:
-    """Find the ``ranks[i]``-th largest of the i-th tensor's magnitudes, for several tensors of ``num_elements`` at once.
+    """Find the ``ranks[i]``-th largest magnitude of the i-th tensor, for several tensors of equal size at once.
 
     Args:
-        magnitudes: gives the flat magnitudes of each tensor in a block; valid until the next block's.
-        num_elements: how many each tensor has in all its blocks.
-        ranks: from 1 to ``num_elements``.
+        magnitudes: returns the flat magnitudes of each tensor in a block; they may be overwritten for the next block.
+        num_elements: the number of elements of each tensor in all blocks.
+        ranks: one per tensor, from 1 to ``num_elements``.
 
     Returns:
         The magnitudes, in the tensors' order.
@@ -98,7 +99,7 @@ def _kth_largest(values: np.ndarray, rank: int) -> float:
 
 
 def _bracket(sample: np.ndarray, share: float, margin: float) -> Bracket:
-    """Return bounds around the magnitude that a share of a tensor exceeds, from a sorted sample."""
+    """Return bounds around the magnitude that a share of the tensor exceeds, estimated from a sorted sample."""
     size = len(sample)
     half = margin * math.sqrt(max(share * (1 - share), 1 / size) * size) + 1
     low, high = math.floor(size * (1 - share) - half), math.ceil(size * (1 - share) + half)
@@ -129,7 +130,7 @@ def _gather(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _join_censuses(parts: Sequence[Sequence[Census]]) -> list[Census]:
-    """Join those of several blocks at once: small arrays that live long would tear holes into the blocks' memory."""
+    """Join the censuses of several blocks, soon: many small long-lived arrays would fragment the memory of blocks."""
     return [
         Census(
             sum(census.above for census in censuses),
@@ -142,7 +143,7 @@ def _join_censuses(parts: Sequence[Sequence[Census]]) -> list[Census]:
 
 
 def _look_up(bracket: Bracket, census: Census, rank: int) -> float | None:
-    """Return the rank-th largest magnitude, or None where it lies outside the bracket."""
+    """Return the rank-th largest magnitude, or None if it is outside the bracket."""
     if census.above < rank <= census.above + census.at_high:
         return bracket.high
     rank -= census.above + census.at_high

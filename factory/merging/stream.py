@@ -1,4 +1,4 @@
-"""Threads over blocks: the passes of several parameters at once, so that none waits for another's last block."""
+"""Processing blocks in threads, with passes over several parameters at once, so that no thread is ever idle."""
 
 import os
 from collections import deque
@@ -15,8 +15,8 @@ from factory.merging.passes import Block, Combine, Parameter, Steps
 from factory.merging.selection import Pass
 
 BLOCK_ELEMENTS = 1 << 18
-"""Small enough that a block's few values stay in a core's cache, and large enough that threads seldom wait for their turn
-in Python; a multiple of 64, which the masks need."""
+"""Small enough that a block's buffers stay in a core's cache, and large enough that threads rarely wait for the GIL; a
+multiple of 64, which the masks need."""
 
 GPU_BLOCK_ELEMENTS = 1 << 24
 
@@ -29,7 +29,7 @@ KEPT_BYTES = 30 << 20
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be done for one parameter: the passes, its blocks, and where a finished block goes."""
+    """The work for one parameter: its passes, its blocks, and a function that writes a finished block."""
 
     parameter: Parameter
     steps: Steps
@@ -40,7 +40,7 @@ class Work:
 
 @dataclass(slots=True)
 class _Active:
-    """A parameter in the middle of a pass; the last one, which makes the result, has nothing to find out."""
+    """A parameter during a pass; the final pass, which writes the result, returns nothing."""
 
     work: Work
     asked: Pass | None = None
@@ -50,9 +50,9 @@ class _Active:
 def stream(
     works: Iterable[Work], *, num_threads: int, block_elements: int, finished: Callable[[Parameter], None]
 ) -> None:
-    """Do all the works; in memory are ``num_threads`` blocks of each input and the passes' results.
+    """Process all works. Memory holds ``num_threads`` blocks of each input, and the results of passes.
 
-    The order of additions depends on ``block_elements`` and on nothing else.
+    The order of additions, and so the rounding, depends only on ``block_elements``.
     """
     queue = iter(works)
     active: deque[_Active] = deque()
@@ -77,7 +77,7 @@ def stream(
 
 
 def _advance(active: _Active, answer: Any, pool: ThreadPoolExecutor, block_elements: int) -> _Active:
-    """Start the next pass over a parameter, or the one that makes the result."""
+    """Start the next pass over a parameter, or the final one, which writes the result."""
     work = active.work
     try:
         active.asked = work.steps.send(answer)
@@ -110,14 +110,14 @@ def _write(work: Work, combine: Combine, blocks: Iterator[Block]) -> None:
 
 
 def default_num_threads(device: str) -> int:
-    """Return the number of cores that this process may use; a few are enough to keep a GPU busy with its large blocks."""
+    """Return the number of cores that this process may use, limited on a GPU, which a few threads keep busy."""
     num_cores = len(os.sched_getaffinity(0))
     return num_cores if device == "cpu" else min(num_cores, GPU_THREADS)
 
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Keep torch from splitting each operation: the blocks are what is shared out."""
+    """Limit torch to one thread per operation, because the blocks are already distributed over threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     _keep_freed_memory()
@@ -128,8 +128,8 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a block frees for the next one; giving it back and faulting it in anew costs a third more time.
+    """Make glibc keep freed blocks for reuse; returning them to the system and faulting them in costs a third more time.
 
-    glibc sets its threshold to the largest mapping that was freed, up to 32 MB.
+    Freeing a large mapping does that: glibc raises its mmap threshold to the largest mapping freed so far, up to 32 MB.
     """
     torch.empty(KEPT_BYTES, dtype=torch.uint8)

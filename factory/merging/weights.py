@@ -1,4 +1,4 @@
-"""What weight each model has in each parameter: its own, that of a pattern, or a point of a gradient over depth."""
+"""The weight of each model in each parameter: its own, that of a pattern, or a point of a gradient over depth."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,16 @@ from schemas.recipe.merging import MergeModel, Weight
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 _FIRST = re.compile(r"embed|wte|wpe|(?:^|\.)shared\.")
-"""Parameters outside the layers that come before the first one."""
+"""Parameters outside the layers that come before the first layer."""
 
 
 def count_layers(names: Iterable[str]) -> int:
-    """Return one more than the highest number of a layer."""
+    """Return the number of layers: the highest layer number in the names plus one."""
     return max((int(found[1]) + 1 for name in names if (found := _LAYER.search(name))), default=0)
 
 
 def find_depth(name: str, num_layers: int) -> float:
-    """Return how deep a parameter lies: 0 in the first layer and the embeddings, 1 in the last layer and after it."""
+    """Return a parameter's depth: 0 in the embeddings and the first layer, 1 in the last layer and after it."""
     found = _LAYER.search(name)
     if found:
         return int(found[1]) / max(num_layers - 1, 1)
@@ -26,7 +26,7 @@ def find_depth(name: str, num_layers: int) -> float:
 
 
 def weights_of(models: Sequence[MergeModel], name: str, depth: float) -> tuple[float, ...]:
-    """Return the weight of each model in a parameter."""
+    """Return the weight of each model in the parameter ``name``, in the models' order."""
     return tuple(_at_depth(_weight(model, name), depth) for model in models)
 
 

@@ -39,23 +39,25 @@ RAW_ROWS: dict[str, pl.DataType] = {
     "detail": pl.String(),
 }
 """What ``read_source`` yields. ``row`` is the row's place, unique within the source; ``source_row`` its id or, where the
-source has no id column, the place again; null where the id is null. ``key`` is the same as JSON: an id is a list of texts,
-a place a text, so that no place is ever taken for an id. ``is_read`` is false of rows beyond the source's limit. A row with a ``reason``
+source has no id column, the place again; null where the id is null. ``key`` is the same as JSON: an id is a list of
+texts, a place a text, so that no place is ever taken for an id. ``is_read`` is false of rows beyond the source's limit.
+A row with a ``reason``
 (null = none) could not be read; its messages are null then, and ``prompt_id`` is null where there are no messages."""
 
 _EXACT = float(2**53)
 """Below this every whole number has a float of its own, so that an id is still the one that it was."""
 
 HOPELESS_ROWS = 1000
-"""A source whose first rows, as many as this, are all of the wrong shape or no UTF-8 is refused as a whole."""
+"""A source whose first rows, as many as this, are all malformed or not UTF-8 is refused as a whole."""
 
 
 def read_source(source: PromptSource, *, beyond: int | None = 0, batch_rows: int = 1000) -> Iterator[pl.DataFrame]:
     """Yield a source's rows, in their order, in frames of ``RAW_ROWS`` with at most ``batch_rows`` rows.
 
-    ``source.limit`` counts the rows that are read. After them come, in frames of their own, up to ``beyond`` more (None:
-    all of them), which are not read as prompts but may be named by recorded answers. A conversation that ends with an assistant's turn loses that turn:
-    it is the answer, not the prompt.
+    ``source.limit`` counts the rows that are read. After them come, in frames of their own, up to ``beyond`` more
+    (None:
+    all of them), which are not read as prompts but may be named by recorded answers. A conversation that ends with an
+    assistant's turn loses that turn: it is the answer, not the prompt.
 
     Raises:
         InputError: the source is missing or cannot be read, lacks a column, or no row of its beginning has the right
@@ -140,7 +142,7 @@ def _open_files(path: str, layout: Layout, named: Sequence[str], labels: Sequenc
 
 
 def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
-    """Pass rows on, unless all of the first are of the wrong shape or no UTF-8: then mapping or file is wrong, not a row.
+    """Pass rows on, but refuse the source if all of its first rows are malformed or not UTF-8.
 
     Raises:
         InputError: with the detail of the first row.
@@ -152,10 +154,10 @@ def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
         if row["reason"] != Reason.INVALID_ROW and not is_no_utf8:
             break
         if len(bad) == HOPELESS_ROWS:
-            raise InputError(f"no row of '{name}' can be read; the first: {bad[0]['detail']}")
+            raise InputError(f"no row of '{name}' can be read; first row: {bad[0]['detail']}")
     else:
         if bad:
-            raise InputError(f"no row of '{name}' can be read; the first: {bad[0]['detail']}")
+            raise InputError(f"no row of '{name}' can be read; first row: {bad[0]['detail']}")
     yield from chain(bad, rows)
 
 

@@ -1,4 +1,4 @@
-"""What a training run has reported: lines of metrics, and curves of them."""
+"""Reading and plotting the metrics of a training run."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
 
 SHOWN = ("loss", "accuracy", "margin", "kl", "chosen_logp", "rejected_logp", "learning_rate", "grad_norm")
-"""What is plotted, where there is any."""
+"""The metrics that are plotted, if a run has them."""
 
 
 def read_metrics(output: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics, without a torn last one."""
+    """Return the lines of a run's metrics in order, without an incomplete last line; empty if there is no file."""
     try:
         lines = (output / METRICS_FILE).read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
@@ -21,7 +21,7 @@ def read_metrics(output: Path) -> list[dict[str, Any]]:
 
 
 def plot_curves(output: Path) -> None:
-    """Draw the curves of training and evaluation into ``CURVES_FILE``."""
+    """Plot the metrics of training and evaluation into ``CURVES_FILE``."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""What identifies a run, worked out without loading torch: settings, models and data by content, never by path."""
+"""The identity of a run: settings, models and data by content, never by path. Computed without importing torch."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """The parts that make a run this run."""
+    """The parts that identify a run: ids of models, data and template, and the settings."""
 
     model: str
     reference: str | None
@@ -35,7 +35,7 @@ class RunIdentity:
         return content_id("training", self.parts())
 
     def parts(self) -> dict[str, Json]:
-        """Return all parts as plain values, the settings one by one."""
+        """Return all parts in one flat dictionary; settings have keys such as ``settings.beta``."""
         own = {name: getattr(self, name) for name in ("model", "reference", "data", "eval_data", "chat_template")}
         return own | {f"settings.{key}": value for key, value in self.settings.items()}
 
@@ -45,9 +45,8 @@ def identify_run(settings: TrainSettings) -> RunIdentity:
 
     Raises:
         EngineError: a model is missing.
-        InputError: there are no such files, or there is no such data set on the hub, or it cannot be reached and
-            nothing is cached.
-        TrainingError: the chat template is missing.
+        InputError: the data does not exist, or the hub cannot be reached and nothing is cached.
+        TrainingError: the chat template is missing, or a revision was given for data that is not on the hub.
     """
     template, pinned = settings.chat_template, pin_data(settings)
     if template is not None and not Path(template).is_file():
@@ -63,11 +62,11 @@ def identify_run(settings: TrainSettings) -> RunIdentity:
 
 
 def pin_data(settings: TrainSettings) -> TrainSettings:
-    """Return settings in which data sets of the hub are those of a commit: a run is identified by it, and reads no other.
+    """Return settings with the revisions of hub data sets resolved to commits, by which the run is identified.
 
     Raises:
         InputError: there is no such data set or revision, or the hub cannot be reached and nothing is cached.
-        TrainingError: a revision of what is not on the hub.
+        TrainingError: a revision was given for data that is not on the hub.
     """
     pinned = {"revision": _resolve(settings.data, settings.revision, settings)}
     if settings.eval_data is not None:
@@ -79,12 +78,12 @@ def _resolve(data: str, revision: str | None, settings: TrainSettings) -> str | 
     if is_on_hub(data):
         return resolve_revision(data, revision, settings.dataset_config)
     if revision is not None:
-        raise TrainingError(f"revision '{revision}' was given, and {data} is not a data set of the hub; leave it out")
+        raise TrainingError(f"revision '{revision}' was given, but {data} is not a data set of the hub; leave it out")
     return None
 
 
 def _identify_data(settings: TrainSettings, data: str, revision: str | None) -> str:
-    """Return an export's id, the digest of the files that are read, or the name and commit of a data set of the hub."""
+    """Return an export's id, the digest of the files to be read, or the name and commit of a hub data set."""
     export_id = read_export_id(data)
     if export_id is not None:
         return export_id
@@ -108,10 +107,12 @@ def _identify_files(folder: Path, paths: list[Path]) -> list[Json]:
 
 
 def claim_output(output: Path, identity: RunIdentity, *, writes: bool = True) -> None:
-    """Make a folder the place of a run, or find that it is; a run that has not made a step yet leaves its folder.
+    """Assign the output folder to a run, unless it already belongs to that run.
+
+    A different run that has not finished a step yet is displaced. With ``writes`` false, the folder is only checked.
 
     Raises:
-        TrainingError: another run lies there; the message says what differs.
+        TrainingError: the folder belongs to a different run; the message says what differs.
     """
     path, ours = output / RUN_FILE, identity.parts()
     there = json.loads(path.read_bytes()) if path.is_file() else None
@@ -119,7 +120,7 @@ def claim_output(output: Path, identity: RunIdentity, *, writes: bool = True) ->
         if _has_begun(output):
             key = differing[0]
             raise TrainingError(
-                f"{output} holds another run, which differs in {', '.join(differing)} "
+                f"{output} contains a different run, which differs in {', '.join(differing)} "
                 f"({key}: {there.get(key)!r} there, {ours.get(key)!r} now); choose another output folder or delete it"
             )
         there = None

@@ -1,4 +1,4 @@
-"""The processes of a run: one, or those that torchrun started."""
+"""The processes of a run: a single one, or those that torchrun has started."""
 
 import os
 from collections.abc import Iterator
@@ -18,15 +18,16 @@ from schemas.recipe.training import TrainRun
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=1)
-"""How long processes wait for each other: the others for the first one, while it merges and writes a large model.
+"""How long processes wait for each other; all wait for the first one while it merges and writes a large model.
 
-torchrun ends them at once where one has died; torch's own 10 minutes (NCCL) are less than such a file may take.
+That may take longer than torch's default of 10 minutes (NCCL). Waiting for a dead process is no problem, because
+torchrun stops all processes when one dies.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among its peers; ``mesh`` is that of all of them, where there are several."""
+    """This process among the ``size`` processes of a run; ``mesh`` contains all of them, None if there is one."""
 
     rank: int
     size: int
@@ -38,19 +39,19 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes."""
+        """Return the sum of a tensor over all processes, on all; the tensor is overwritten."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def highest(self, value: Tensor) -> int:
-        """Return the highest of all processes' numbers, one each, on all."""
+        """Return the maximum of all processes' scalars, on all; the tensor is overwritten."""
         if self.size > 1:
             dist.all_reduce(value, dist.ReduceOp.MAX)
         return int(value)
 
     def gather(self, value: Value) -> list[Value]:
-        """Return the values of all processes, on all."""
+        """Return the values of all processes by rank, on all."""
         if self.size == 1:
             return [value]
         values: list[Value | None] = [None] * self.size
@@ -58,18 +59,22 @@ class World:
         return values  # type: ignore[return-value]
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def join_world(run: TrainRun) -> Iterator[World]:
-    """Join the processes that torchrun started, or be alone."""
+    """Join the process group that torchrun has set up, or yield a world of one process.
+
+    Raises:
+        TrainingError: the device is ``cuda``, but there is no GPU.
+    """
     torch.set_num_threads(run.threads)
     has_gpu = torch.cuda.is_available() if run.device == "auto" else run.device == "cuda"
     if has_gpu and not torch.cuda.is_available():
-        raise TrainingError("device = 'cuda' was asked for, and torch sees no GPU")
+        raise TrainingError("device = 'cuda' was given, but torch sees no GPU")
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if has_gpu else torch.device("cpu")

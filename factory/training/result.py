@@ -1,4 +1,4 @@
-"""What a finished run leaves behind; light, so that the callers of a child process can read it."""
+"""The result of a finished run. This module does not import torch, so that callers of a child process can use it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,8 +15,9 @@ RESULT_FILE = "result.json"
 class TrainResult:
     """A finished run. ``model`` is the folder of the final model, ``metrics`` are those of the last step.
 
-    ``eval_metrics`` are those of the final model: of the best evaluation where its weights were kept, or of the last one.
-    ``num_others`` is how many rows are of languages or strategies that were not asked for; older results lack it.
+    ``eval_metrics`` belong to the final model: they are from the best evaluation if its weights were kept, otherwise
+    from the last one. ``num_others`` counts the rows of languages or strategies that were not selected; older results
+    lack it.
     """
 
     run_id: str
@@ -40,7 +41,7 @@ def write_result(output: Path, result: TrainResult) -> None:
 
 
 def read_result(output: Path, identity: RunIdentity) -> TrainResult | None:
-    """Return the result of this very run if it is complete."""
+    """Return the result in ``output`` if it is complete and belongs to this run, else None."""
     path = output / RESULT_FILE
     if not path.is_file():
         return None

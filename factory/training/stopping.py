@@ -1,4 +1,4 @@
-"""How a run is asked to end before its last step."""
+"""Stopping a run before its last step."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ from factory.training.processes import World
 
 
 class StopSignals:
-    """Keeps SIGINT and SIGTERM until a step is done and its state can be saved; a second one changes nothing."""
+    """Records SIGINT and SIGTERM, so that a run can finish its step and save its state; repeats are ignored."""
 
     def __init__(self) -> None:
         self._asked: signal.Signals | None = None
@@ -32,6 +32,6 @@ class StopSignals:
         self._asked = signal.Signals(number)
 
     def asked(self, world: World) -> str | None:
-        """Return the name of a signal that came to any process of the run; all learn of it at the same step."""
+        """Return the name of a signal that any process of the run has received, or None; the same on all processes."""
         highest = world.highest(torch.tensor(self._asked or 0, device=world.device))
         return signal.Signals(highest).name if highest else None

@@ -1,11 +1,11 @@
-"""The trainer: settings in, a model that can be served out.
+"""The trainer's entry point: from settings to a model that can be served.
 
-output/run.json          what identifies the run; another run is refused here
-output/rejected.jsonl    rows that could not be used, each with its reason
-output/metrics.jsonl     every step and evaluation; tensorboard/ and curves.png show the same
-output/checkpoints/      what a killed run goes on from
-output/model/            the final model: safetensors, tokenizer, template, generation config
-output/result.json       written last: the run is complete, and is not run again
+output/run.json          the run's identity; a different run is refused in the same folder
+output/rejected.jsonl    rows that could not be used, with reasons
+output/metrics.jsonl     metrics of steps and evaluations; tensorboard/ and curves.png show the same
+output/checkpoints/      checkpoints from which a stopped run resumes
+output/model/            the final model: safetensors, tokenizer, chat template, generation config
+output/result.json       written last: the run is complete and will not be repeated
 """
 
 from pathlib import Path
@@ -18,11 +18,12 @@ from schemas.recipe.training import TrainSettings
 
 
 def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> TrainResult:
-    """Train a model, or go on with it; a run that is complete is returned as it is.
+    """Train a model, or resume an unfinished run; the result of a complete run is returned at once.
 
     Raises:
-        TrainingError: settings, model and data do not fit, another run lies or works in ``output``, a file cannot be
-            written, the loss is not a number or runs away, or a signal stopped the run (its state is saved then).
+        TrainingError: settings, model and data do not match, ``output`` contains or is used by another run, a file
+        cannot
+            be written, the loss is not finite or diverges, or a signal stopped the run (its state is then saved).
         InputError: the data cannot be read.
         EngineError: the model is missing.
     """
@@ -33,7 +34,7 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
         if done is not None:
             return done
         with loading():
-            from factory.training.run.loop import run_training  # with torch and transformers: seconds
+            from factory.training.run.loop import run_training  # imports torch and transformers, which takes seconds
 
         return run_training(settings, identity, output, quiet=quiet)
     except OSError as error:

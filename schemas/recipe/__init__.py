@@ -1,1 +1,1 @@
-"""What a recipe may say: one module a section, each a model that checks what it is given."""
+"""The sections of a recipe, one module each, as pydantic models that validate what they are given."""

@@ -18,10 +18,10 @@ LAYOUTS: dict[Layout, tuple[str, ...]] = {
 
 
 class ArenaRecipe(Recipe):
-    """A recipe of which only the prompts are read and translated, all of them held out.
+    """A recipe that only reads and translates prompts, all of which are held out.
 
-    ``layout`` is whose columns are written. ``labels`` says where the source holds those that describe a prompt, such as
-    the category; a label that is not named is in the column of its name.
+    ``layout`` names the released data set whose columns are written. ``labels`` maps its columns that describe a
+    prompt, such as the category, to the source's columns; by default they have the same names.
     """
 
     prompts: tuple[PromptSource, ...] = Field(min_length=1, max_length=1)
@@ -34,12 +34,12 @@ class ArenaRecipe(Recipe):
 
     @property
     def source(self) -> PromptSource:
-        """Where the prompts come from."""
+        """The only source of prompts."""
         return self.prompts[0]
 
     @property
     def label_columns(self) -> dict[str, str]:
-        """Return the source's column of each label of the layout."""
+        """The source's column for each label of the layout."""
         labels = [name for name in LAYOUTS[self.layout] if name not in {"question_id", "prompt", "language"}]
         return {name: self.labels.get(name, name) for name in labels}
 
@@ -47,7 +47,7 @@ class ArenaRecipe(Recipe):
     def _fits_layout(self) -> Self:
         columns = self.source.columns
         if columns.prompt is None or columns.id is None or columns.system is not None:
-            raise ValueError("prompts are single texts with an id: 'columns' needs 'prompt' and 'id', and no 'system'")
+            raise ValueError("prompts are single texts with an id: 'columns' needs 'prompt' and 'id', without 'system'")
         strange = sorted(self.labels.keys() - self.label_columns.keys())
         if strange:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What becomes of answers: gates, rewards, routing, preference pairs and the export."""
+"""How answers are curated: gates, rewards, routing, preference pairs and the export."""
 
 from typing import Annotated, Literal, Self, get_args
 
@@ -9,7 +9,10 @@ from schemas.toml.section import LATER, FilePath, Names, Section, check_language
 
 
 class Gates(Section):
-    """``[gates]``: what a completion must pass before it is scored; ``language`` and its thresholds as for prompts."""
+    """``[gates]``: what a completion must pass before it is scored.
+
+    ``language`` and its thresholds mean the same as in ``[prompt_gates]``.
+    """
 
     language: bool = True
     min_language_score: float = Field(default=0.3, ge=0, le=1)
@@ -23,13 +26,13 @@ class Gates(Section):
 
 
 class Rewards(Section):
-    """``[rewards]``: how several reward models are combined within a prompt."""
+    """``[rewards]``: how the scores of several reward models are combined, within each prompt."""
 
     combine: Literal["mean_rank", "mean_zscore"] = "mean_rank"
 
 
 class Routing(Section):
-    """``[routing]``: which completion becomes the SFT row. ``sql`` names a user's own SELECT."""
+    """``[routing]``: which completion becomes the SFT row of a prompt. ``sql`` is the path of a user's own SELECT."""
 
     method: Literal["reward", "fixed", "random", "sql"] = "reward"
     teachers: dict[str, str] = Field(default_factory=dict)
@@ -47,9 +50,10 @@ class Routing(Section):
 
 
 class PairStrategy(Section):
-    """``[[pairs]]``: one way of making preference pairs, with its guards.
+    """``[[pairs]]``: one strategy for making preference pairs, with its guards.
 
-    ``against_reward`` says that the strategy may pair against the reward order; then the audit counts such pairs.
+    ``against_reward`` lets the strategy choose a completion with the lower reward; the audit then counts such pairs
+    instead of failing.
     """
 
     strategy: Literal[
@@ -74,7 +78,7 @@ class PairStrategy(Section):
         if self.strategy == "sql" and not self.name:
             raise ValueError("a pair strategy of your own needs a 'name'")
         if self.name != self.strategy and self.name in get_args(type(self).model_fields["strategy"].annotation):
-            raise ValueError(f"'name' = {self.name!r} is another strategy than {self.strategy!r}; choose another name")
+            raise ValueError(f"'name' = {self.name!r} is the name of a different strategy; choose another name")
         return self
 
     @property

@@ -16,7 +16,7 @@ Scale = Literal["aya", "arena"]
 
 
 class Contestant(Teacher):
-    """``[evaluation.a]`` and ``[evaluation.b]``: one of the two models; recorded answers take part like any model's."""
+    """``[evaluation.a]`` and ``[evaluation.b]``: one of the two models, or recorded answers in place of one."""
 
     name: Annotated[str, EXECUTION] = Field(min_length=1)
     licence: Annotated[str | None, EXECUTION] = None
@@ -41,12 +41,12 @@ class JudgeModel(NamedWriter):
 class Judge(Section):
     """``[evaluation.judge]``: exactly one of an LLM, a reward model and the microworld's truth.
 
-    ``scale`` is that of an LLM's verdicts: A, B or TIE, judged by Aya's criteria, or Arena-Hard's five steps, of which
-    a strong one weighs as much as three. ``output`` is how it states them: in a JSON object with its reason, as one
-    word alone (both held to by the engine), or in double square brackets at the end of free text. ``max_reason_chars``
-    keeps a weak judge from rambling in JSON; vLLM holds to it, a hosted API may refuse it. ``swap`` shows every
-    pair in both orders or, once, in one that chance (``seed``) decides. Scores of a reward model or the truth that
-    differ by ``tie_margin`` or less are a tie.
+    ``scale`` is the scale of an LLM's verdicts: A, B or TIE by Aya's criteria, or Arena-Hard's five steps, where a
+    strong verdict counts three times. ``output`` is their form: a JSON object with the reason, a single word (the
+    engine enforces both), or double square brackets at the end of free text. ``max_reason_chars`` keeps a weak judge
+    from rambling in JSON; vLLM enforces it, a hosted API may reject it. ``swap`` shows each pair in both orders, or
+    once in a random order (by ``seed``). Scores of a reward model or the truth that differ by ``tie_margin`` or less
+    are a tie.
     """
 
     llm: JudgeModel | None = None
@@ -61,18 +61,18 @@ class Judge(Section):
     @model_validator(mode="after")
     def _one_judge(self) -> Self:
         if sum(judge is not None for judge in (self.llm, self.reward, self.truth)) != 1:
-            raise ValueError("exactly one of 'llm', 'reward' and 'truth' judges")
+            raise ValueError("exactly one of 'llm', 'reward' and 'truth' is needed")
         if self.max_reason_chars is not None and self.output != "json":
-            raise ValueError("'max_reason_chars' bounds the reason in JSON, so it goes with output = 'json'")
+            raise ValueError("'max_reason_chars' limits the reason in JSON, so it needs output = 'json'")
         return self
 
 
 class EvaluationSettings(Section):
-    """``[evaluation]``: who plays, on which prompts, who judges, and how the figures are worked out.
+    """``[evaluation]``: which models are compared, on which prompts, who judges, and how the statistics are computed.
 
-    Without ``prompts`` the held-out prompts of ``build`` (a name or config id; default: the latest) are answered, of
-    each language at most ``limit``, the same ones in all languages where they are translations of one another.
-    ``reward`` scores all answers besides, whoever judges, and its mean is reported.
+    Without ``prompts``, the models answer the held-out prompts of ``build`` (a name or config id; default: the latest).
+    ``limit`` is per language; prompts that are translations of one another are kept or left out together. ``reward``
+    additionally scores all answers, whoever judges, and its mean is reported.
     """
 
     name: Annotated[str, EXECUTION] = Field(default="evaluation", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
@@ -91,14 +91,14 @@ class EvaluationSettings(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.prompts is not None and self.build is not None:
-            raise ValueError("'prompts' and 'build' both say what is answered; give one of them")
+            raise ValueError("'prompts' and 'build' both choose the prompts; give one of them")
         if self.a.name == self.b.name:
             raise ValueError(f"both models are named {self.a.name!r}; names must differ")
         if self.a.samples != self.b.samples:
-            raise ValueError("both models give as many answers to a prompt: 'samples' must be equal")
+            raise ValueError("both models must give the same number of answers to a prompt: 'samples' must be equal")
         judge, reward = self.judge.reward, self.reward
         if judge and reward and judge.name == reward.name and identify(judge) != identify(reward):
             raise ValueError(
-                f"'judge.reward' and 'reward' are two models, both named {judge.name!r}; names must differ"
+                f"'judge.reward' and 'reward' are different models, both named {judge.name!r}; names must differ"
             )
         return self

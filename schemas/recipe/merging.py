@@ -1,6 +1,6 @@
 """The ``[merge]`` table: which models are merged into one, how, and with what weights.
 
-What identifies a merge is worked out in ``factory.merging.identity``.
+The identity of a merge is computed in ``factory.merging.identity``.
 """
 
 import re
@@ -19,7 +19,7 @@ def _check_weight(value: object) -> object:
 
 
 Weight: TypeAlias = Annotated[float | tuple[float, ...], BeforeValidator(_check_weight)]
-"""One number, or a gradient over depth: anchors from the first layer to the last, evenly spaced, linear in between."""
+"""One number, or a gradient over depth: evenly spaced anchors from first to last layer, interpolated linearly."""
 
 Method: TypeAlias = Literal["linear", "slerp", "ties", "dare_linear", "dare_ties"]
 
@@ -31,8 +31,8 @@ class _Section(Section):
 class MergeModel(_Section):
     """``[[merge.models]]``: one parent: a checkpoint, or a LoRA adapter on one.
 
-    ``patterns`` gives other weights to the parameters whose name a regular expression finds; the first that does counts.
-    ``name`` keys DARE's random mask; without one the model's position does.
+    ``patterns`` maps regular expressions to weights for the parameters whose names they match; the first match counts.
+    DARE's random mask is seeded with ``name``, or with the model's position if it has none.
     """
 
     model: ModelName = Field(min_length=1)
@@ -55,7 +55,10 @@ class MergeModel(_Section):
 
 
 class MergeRun(_Section):
-    """``[merge.run]``: how a merge is executed. No ``threads``: one per core. ``device``: ``cpu``, ``cuda``, ``cuda:1``."""
+    """``[merge.run]``: how a merge is executed; ``device`` is ``cpu``, ``cuda`` or ``cuda:1``.
+
+    ``threads`` defaults to one per core.
+    """
 
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     threads: int | None = Field(default=None, gt=0)
@@ -63,11 +66,12 @@ class MergeRun(_Section):
 
 
 class Merging(_Section):
-    """How models are merged, whichever they are.
+    """How models are merged, independent of which.
 
-    ``normalize`` divides by the sum of the weights; by default linear and ties do, and DARE does not. ``density`` is the
-    share of each task vector that ties and DARE keep. ``rescale`` says how DARE makes up for what it drops: divide by the
-    density (the paper), or restore the task vector's L1 norm (mergekit). ``dtype``: none: the first model's.
+    ``normalize`` divides by the sum of the weights; the default is true except for DARE. ``density`` is the share of
+    each task vector that ties and DARE keep. ``rescale`` says how DARE compensates for what it drops: by dividing by
+    the density (as in the paper), or by restoring the task vector's L1 norm (as in mergekit). ``dtype`` defaults to
+    that of the first model.
     """
 
     method: Method = "linear"
@@ -81,7 +85,7 @@ class Merging(_Section):
 
     @property
     def has_task_vectors(self) -> bool:
-        """Whether the method works on differences from a base."""
+        """Whether the method merges differences from a base model."""
         return self.method in {"ties", "dare_linear", "dare_ties"}
 
     @property
@@ -90,7 +94,7 @@ class Merging(_Section):
 
 
 class MergeSettings(Merging):
-    """One merge. The models' order matters for nothing but the files that come along: the first model's."""
+    """One merge. The order of the models does not matter, except that the tokenizer and other files are the first's."""
 
     models: tuple[MergeModel, ...] = Field(min_length=1)
     base: MergeModel | None = None
@@ -105,7 +109,7 @@ class MergeSettings(Merging):
         if self.has_task_vectors and self.base is None:
             raise ValueError(f"method = '{self.method}' needs 'base', the model that the others were trained from")
         if not self.has_task_vectors and self.base is not None:
-            raise ValueError(f"method = '{self.method}' has no use for 'base'; ties, dare_linear and dare_ties have")
+            raise ValueError(f"method = '{self.method}' does not use 'base'; ties, dare_linear and dare_ties do")
         named = [model.name for model in self.models if model.name is not None]
         if len(set(named)) < len(named):
             raise ValueError("two models have the same 'name'; names must differ")

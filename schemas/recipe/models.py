@@ -68,22 +68,22 @@ EXECUTION_ARGS = frozenset(
         "stream_interval",
     ]
 )
-"""vLLM's arguments that say how a model of text is executed; every other one may change its answers."""
+"""Arguments of vLLM that only affect how a text model is executed; any other one may change its answers."""
 
 
 def _check_tags(tags: tuple[str, str]) -> tuple[str, str]:
     if not all(tag.strip() for tag in tags) or tags[0] == tags[1]:
-        raise ValueError(f"{list(tags)} was given; what opens and what closes the thinking are two different tags")
+        raise ValueError(f"{list(tags)} was given; the opening and the closing tag must differ and must not be empty")
     return tags
 
 
 ReasoningTags = Annotated[tuple[str, str], AfterValidator(_check_tags)]
-"""What opens and what closes a model's thinking, which is kept apart from its answer."""
+"""The opening and the closing tag of a model's thinking, which is stored apart from its answer."""
 
 
 def _check_switches(switches: dict[str, object]) -> dict[str, object]:
     if taken := sorted(switches.keys() & TEMPLATE_ARGS):
-        raise ValueError(f"{taken[0]!r} is not a switch of a chat template: the factory gives it itself")
+        raise ValueError(f"{taken[0]!r} is not a switch of a chat template: the factory sets it itself")
     return switches
 
 
@@ -106,14 +106,14 @@ TEMPLATE_ARGS = frozenset(
         "truncation",
     ]
 )
-"""What rendering a conversation takes besides the switches of its template."""
+"""Arguments of ``apply_chat_template`` that are not variables of the template."""
 
 Switches = Annotated[dict[str, Any], AfterValidator(_check_switches), LATER]
 """Variables of a chat template, such as ``enable_thinking``."""
 
 
 class Sampling(Section):
-    """How completions are drawn. ``seed`` is optional: it costs speed and does not make batched sampling repeatable."""
+    """How completions are sampled. ``seed`` costs speed and does not make batched sampling repeatable."""
 
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -128,10 +128,10 @@ class Sampling(Section):
 class ModelRun(Section):
     """How a model is executed; never part of its identity.
 
-    ``engine_args`` go to vLLM as they are; only ``EXECUTION_ARGS`` are allowed, all others are the model's own.
+    ``engine_args`` are passed to vLLM unchanged; only ``EXECUTION_ARGS`` are allowed, all others belong to the model.
 
-    ``gpus`` is the tensor-parallel size of one replica; ``replicas`` work in parallel on GPUs of their own. No
-    ``max_in_flight`` means what suits the engine: 2048 requests for a model in a child process, 512 for servers.
+    ``gpus`` is the tensor-parallel size of one replica; ``replicas`` run in parallel, each on its own GPUs.
+    ``max_in_flight`` defaults to 2048 requests for a model in a child process, and to 512 for servers.
     """
 
     gpus: int = Field(default=1, gt=0)
@@ -171,12 +171,12 @@ class ModelRun(Section):
 
 
 class Model(Section):
-    """A model behind an engine: a hub id, or a local folder that is there or begins with ``.``, ``/`` or ``~``.
+    """A model behind an engine: a hub id, or a local folder that exists or whose path begins with ``.``, ``/``, ``~``.
 
     Behind the openai engine, ``model`` and ``adapter`` are what the server calls them.
 
-    ``chat_template_kwargs`` are switches of the chat template, as ``enable_thinking``. ``engine_args`` are what may change
-    answers beyond the fields here, and part of the identity: further arguments of vLLM, fields of a request to a
+    ``chat_template_kwargs`` are switches of the chat template, such as ``enable_thinking``. ``engine_args`` are further
+    settings that may change answers, and so are part of the identity: arguments of vLLM, fields of a request to a
     server, or options of a translator's ``generate``.
     """
 
@@ -212,7 +212,7 @@ class Model(Section):
 
     @property
     def num_gpus(self) -> int:
-        """How many GPUs of this machine it needs at once; none where a server runs it or its answers are recorded."""
+        """How many GPUs of this machine it needs at once; 0 if a server runs it or its answers are recorded."""
         return self.run.gpus * self.run.replicas if self.engine in {"vllm", "transformers"} else 0
 
 
@@ -226,7 +226,7 @@ class Instructed(Section):
 
 
 class Structured(Section):
-    """What the text of a completion must look like: exactly one of a JSON schema, a regular expression, a choice."""
+    """The form that a completion's text must have: exactly one of a JSON schema, a regular expression and a choice."""
 
     json_schema: dict[str, Any] | None = None
     regex: str | None = None
@@ -240,11 +240,11 @@ class Structured(Section):
 
 
 class RecordedColumns(Section):
-    """Where recorded rows hold the answer and the key that joins it to a prompt; dots reach into nested fields.
+    """The columns of recorded rows: the answer, and the key that joins it to a prompt; dots reach into nested fields.
 
-    The answer is in ``text`` (a text, its parts, or a message), or ends the conversation in ``messages``. A ``key`` of
-    several columns joins with a source whose ``columns.id`` are as many, in the same order, or is one text with empty
-    lines between its parts.
+    The answer is in ``text`` (a text, its parts, or a message), or is the last turn of the conversation in
+    ``messages``. A ``key`` of several columns is matched with the source's ``columns.id``, of the same number and
+    order, or, with join = "prompt_text", is one text whose parts are separated by empty lines.
     """
 
     text: str | None = None
@@ -255,7 +255,7 @@ class RecordedColumns(Section):
     @model_validator(mode="after")
     def _one_answer(self) -> Self:
         if (self.text is None) == (self.messages is None):
-            raise ValueError("exactly one of 'text' (an answer) and 'messages' (a conversation that it ends) is needed")
+            raise ValueError("exactly one of 'text' (an answer) and 'messages' (a conversation up to it) is needed")
         return self
 
 
@@ -263,12 +263,15 @@ _RECORDED_COLUMNS = 'columns = { text = "answer", key = "id" } or columns = { me
 
 
 class Recorded(Section):
-    """Completions that a team already has. ``join`` says what ``columns.key`` holds: the id of a source's row, or the text.
-    ``source`` names the source that is meant, where several share ids.
+    """Completions that a team already has.
 
-    Of a source without an id column the id is the row's number in its file or split, counted from 1, without blank lines
-    and the header; of several files or splits their name comes first (``b.jsonl:12``, ``test:12``). Without a key, the
-    text is what the conversation in ``columns.messages`` asks; with one, the conversation must ask what the key's prompt does.
+    ``join`` says what ``columns.key`` contains: the id of a source's row, or the prompt's text. ``source`` names the
+    source, if several share ids.
+
+    In a source without an id column, the id is the row's number in its file or split, counted from 1 without blank
+    lines and the header; if there are several files or splits, their name comes first (``b.jsonl:12``, ``test:12``).
+    Without a key, the prompt's text is taken from the conversation in ``columns.messages``; with a key, that
+    conversation must ask the same as the prompt.
     """
 
     path: FilePath
@@ -280,27 +283,27 @@ class Recorded(Section):
     @classmethod
     def _has_columns(cls, value: object) -> object:
         if isinstance(value, dict) and not value.get("columns"):
-            raise ValueError(f"'columns' is needed, as {_RECORDED_COLUMNS}")
+            raise ValueError(f"'columns' is needed, such as {_RECORDED_COLUMNS}")
         return value
 
     @model_validator(mode="after")
     def _has_key(self) -> Self:
         if self.columns.key is None and (self.join == "source_row" or self.columns.messages is None):
             raise ValueError(
-                "'columns.key' is needed, but with join = 'prompt_text' and 'columns.messages', whose question it then is"
+                "'columns.key' is needed, unless join = 'prompt_text' and 'columns.messages' contains the question"
             )
         return self
 
 
 class Writer(Model):
-    """A model that writes text. ``reasoning`` are the tags of its thinking, which is kept apart from the text."""
+    """A model that writes text. ``reasoning`` are the tags of its thinking, which is stored apart from the text."""
 
     sampling: Sampling = Sampling()
     reasoning: ReasoningTags | None = None
 
 
 class NamedWriter(Writer):
-    """A writer that has a name, for the languages it is declared for (none named: all)."""
+    """A writer with a name. It writes ``samples`` texts per prompt, in its ``languages`` (default: all)."""
 
     name: Annotated[str, REQUEST] = Field(min_length=1)
     languages: Annotated[Languages, REQUEST] = ()
@@ -325,8 +328,8 @@ class Teacher(NamedWriter, Instructed):
 class Translation(Writer, Instructed):
     """``[translation]``: an encoder-decoder translator (engine transformers) or an LLM (vllm, openai).
 
-    ``completions_of`` names the teacher whose English completions are translated for the rejected side of
-    in_language_vs_translated pairs. ``instruction`` is what an LLM is told; it may use {source}, {target} and {text}.
+    ``completions_of`` names the teachers whose English completions are translated, for the rejected side of
+    in_language_vs_translated pairs. ``instruction`` is an LLM's prompt; it may use {source}, {target} and {text}.
     """
 
     engine: Annotated[Literal["transformers", "vllm", "openai"], FINGERPRINTED] = "transformers"
@@ -340,7 +343,7 @@ class Translation(Writer, Instructed):
     @model_validator(mode="after")
     def _fits_engine(self) -> Self:
         if self.engine == "transformers" and self.reasoning is not None:
-            raise ValueError("'reasoning' was given, and an encoder-decoder translator does not think; leave it out")
+            raise ValueError("'reasoning' was given, but an encoder-decoder translator does not think; leave it out")
         return self
 
 

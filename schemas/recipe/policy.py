@@ -1,4 +1,4 @@
-"""The ``[policy]`` table: which model is trained on a build, in which steps, and how each step is judged."""
+"""The ``[policy]`` table: the model that is trained on a build, its training steps, and how each step is judged."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,7 +24,7 @@ class StepLora(Adapters):
 
 
 class StepTraining(Training):
-    """``[policy.steps.train]``: how a step trains. Which model, and on which rows, the step settles: on those of its clusters."""
+    """``[policy.steps.train]``: how a step trains. The step determines the model and, by its clusters, the rows."""
 
     SETTLED: ClassVar[Mapping[str, Json]] = {
         "model": "",
@@ -41,14 +41,14 @@ class StepTraining(Training):
     lora: StepLora | None = None
 
     def settings(self, **settled: object) -> TrainSettings:
-        """Return the settings of one run."""
+        """Return the settings of one training run; ``settled`` sets the fields that the step determines."""
         return TrainSettings.model_validate(self.model_dump() | settled)
 
 
 class StepMerge(Merging):
-    """``[policy.merge]``: how a step merges its clusters' models, weighted by name in ``weights``.
+    """``[policy.merge]``: how a step merges its clusters' models; ``weights`` maps clusters to weights (default: 1).
 
-    Methods that have a base take the policy that the step began with.
+    Methods that need a base use the policy that the step started from.
     """
 
     SETTLED: ClassVar[Mapping[str, Json]] = {"models": [], "base": None}
@@ -56,7 +56,7 @@ class StepMerge(Merging):
     weights: dict[str, Weight] = Field(default_factory=dict)
 
     def settings(self, models: Mapping[str, str], base: str) -> MergeSettings:
-        """Return the settings of one merge of models, by cluster, that were trained from ``base``."""
+        """Return the settings for merging ``models``, which maps clusters to paths of models trained from ``base``."""
         own = self.model_dump(by_alias=True, exclude={"weights"})
         parents = [
             {"model": model, "name": name, "weight": self.weights.get(name, 1.0)} for name, model in models.items()
@@ -67,10 +67,10 @@ class StepMerge(Merging):
 
 
 class OnPolicy(Section):
-    """``[policy.steps.on_policy]``: rounds in which the latest policy answers, and learns from pairs of its own answers.
+    """``[policy.steps.on_policy]``: rounds in which the latest policy answers and learns from pairs of its own answers.
 
-    Every round samples ``samples`` answers to each prompt (those of the build, or of ``prompts``), gates, scores and pairs
-    them as a build of its own, and trains and merges as the step says. ``betas`` has one beta per round, none: the step's.
+    Each round samples ``samples`` answers per prompt (of the build, or of ``prompts``), gates, scores and pairs them in
+    a build of its own, then trains and merges as the step says. ``betas`` has one beta per round (default: the step's).
     """
 
     rounds: int = Field(default=3, gt=0)
@@ -86,7 +86,7 @@ class OnPolicy(Section):
         if self.betas and len(self.betas) != self.rounds:
             raise ValueError(f"'betas' has {len(self.betas)} numbers for {self.rounds} rounds; give one for each")
         if any(beta <= 0 for beta in self.betas):
-            raise ValueError("a beta is greater than 0")
+            raise ValueError("'betas' must be greater than 0")
         return self
 
     @model_validator(mode="after")
@@ -96,15 +96,15 @@ class OnPolicy(Section):
             if named.count((what, name)) > 1:
                 raise ValueError(f"the {what} {name!r} is named twice; names must differ")
         if any(pair.strategy == "strong_vs_weak" for pair in self.pairs):
-            raise ValueError("strong_vs_weak pairs two teachers, and in a round the policy alone answers")
+            raise ValueError("strong_vs_weak pairs two teachers, but in a round only the policy answers")
         return self
 
 
 class Step(Section):
-    """``[[policy.steps]]``: train a model per cluster from the policy so far, merge them; that is the policy now.
+    """``[[policy.steps]]``: train one model per cluster from the current policy and merge them into the next policy.
 
-    ``pairs`` names the pair strategies that preference training learns from (none: all of the build's). ``clusters``
-    and ``merge`` stand in for the policy's own; ``clusters = {}`` trains one model on all languages.
+    ``pairs`` names the pair strategies that preference training uses (default: all of the build). ``clusters`` and
+    ``merge`` override the policy's own; ``clusters = {}`` trains one model on all languages.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100)
@@ -119,23 +119,23 @@ class Step(Section):
         if not self.train.is_preference and (self.on_policy or self.pairs):
             raise ValueError("'pairs' and 'on_policy' belong to preference objectives, not to sft")
         if self.on_policy and self.pairs:
-            raise ValueError("pairs of an on-policy step are those of 'on_policy.pairs'; leave 'pairs' out")
+            raise ValueError("an on-policy step uses the pairs of 'on_policy.pairs'; leave 'pairs' out")
         return self
 
     def round_name(self, number: int) -> str:
-        """Return what the policy of a round is called; rounds count from 1."""
+        """Return the name of a round's policy; rounds are counted from 1."""
         return f"{self.name}_{number}"
 
     def round_names(self) -> list[str]:
-        """Return what the policies of all rounds are called; none where the step has no rounds."""
+        """Return the names of all rounds' policies in order; empty if the step has no rounds."""
         return [self.round_name(number) for number in range(1, self.on_policy.rounds + 1)] if self.on_policy else []
 
 
 class HeldOut(Section):
-    """``[policy.held_out]``: after every step the policy and the base answer the build's held-out prompts.
+    """``[policy.held_out]``: after every step, the policy and the base answer the build's held-out prompts.
 
-    At most ``limit`` prompts of each language. No ``judge``: the first reward model of the recipe, which also gives the
-    mean reward that is watched.
+    ``limit`` is per language. ``judge`` defaults to the recipe's first reward model, which in any case supplies the
+    mean reward that ``[policy.watch]`` observes.
     """
 
     limit: int | None = Field(default=None, gt=0)
@@ -146,12 +146,13 @@ class HeldOut(Section):
 
 
 class Watch(Section):
-    """``[policy.watch]``: when an on-policy round is stopped, its policy set aside, and no further round begun.
+    """``[policy.watch]``: when a step's on-policy rounds are stopped, and the latest round's policy discarded.
 
-    That is when the mean reward of held-out answers has risen against the policy that the round began with, while their
-    tokens have grown by more than ``max_length_ratio``, their repetition by more than ``max_repetition_rise`` or the KL
-    of training exceeds ``max_kl`` (nats per token of its pairs); or when the share of held-out games won against the
-    base, ties being half a win, is more than ``max_win_rate_drop`` below the best so far.
+    There are two reasons. Either the mean reward of held-out answers has risen since the start of the round while their
+    length in tokens has grown by more than ``max_length_ratio`` (a factor), their repetition by more than
+    ``max_repetition_rise``, or the KL of training exceeds ``max_kl`` (nats per token of the pairs): the policy exploits
+    the reward model. Or the win rate against the base on held-out prompts (a tie counts half) is more than
+    ``max_win_rate_drop`` below the best so far.
     """
 
     max_length_ratio: float = Field(default=1.5, gt=1)
@@ -161,11 +162,11 @@ class Watch(Section):
 
 
 class Policy(Section):
-    """``[policy]``: from a base model, step by step, to the policy that is kept.
+    """``[policy]``: the steps that lead from a base model to the final policy.
 
-    ``clusters`` are named lists of languages that are trained together, each with the ``shared`` ones besides. ``train``
-    is what the steps' ``[train]`` tables have in common. ``chat_template_kwargs``, ``engine_args``, ``reasoning`` and
-    ``run`` are a teacher's, for the policy and its base when they answer.
+    ``clusters`` are named lists of languages that are trained together; the ``shared`` languages are added to each.
+    ``train`` holds defaults for the steps' ``[train]`` tables. ``chat_template_kwargs``, ``engine_args``, ``reasoning``
+    and ``run`` mean the same as for a teacher, and apply to the policy and its base when they answer.
     """
 
     base: ModelName = Field(min_length=1)
@@ -184,7 +185,7 @@ class Policy(Section):
     @model_validator(mode="before")
     @classmethod
     def _hand_down_training(cls, data: object) -> object:
-        """Give every step what all of them have in common, and leave it to them."""
+        """Merge the common ``train`` table into every step's own and empty it, so that only steps define training."""
         if not isinstance(data, dict) or not isinstance(data.get("train"), dict):
             return data
         steps = data.get("steps")
@@ -196,7 +197,7 @@ class Policy(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        taken = {BASE: "the model that the policy begins with"} | dict.fromkeys(STAGES, "a stage of the build")
+        taken = {BASE: "the model that the policy starts from"} | dict.fromkeys(STAGES, "a stage of the build")
         taken |= {name: f"a round of the step {step.name!r}" for step in self.steps for name in step.round_names()}
         for at, step in enumerate(self.steps):
             if whose := taken.get(step.name):
@@ -211,27 +212,29 @@ class Policy(Section):
         return self
 
     def stand_names(self) -> list[str]:
-        """Return what the policies are called that the steps and rounds make, in order."""
+        """Return the names of the policies that the steps and rounds produce, in order."""
         return [name for step in self.steps for name in step.round_names() or [step.name]]
 
     def _check_merge(self, step: Step) -> None:
         clusters, merge = self.clusters_of(step), self.merge_of(step)
         strange = sorted(merge.weights.keys() - clusters.keys())
         if strange and clusters:
-            raise ValueError(f"step {step.name!r} weights {', '.join(strange)}; its clusters are {', '.join(clusters)}")
+            raise ValueError(
+                f"step {step.name!r} has weights for {', '.join(strange)}; its clusters are {', '.join(clusters)}"
+            )
 
     def clusters_of(self, step: Step) -> dict[str, tuple[str, ...]]:
-        """Return a step's clusters with the shared languages in each; none: one model for all languages."""
+        """Return a step's clusters including the shared languages; empty if one model is trained on all languages."""
         clusters = self.clusters if step.clusters is None else step.clusters
         return {name: tuple(sorted({*languages, *self.shared})) for name, languages in clusters.items()}
 
     def merge_of(self, step: Step) -> StepMerge:
-        """Return how a step's models become one."""
+        """Return the merge settings of a step."""
         return step.merge or self.merge
 
 
 def _check_clusters(clusters: Mapping[str, tuple[str, ...]], *location: str | int) -> None:
-    """Refuse clusters whose models would lie in one folder, or in none, or that have no known languages."""
+    """Refuse clusters whose names collide or cannot be folder names, or whose languages are unknown or missing."""
     taken: dict[str, str] = {}
     for name, languages in clusters.items():
         try:
@@ -240,11 +243,11 @@ def _check_clusters(clusters: Mapping[str, tuple[str, ...]], *location: str | in
             refuse_reference(f"cluster {error}", *location, name)
         if fold_name(name) == ALL:
             refuse_reference(
-                f"{name!r} is what a step without clusters calls all languages; choose another name", *location, name
+                f"{name!r} is the cluster name of a step without clusters; choose another name", *location, name
             )
         if other := taken.get(fold_name(name)):
             refuse_reference(
-                f"clusters {other!r} and {name!r} share a folder on case-insensitive disks; choose another name",
+                f"clusters {other!r} and {name!r} would share a folder on case-insensitive disks; choose another name",
                 *location,
                 name,
             )

@@ -1,4 +1,4 @@
-"""Where prompts come from, and what a prompt must pass."""
+"""Sources of prompts, and the gates that a prompt must pass."""
 
 from typing import Annotated, Self
 
@@ -9,10 +9,10 @@ from schemas.toml.section import LATER, PLACE, DataName, Section, check_language
 
 
 class ConversationColumns(Section):
-    """Where rows hold a conversation; dots reach into nested fields (``prompt.text``, ``turns.0``).
+    """The columns of a conversation; dots reach into nested fields (``prompt.text``, ``turns.0``).
 
-    ``messages`` is a conversation, ``prompt`` what a user says, as text, with the ``input`` that it is about (Alpaca)
-    and the ``history`` of questions and answers before it.
+    ``messages`` is a whole conversation. ``prompt`` is a user's turn as text, optionally with the ``input`` that it is
+    about (as in Alpaca) and the ``history`` of earlier questions and answers.
     """
 
     prompt: str | None = None
@@ -24,9 +24,9 @@ class ConversationColumns(Section):
 
 
 class PromptColumns(ConversationColumns):
-    """Where a source's rows hold what the factory needs. Without ``prompt`` and ``messages`` the columns' names tell.
+    """The columns of a source. Without ``prompt`` and ``messages``, they are recognized by their usual names.
 
-    Several columns may make up the ``id``; the row is then known by the JSON list of their values as text.
+    Several columns may make up the ``id``; it is then the JSON list of their values as text.
     """
 
     id: str | tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -41,7 +41,7 @@ class PromptColumns(ConversationColumns):
 class PromptSource(Section):
     """``[[prompts]]``: a file (Parquet, JSONL, CSV; globs allowed) or a Hugging Face dataset (hub id or local).
 
-    A ``split`` may be cut and added up: ``train[:10%]+test``.
+    ``split`` allows slices and sums: ``train[:10%]+test``.
     """
 
     name: str = Field(min_length=1)
@@ -70,17 +70,17 @@ class PromptSource(Section):
         if (self.path is None) == (self.dataset is None):
             raise ValueError("exactly one of 'path' (a file) and 'dataset' (a Hugging Face dataset) is needed")
         if self.path is not None and (self.config or self.revision or self.split != "train"):
-            raise ValueError("'config', 'split' and 'revision' choose from a 'dataset'; of a file all rows are read")
+            raise ValueError("'config', 'split' and 'revision' belong to 'dataset'; a file is always read whole")
         if (self.language is None) == (self.columns.language is None):
             raise ValueError("exactly one of 'language' (one for all rows) and 'columns.language' is needed")
         return self
 
 
 class PromptGates(Section):
-    """``[prompt_gates]``: what a prompt must pass. A similarity of 0 switches the removal of near-duplicates off.
+    """``[prompt_gates]``: what a prompt must pass. A similarity of 0 turns off the removal of near-duplicates.
 
-    ``language`` is the switch of ``min_language_score`` and ``min_script_share``. The latter is the least share of the
-    letters that must be in the language's script, names, quotations and code aside.
+    ``language`` switches ``min_language_score`` and ``min_script_share`` on or off. The latter is the minimum share of
+    letters that must be in the language's script, not counting names, quotations and code.
     """
 
     language: bool = True

@@ -1,9 +1,9 @@
 """The recipe: one TOML file is one build.
 
 What identifies a result (models, revisions, prompts, sampling, thresholds) and how it is executed (GPUs, batch sizes,
-URLs, folders: everything under ``run`` and ``warehouse``) live in different models; the marks of ``schemas.toml.section`` say
-which is which. Relative input paths are resolved against the recipe's own folder; the warehouse and the exports
-lie under the working directory.
+URLs, folders: everything under ``run`` and ``warehouse``) are different sections; the marks of ``schemas.toml.section``
+say which is which. Input paths are relative to the recipe's folder; those of the warehouse, the exports and the models
+are relative to the working directory.
 """
 
 from collections.abc import Iterator
@@ -31,15 +31,15 @@ from schemas.toml.toml_file import load_file, show_place
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The file that a recipe was read from; recipes that differ in nothing else are equal."""
+    """The file that a recipe was read from. It is left out of comparisons."""
 
     file: Path | None = field(default=None, compare=False)
 
 
 class Recipe(Section):
-    """One build. ``name`` labels it; two recipes that differ in ``run`` and ``warehouse`` alone are the same build.
+    """One build. ``name`` labels it; two recipes that differ only in ``run`` and ``warehouse`` are the same build.
 
-    ``round`` is 0 for a pool of teachers; above, the teachers are policies that answer in that online round.
+    ``round`` is 0 if the teachers are a pool of models, otherwise the online round in which a policy is the teacher.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
@@ -57,7 +57,7 @@ class Recipe(Section):
     export: Export = Export()
     warehouse: Annotated[WarehouseSettings, EXECUTION] = WarehouseSettings()
     run: Annotated[RunSettings, EXECUTION] = RunSettings()
-    # of the models that are made of the build, not of it
+    # about the models that are trained on the build; not part of the build's own identity
     policy: Policy | None = None
     train: TrainSettings | None = Field(default=None, exclude=True)
     merge: MergeSettings | None = Field(default=None, exclude=True)
@@ -88,7 +88,7 @@ class Recipe(Section):
                 refuse_reference(f"{what} {name!r} is named twice; names must differ", section, at, "name")
 
     def _named_teachers(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Yield every teacher's name that the recipe refers to, after the place where it does."""
+        """Yield the location and the name of every reference to a teacher."""
         for language, name in self.routing.teachers.items():
             yield ("routing", "teachers", language), name
         for name in self.translation.completions_of if self.translation else ():
@@ -115,11 +115,11 @@ class Recipe(Section):
             exported = self.export.preference if step.train.is_preference else self.export.sft
             if not exported and step.on_policy is None:
                 part = "preference" if step.train.is_preference else "sft"
-                refuse_reference(f"the step trains on {part} rows, and export.{part} is false", "policy", "steps", at)
+                refuse_reference(f"the step trains on {part} rows, but export.{part} is false", "policy", "steps", at)
         return self
 
     def _refuse_languages_of_the_policy(self, policy: Policy) -> None:
-        """Refuse a language that the build has no rows of."""
+        """Refuse languages that are not in the recipe, because the build has no rows of them."""
         tables: list[tuple[tuple[str | int, ...], dict[str, tuple[str, ...]]]] = [
             (("policy", "clusters"), policy.clusters)
         ]
@@ -133,29 +133,30 @@ class Recipe(Section):
             for code in codes:
                 if code not in self.languages:
                     has = ", ".join(self.languages)
-                    refuse_reference(f"{what} has the language {code!r}, and the recipe has {has}", *location)
+                    refuse_reference(f"{what} has the language {code!r}, but the recipe only has {has}", *location)
 
     def _refuse_teachers_of_the_policy(self, policy: Policy) -> None:
-        """Refuse a teacher whose answers would stand in the tables under the name of a policy."""
-        policies = {fold_name(name): f"a step or round of the policy, {name!r}" for name in policy.stand_names()}
-        policies[BASE] = "the model that the policy begins with"
+        """Refuse teachers whose answers would be stored under the name of a policy."""
+        policies = {fold_name(name): f"a step or round of the policy ({name!r})" for name in policy.stand_names()}
+        policies[BASE] = "the model that the policy starts from"
         for at, teacher in enumerate(self.teachers):
             if whose := policies.get(fold_name(teacher.name)):
-                refuse_reference(f"{teacher.name!r} is {whose}; choose another name", "teachers", at, "name")
+                taken = f"{teacher.name!r} is the name of {whose}; choose another name"
+                refuse_reference(taken, "teachers", at, "name")
 
     def place(self, named: Named) -> str:
-        """Return where the recipe names something: the key, after the file and its line where it was read from one."""
+        """Return where the recipe refers to something: ``file:line: key``, or only the key if no file was read."""
         file = self._origin.file
         return named.label if file is None else f"{show_place(file, named.location)}: {named.label}"
 
     def derive(self, **changes: object) -> Self:
-        """Return a recipe that differs in some fields and is in no file."""
+        """Return a copy with some fields changed, which no longer points to the recipe's file."""
         derived = self.model_copy(update=changes)
         derived._origin = Origin()
         return derived
 
     def identity(self) -> dict[str, Json]:
-        """Return what makes this build this build, for people to read: everything but execution, and but the policy."""
+        """Return what identifies this build, in a form for people: everything except execution and the policy."""
         return identify(self.model_copy(update={"policy": None}), without={EXECUTION})
 
 
@@ -163,7 +164,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
 
     Raises:
-        RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
+        RecipeError: the file is missing, is not TOML, or contains a value that is not allowed.
     """
     recipe = load_file(path, Recipe, f"there is no recipe {path}; `factory init {quote(str(path))}` writes one")
     recipe._origin = Origin(path)

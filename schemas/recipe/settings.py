@@ -1,4 +1,4 @@
-"""How and where a build is executed; no part of what it is."""
+"""How and where a build is executed; not part of its identity."""
 
 from typing import Literal
 
@@ -8,10 +8,10 @@ from schemas.toml.section import Section, refuse_password
 
 
 class WarehouseSettings(Section):
-    """``[warehouse]``: where the lake lies. ``catalog`` is a SQLite path or a postgres:// URL; ``data`` may be s3://.
+    """``[warehouse]``: where the lake is. ``catalog`` is a SQLite path or a postgres:// URL; ``data`` may be s3://.
 
-    ``memory`` ("4GB") is how much DuckDB may use before it spills to disk; none: most of the machine's. The password of
-    a Postgres catalog comes from PGPASSWORD, never from the recipe.
+    ``memory`` ("4GB") is how much DuckDB may use before it spills to disk (default: most of the machine's). The
+    password of a Postgres catalog comes from PGPASSWORD, never from the recipe.
     """
 
     catalog: str = "lake/catalog.sqlite"
@@ -25,7 +25,7 @@ class WarehouseSettings(Section):
 
 
 class RunSettings(Section):
-    """``[run]``: how the build is executed. ``slots`` are lists of GPU numbers; none: one slot for each GPU seen."""
+    """``[run]``: how the build is executed. ``slots`` are lists of GPU numbers (default: one slot per visible GPU)."""
 
     slots: tuple[tuple[int, ...], ...] = ()
     commit_rows: int = Field(default=1000, gt=0)

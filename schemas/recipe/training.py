@@ -1,4 +1,4 @@
-"""Settings of one training run: what identifies its result, and under ``run`` how it is executed."""
+"""Settings of one training run: what identifies its result and, under ``run``, how it is executed."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -25,7 +25,7 @@ from schemas.toml.section import (
 from schemas.toml.toml_file import load_table
 
 _LABELS = ("language", "strategy", "id")
-"""Columns that say what a row is of and called, and not what it says."""
+"""Columns that label a row and hold no part of its text."""
 
 
 class Adapters(Section):
@@ -44,11 +44,11 @@ class Lora(Adapters):
 
 
 class TrainRun(Section):
-    """``[train.run]``: how a run is executed. It changes the result by rounding at most.
+    """``[train.run]``: how a run is executed. It changes the result by rounding errors at most.
 
-    ``micro_batch_tokens`` bounds the tokens of one forward pass; a row longer than that is a micro-batch of its own.
-    ``checkpoint_every`` and ``keep_last`` count steps and checkpoints; the best one is kept besides.
-    ``cache`` is the folder of the reference log-probabilities (none: beside the data).
+    ``micro_batch_tokens`` limits the tokens of one forward pass; a row longer than that is a micro-batch of its own.
+    A checkpoint is written every ``checkpoint_every`` steps; the latest ``keep_last`` and the best one are kept.
+    ``cache`` is the folder of the reference log-probabilities (default: beside the data).
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -65,9 +65,9 @@ class TrainRun(Section):
 
 
 class TrainColumns(ConversationColumns):
-    """``[train.columns]``: where rows hold what is trained; what is not named is found by the columns' usual names.
+    """``[train.columns]``: the columns of the training rows; those not set are recognized by their usual names.
 
-    An answer is in ``completion``, those of a pair are in ``chosen`` and ``rejected``.
+    SFT rows have their answer in ``completion``, preference rows theirs in ``chosen`` and ``rejected``.
     """
 
     completion: str | None = None
@@ -77,21 +77,23 @@ class TrainColumns(ConversationColumns):
     id: str | None = None
 
     def named(self) -> dict[str, str]:
-        """Return the columns that are named and hold a part of the conversation, by part."""
+        """Return the columns that are set and hold a part of the conversation, by part."""
         return {part: column for part, column in self if column is not None and part not in _LABELS}
 
 
 class Training(Section):
-    """How a model is trained by SFT or on preferences, on whatever rows.
+    """How a model is trained by SFT or on preferences, independent of model and data.
 
-    ``format`` says what a prompt and its answers are that are texts: turns of a ``chat``, or ``text`` as it is (the
-    default for columns named ``prompt`` and ``completion``, ``chosen``, ``rejected``, but for transcripts and JSON texts
-    of turns). ``objective`` and its formula: factory/training/model/losses.py.
-    A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` bounds the
-    tokens of prompt and completion together. ``length_normalized`` takes means over tokens where sums are usual;
-    SimPO has no other form. ``divergence_factor``: a loss, smoothed over ten steps, of that many times what it was at
-    the start (held out, or in the first step, whichever is higher) stops the run. ``final`` says which weights become
-    the model: those of the last step, or of the best evaluation.
+    ``format`` says how prompts and answers that are plain texts are understood: as turns of a ``chat``, or as raw
+    ``text`` without a chat template. Raw text is the default for columns named ``prompt`` and ``completion``,
+    ``chosen`` or ``rejected``, unless they contain transcripts or turns as JSON. The formulas of ``objective`` are in
+    factory/training/model/losses.py.
+
+    A step has ``batch_rows`` rows (a pair is one row) or about ``batch_tokens`` tokens. ``max_length`` limits the
+    tokens of prompt and completion together. ``length_normalized`` uses means over tokens instead of sums, as SimPO
+    always does. The run stops if the loss, smoothed over ten steps, exceeds ``divergence_factor`` times its value at
+    the start (held out, or in the first step, whichever is higher). ``final`` chooses the weights that are saved: of
+    the last step, or of the best evaluation.
     """
 
     columns: Annotated[TrainColumns | None, LATER] = None
@@ -130,7 +132,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _fits_objective(self) -> Self:
         if self.batch_rows is not None and self.batch_tokens is not None:
-            raise ValueError("'batch_rows' and 'batch_tokens' both say how large a step is; give one of them")
+            raise ValueError("'batch_rows' and 'batch_tokens' both set the size of a step; give one of them")
         if self.objective == "sft" and (self.reference or self.label_smoothing or self.nll_weight):
             raise ValueError(
                 "'reference', 'label_smoothing' and 'nll_weight' belong to preference objectives, not to sft"
@@ -138,11 +140,11 @@ class Training(Section):
         if self.objective == "simpo" and self.reference:
             raise ValueError("simpo has no reference model; leave 'reference' out or choose dpo or ipo")
         if self.objective == "ipo" and self.label_smoothing:
-            raise ValueError("ipo has no label smoothing; allowed with dpo and simpo")
+            raise ValueError("ipo has no label smoothing; 'label_smoothing' is allowed with dpo and simpo")
         if self.objective != "sft" and self.train_on == "all":
             raise ValueError("train_on = 'all' belongs to sft; preference objectives score completions only")
         if self.objective != "sft" and self.batch_tokens is not None:
-            raise ValueError("a step of a preference objective is counted in pairs: give 'batch_rows'")
+            raise ValueError("the steps of a preference objective are counted in pairs: give 'batch_rows'")
         if self.final == "best" and self.eval_every is None:
             raise ValueError("final = 'best' needs 'eval_every'")
         return self
@@ -157,18 +159,18 @@ class Training(Section):
 
     @property
     def step_rows(self) -> int | None:
-        """The rows of a step; None where a step is counted in tokens. 128, as in the papers, where nothing is said."""
+        """The rows of a step, by default 128 as in the papers; None if steps are counted in tokens."""
         return 128 if self.batch_rows is None and self.batch_tokens is None else self.batch_rows
 
 
 class TrainSettings(Training):
-    """``[train]``: one run of SFT or preference training: of which model, on which rows, and how.
+    """``[train]``: one run of SFT or preference training: the model, the rows, and how it is trained.
 
     ``data`` is an export folder of this project, a file or folder of files (globs allowed), or a Hugging Face dataset;
-    ``eval_data`` defaults to the export's eval split. ``revision`` and ``eval_revision`` are those of data sets of the hub
-    (a commit, branch or tag; none: the newest), resolved to a commit when a run starts.
-    ``languages`` and ``strategies`` keep the rows of these languages and pair strategies (none named: all). Rows of others
-    are counted; one that does not say what it is of, or names no known language, is rejected.
+    ``eval_data`` defaults to the export's eval split. ``revision`` and ``eval_revision`` are revisions of hub datasets
+    (a commit, branch or tag; default: the newest), resolved to a commit when a run starts. ``languages`` and
+    ``strategies`` select rows by language and pair strategy (default: all). Rows that do not match are counted; a row
+    without the column, or with an unknown language, is rejected.
     """
 
     model: ModelName = Field(min_length=1)
@@ -185,17 +187,17 @@ class TrainSettings(Training):
     @model_validator(mode="after")
     def _has_strategies(self) -> Self:
         if self.objective == "sft" and self.strategies:
-            raise ValueError("'strategies' are those of preference pairs; sft rows have none")
+            raise ValueError("'strategies' select preference pairs; sft rows have none")
         return self
 
 
 def load_train_settings(path: Path, **overrides: object) -> TrainSettings:
     """Read settings from the ``[train]`` table of a TOML file, or from a JSON file of its fields, and override some.
 
-    Paths are meant from the TOML file's folder, those that override from the working directory; those in JSON are whole.
+    Paths in TOML are relative to the file's folder, overriding paths to the working directory; JSON has absolute paths.
 
     Raises:
-        RecipeError: the file is missing or holds a value that is not allowed.
+        RecipeError: the file is missing or contains a value that is not allowed.
         TrainingError: an override is not allowed.
     """
     try:

@@ -1,1 +1,1 @@
-"""A table of a TOML file: read with its lines, checked, its fields marked by what they are."""
+"""Tables of TOML files: reading and checking them with line numbers, and marks that say what a field is."""

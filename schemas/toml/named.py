@@ -1,4 +1,4 @@
-"""What a settings file names that lies elsewhere: files, models and data sets, found by the marks of their fields."""
+"""The files, models and data sets that a settings file refers to, found by the marks of their fields."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from schemas.toml.toml_file import Location
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """One name, its mark, the section and field that hold it, and where that is: for a program, and for a person."""
+    """One reference: the name, its mark, and the section and field that contain it.
+
+    ``location`` is the path of keys to the field; ``label`` is the same for people, such as ``teachers.small.model``.
+    """
 
     name: str
     mark: Mark
@@ -22,7 +25,7 @@ class Named:
 
 
 def find_named(section: BaseModel, location: Location = (), label: str = "") -> Iterator[Named]:
-    """Yield every name of something elsewhere that a section holds at any depth, in the order of its fields."""
+    """Yield all references in a section, at any depth, in the order of its fields."""
     for field, info in type(section).model_fields.items():
         key = info.serialization_alias or field
         mark = next(iter(marks_of(info) & {*CONTENT, PLACE}), None)
@@ -34,7 +37,10 @@ def find_named(section: BaseModel, location: Location = (), label: str = "") -> 
 
 
 def _list_values(value: object, location: Location, label: str) -> Iterator[tuple[object, Location, str]]:
-    """Yield a field's value, or each of a list or table of them; of sections with a name that is their label."""
+    """Yield a field's value, or each item of a list or table, with its location and label.
+
+    An item of a list is labelled by its own name where it has one, otherwise by its number.
+    """
     match value:
         case tuple():
             for number, item in enumerate(value):

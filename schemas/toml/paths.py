@@ -1,33 +1,34 @@
-"""What names mean in settings: a path, from the folder of the settings file, or a hub id."""
+"""How names in settings are resolved: as a path relative to the settings file's folder, or as a hub id."""
 
 import glob
 from pathlib import Path
 
 
 def is_path(name: str) -> bool:
-    """Whether the name of a model or data set has the form of a path, and not of a hub id."""
+    """Whether the name of a model or data set looks like a path rather than a hub id."""
     return name.startswith((".", "/", "~"))
 
 
 def complete_path(path: str, folder: Path | None) -> str:
-    """Return a path in full where the folder that it is meant from is known."""
+    """Return an absolute path, if ``folder``, which it is relative to, is known; ``~`` is expanded either way."""
     expanded = Path(path).expanduser()
     return str(expanded if folder is None or expanded.is_absolute() else (folder / expanded).resolve())
 
 
 def complete_name(name: str, folder: Path | None) -> str:
-    """Return a path in full, and a hub id as it is: a path has the form of one or of a glob, or is there below the folder.
+    """Return an absolute path, or a hub id unchanged.
 
-    No folder: the name was completed when it was read, and its form tells.
+    A name is a path if it looks like one, is a glob, or exists below ``folder``. Without a folder only its form counts:
+    the name was completed when its file was read.
     """
     is_there = folder is not None and name != "" and (glob.has_magic(name) or (folder / name).exists())
     return complete_path(name, folder) if is_there or is_path(name) else name
 
 
 def split_glob(pattern: str) -> tuple[Path, str]:
-    """Return the folder above all that a glob names, and the glob below it; a path's last name is its glob.
+    """Split a glob into the folder that contains all its matches and the pattern below it.
 
-    A folder of that very name comes before what its brackets would stand for.
+    A plain path is split before its last name. An existing folder whose name contains brackets is taken literally.
     """
     parts = Path(pattern).parts
     magic = (at for at, part in enumerate(parts) if glob.has_magic(part) and not Path(*parts[: at + 1]).is_dir())

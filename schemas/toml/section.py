@@ -1,4 +1,4 @@
-"""What the sections of a recipe have in common: strict fields, what each field identifies, paths, and shared checks."""
+"""The base of all recipe sections: strict fields, marks that say what a field identifies, paths, and shared checks."""
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
@@ -22,34 +22,34 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     SETTLED: ClassVar[Mapping[str, Json]] = {}
-    """Fields that sections like this one have and this one has not, at the values that stand for them in its identity."""
+    """Fields of related sections that cannot be set here, with the values that represent them in the identity."""
 
 
 class Mark(Enum):
-    """What a field is to the identity of its section: ``Annotated[int, EXECUTION]``, said where it is declared.
+    """What a field contributes to the identity of its section; set where it is declared: ``Annotated[int, EXECUTION]``.
 
-    A field without a mark identifies a result by its value. No other place lists names of fields, so a field that
-    nobody thought of counts; forgetting a mark asks too much again, and never takes one result for another.
+    A field without a mark identifies a result by its value. Field names are listed nowhere else, so a new field counts
+    by default: a forgotten mark repeats work, but never confuses two results.
     """
 
     EXECUTION = auto()
-    """How, where, or under which label for people something is executed: part of no identity."""
+    """How, where, or under which label something is executed: not part of any identity."""
     PLACE = auto()
-    """Where rows are looked for; what they are follows from the rows, which come and go under one identity."""
+    """Where rows are read from: not part of the identity, because rows may be added or removed under the same one."""
     FILE = auto()
-    """The path of a file, or a glob: the bytes count, wherever they lie."""
+    """The path of a file, or a glob: the bytes count, wherever they are."""
     MODEL = auto()
     """A folder or a hub id: the content of the model counts."""
     DATA = auto()
     """A folder, files or a hub id: the content of the data set counts."""
     FINGERPRINTED = auto()
-    """What the fingerprint of the section's model stands for (``factory.engines.fingerprint``)."""
+    """Covered by the fingerprint of the section's model (``factory.engines.fingerprint``)."""
     REQUEST = auto()
-    """Which requests are made of a model, and what it is called: part of what asks it, not of how it answers."""
+    """Which requests a model receives, and what it is called: identifies the build, not how the model answers."""
     LATER = auto()
-    """Declared after ids had been made: at its default it is left out of them, so they stay the same.
+    """Added when ids already existed: left out of ids at its default, so that they stay the same.
 
-    Some of these defaults keep what was done before; others, such as that of ``min_script_share``, reject more.
+    Most of these defaults keep the earlier behaviour; some, such as that of ``min_script_share``, reject more.
     """
     UNORDERED = auto()
     """A list whose order says nothing: sorted, it counts; as it is given, it is shown."""
@@ -59,11 +59,11 @@ EXECUTION, PLACE, FILE, MODEL, DATA = Mark.EXECUTION, Mark.PLACE, Mark.FILE, Mar
 FINGERPRINTED, REQUEST, LATER, UNORDERED = Mark.FINGERPRINTED, Mark.REQUEST, Mark.LATER, Mark.UNORDERED
 
 CONTENT = frozenset({FILE, MODEL, DATA})
-"""Marks of fields that name something of which the content counts."""
+"""Marks of fields that refer to something whose content counts."""
 
 
 def marks_of(field: FieldInfo) -> frozenset[Mark]:
-    """Return the marks of a field: its own, and those of the types that its type is made of."""
+    """Return the marks of a field: its own, and those of the types inside its annotation."""
     found = {mark for mark in field.metadata if isinstance(mark, Mark)}
     return frozenset(found | set(_marks_in(field.annotation)))
 
@@ -74,23 +74,23 @@ def _marks_in(annotation: object) -> Set[Mark]:
 
 
 def fields_marked(section: type[BaseModel], *marks: Mark) -> list[str]:
-    """Return the names of a section's fields that have one of the marks."""
+    """Return the names of a section's fields that have at least one of the marks."""
     return [name for name, field in section.model_fields.items() if marks_of(field) & set(marks)]
 
 
 def last_name(_mark: Mark, name: str) -> Json:
-    """Return the last name of a path, and a hub id as it is: what a person should read of it."""
+    """Return the last component of a path, or a hub id unchanged; this form is for people."""
     return Path(name).name if is_path(name) else name
 
 
 def no_place(_mark: Mark, name: str) -> Json:
-    """Return nothing of a path, and a hub id as it is."""
+    """Return None for a path, or a hub id unchanged."""
     return None if is_path(name) else name
 
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """What ``identify`` leaves out, makes of names, and puts in the place of sections."""
+    """The options of ``identify``."""
 
     without: Set[Mark]
     content: Callable[[Mark, str], Json]
@@ -104,11 +104,11 @@ def identify(
     content: Callable[[Mark, str], Json] = last_name,
     stand_in: Callable[[BaseModel], Json] = lambda _: None,
 ) -> dict[str, Json]:
-    """Return what identifies a section, as JSON-able data by the names that its fields have in a file.
+    """Return what identifies a section, as JSON data keyed by the names that its fields have in a file.
 
-    Fields with a mark of ``without`` are left out, as are those that pydantic excludes. ``content`` says what counts of
-    a name with a mark of ``CONTENT``; ``stand_in`` gives the id of a section that has one of its own, in place of its
-    fields, and None for others. Keys of free tables, as of a JSON schema, are data and stay.
+    Fields with a mark in ``without`` are left out, as are those that pydantic excludes. ``content`` returns what counts
+    of a name with a mark in ``CONTENT``. ``stand_in`` returns the id that replaces a nested section which has an id of
+    its own, or None to use the section's fields. Free tables, such as a JSON schema, are kept whole.
     """
     how = _How(without, content, stand_in)
     data: dict[str, Json] = section.model_dump(mode="json", by_alias=True)
@@ -147,7 +147,11 @@ def _identify_value(value: object, dumped: Any, marks: Set[Mark], how: _How) -> 
 
 
 def check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return language codes as they are; refuse unknown and repeated ones with a ``ValueError``."""
+    """Return language codes unchanged.
+
+    Raises:
+        ValueError: a code is unknown or repeated.
+    """
     unknown = [code for code in codes if code not in LANGUAGES]
     if unknown:
         raise ValueError(f"unknown language {', '.join(map(repr, unknown))}; allowed are {', '.join(LANGUAGES)}")
@@ -158,32 +162,32 @@ def check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def refuse_password(value: str) -> str:
-    """Return a URL or path as it is; refuse one that holds a password."""
+    """Return a URL or path unchanged; if it contains a password, raise a validation error that does not show it."""
     if "://" in value and urlsplit(value).password is not None:
         raise PydanticCustomError(
-            "password", "the URL holds a password; leave it out, secrets come from the environment"
+            "password", "the URL contains a password; leave it out, secrets come from the environment"
         )
     return value
 
 
 def resolve_path(path: str, info: ValidationInfo) -> str:
-    """Return a path in full where the settings file's folder is known."""
+    """Return a path resolved against the settings file's folder, if that is known."""
     return complete_path(path, _folder(info))
 
 
 def resolve_name(name: str, info: ValidationInfo) -> str:
-    """Return the path of a model or data set in full where the settings file's folder is known, and a hub id as it is."""
+    """Return the path of a model or data set resolved against the settings file's folder, or a hub id unchanged."""
     return complete_name(name, _folder(info))
 
 
 FilePath: TypeAlias = Annotated[str, AfterValidator(resolve_path), FILE]
-"""The path of a file, from the settings file's folder."""
+"""The path of a file, relative to the settings file's folder."""
 
 ModelName: TypeAlias = Annotated[str, AfterValidator(resolve_name), MODEL]
-"""A model: a hub id, or a folder, from the settings file's folder."""
+"""A model: a hub id, or a folder, relative to the settings file's folder."""
 
 DataName: TypeAlias = Annotated[str, AfterValidator(resolve_name), DATA]
-"""A data set: a hub id, files or a folder, from the settings file's folder."""
+"""A data set: a hub id, or files or a folder, relative to the settings file's folder."""
 
 Languages: TypeAlias = Annotated[tuple[str, ...], AfterValidator(check_languages), UNORDERED]
 """Codes of languages, each once, in any order."""
@@ -198,6 +202,6 @@ def _folder(info: ValidationInfo) -> Path | None:
 
 
 def list_columns(columns: BaseModel) -> list[str]:
-    """Return every column that a table of columns names."""
+    """Return all column names that a ``columns`` table contains."""
     named = [[value] if isinstance(value, str) else value for _, value in columns if value is not None]
     return [column for names in named for column in names]

@@ -1,4 +1,4 @@
-"""Reading a TOML file: settings out of the whole file or of one table, or one sentence per mistake with its line."""
+"""Reading settings from a TOML file or one of its tables; each mistake is reported in one sentence with its line."""
 
 import difflib
 import re
@@ -16,7 +16,7 @@ from schemas.errors import RecipeError
 from schemas.toml.section import Section
 
 Location = tuple[str | int, ...]
-"""The way to a value: names of keys, and numbers in lists, from 0."""
+"""The path to a value: names of keys, and positions in lists, from 0."""
 
 Table = TypeVar("Table", bound=Section)
 
@@ -24,22 +24,23 @@ MAX_SHOWN_CHARS = 80
 
 
 def load_file(path: Path, section: type[Table], missing: str) -> Table:
-    """Read and check a whole file; ``missing`` is what to say where there is none.
+    """Read and check a whole file; ``missing`` is the error message if it does not exist.
 
     Raises:
-        RecipeError: the file is missing, is not TOML, or holds a value that is not allowed.
+        RecipeError: the file is missing, is not TOML, or contains a value that is not allowed.
     """
     text, data = _read_toml(path, missing)
     return _validate(path, text, section, data)
 
 
 def load_table(path: Path, name: str, section: type[Table]) -> Table:
-    """Read and check one top-level table of a file, such as ``[merge]``; what else the file holds does not count.
+    """Read and check one top-level table of a file, such as ``[merge]``; the rest of the file is ignored.
 
     Raises:
-        RecipeError: the file is missing, is not TOML, lacks the table, or the table holds a value that is not allowed.
+        RecipeError: the file is missing, is not TOML, lacks the table, or the table contains a value that is not
+        allowed.
     """
-    text, data = _read_toml(path, f"there is no file {path}; a TOML file with a table [{name}] is wanted")
+    text, data = _read_toml(path, f"there is no file {path}; a TOML file with a table [{name}] is needed")
     table = data.get(name)
     if not isinstance(table, dict):
         raise RecipeError(f"{path} has no table [{name}]")
@@ -47,7 +48,7 @@ def load_table(path: Path, name: str, section: type[Table]) -> Table:
 
 
 def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, object]]:
-    """Return a file's text and what it holds; ``missing`` is what to say where there is none."""
+    """Return a file's text and its parsed content; ``missing`` is the error message if it does not exist."""
     try:
         text = read_text(path)
         return text, tomllib.loads(text)
@@ -60,7 +61,7 @@ def _read_toml(path: Path, missing: str) -> tuple[str, dict[str, object]]:
 
 
 def _validate(path: Path, text: str, section: type[Table], data: dict[str, object], *table: str) -> Table:
-    """Make a section of data that lies in a table of the file, or is the whole file."""
+    """Return the section made from the data of a table, or of the whole file if no table is named."""
     try:
         return section.model_validate(data, context={"folder": path.resolve().parent})
     except ValidationError as error:
@@ -69,7 +70,7 @@ def _validate(path: Path, text: str, section: type[Table], data: dict[str, objec
 
 
 def show_place(path: Path, location: Location) -> str:
-    """Return a file and, if it can still be read, the line on which the value at ``location`` is set."""
+    """Return ``path:line`` of the value at ``location``, or the path alone if the file can no longer be read."""
     try:
         return f"{path}:{find_line(read_text(path), location)}"
     except (OSError, ValueError):
@@ -125,7 +126,7 @@ def _names(parsed: dict[str, object]) -> list[str]:
 
 
 def _with_indices(names: Sequence[str], num_elements: dict[Location, int]) -> Location:
-    """Return the way to a table, with the number of the newest element after each name of a list of tables."""
+    """Return the path to a table, with the position of the latest element after each name of a list of tables."""
     found: Location = ()
     for name in names:
         found = (*found, name)
@@ -135,7 +136,7 @@ def _with_indices(names: Sequence[str], num_elements: dict[Location, int]) -> Lo
 
 
 def _leave_out_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Drop the complaint that a list is too short where that is only because its elements have mistakes."""
+    """Drop errors about lists that are too short only because their elements are invalid."""
     inner = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
     return [error for error in errors if error["type"] != "too_short" or error["loc"] not in inner]
 
@@ -164,7 +165,7 @@ def _unknown_key(location: Location, section: type[Section]) -> str:
     inner = _section_at(location[:-1], section)
     allowed = [str(field.serialization_alias or name) for name, field in inner.model_fields.items()]
     if location[-1] in inner.SETTLED:
-        return f"is settled here and cannot be set; allowed are {', '.join(allowed)}"
+        return f"is fixed here and cannot be set; allowed are {', '.join(allowed)}"
     similar = difflib.get_close_matches(str(location[-1]), allowed, n=1)
     meant = f"; did you mean {similar[0]!r}?" if similar else ";"
     return f"there is no such key{meant} allowed are {', '.join(allowed)}"
@@ -186,7 +187,7 @@ def _sections_in(annotation: object) -> Iterator[type[Section]]:
 
 
 def _shown(error: ErrorDetails) -> str:
-    """Return what was given; the value of an unknown key may be a secret at the wrong place, so it is not shown."""
+    """Return what was given. The value of an unknown key is not shown, as it may be a secret in the wrong place."""
     given = error["input"]
     if error["type"] in {"password", "extra_forbidden", "missing", "reference"}:
         return ""

@@ -197,12 +197,12 @@ def test_a_wrong_command_is_shown_with_its_usage(
         (
             '"prompts.jsonl"',
             '"small.toml"',
-            r"small\.toml is not a kind of file that can be read; allowed are \.parquet",
+            r"small\.toml is of a kind that cannot be read; allowed are \.parquet",
         ),
         (
             'prompt = "q"',
             'prompt = "question"',
-            r"no row of 'questions' can be read; the first: prompts\.jsonl:1: no fie",
+            r"no row of 'questions' can be read; first row: prompts\.jsonl:1: no fie",
         ),
         ('"./models/north"', '"./models/nowhere"', r"there is no model folder '.*/models/nowhere'"),
         (
@@ -271,7 +271,7 @@ def test_a_language_of_a_cluster_that_the_recipe_lacks(write, refused):
     path = write(
         ("[gates]", POLICY), ('base = "BASE"', 'base = "BASE"\nclusters = { west = ["fr"], east = ["en", "ja"] }')
     )
-    said = f"{path}:16: policy.clusters.east: cluster 'east' has the language 'ja', and the recipe has en, fr"
+    said = f"{path}:16: policy.clusters.east: cluster 'east' has the language 'ja', but the recipe only has en, fr"
     assert refused("plan", path) == said
 
 
@@ -364,7 +364,7 @@ def test_files_without_any_row(write, tmp_path, content):
     (tmp_path / "prompts.jsonl").write_bytes(content)
     path = write()
     if content.strip():
-        with pytest.raises(InputError, match=r"no row of 'questions' can be read; the first: prompts\.jsonl:1: no "):
+        with pytest.raises(InputError, match=r"no row of 'questions' can be read; first row: prompts\.jsonl:1: no "):
             build(path, until="read")
     else:
         assert build(path, until="route").counts["num_in"].sum() == 0

@@ -52,7 +52,7 @@ def load(folder: Path, **changes: str) -> Recipe:
         ("online_1", "a round of the step 'online'"),
         ("online_3", "a round of the step 'online'"),
         ("online", "another step"),
-        ("base", "the model that the policy begins with"),
+        ("base", "the model that the policy starts from"),
         *((stage, "a stage of the build") for stage in STAGES),
     ],
 )
@@ -75,9 +75,9 @@ def test_a_teacher_is_not_called_like_a_policy(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("all", "is what a step without clusters calls all languages; choose another name"),
-        ("West", "clusters 'west' and 'West' share a folder on case-insensitive disks; choose another name"),
-        ("ＷＥＳＴ", "clusters 'west' and 'ＷＥＳＴ' share a folder on case-insensitive disks"),
+        ("all", "is the cluster name of a step without clusters; choose another name"),
+        ("West", "clusters 'west' and 'West' would share a folder on case-insensitive disks; choose another name"),
+        ("ＷＥＳＴ", "clusters 'west' and 'ＷＥＳＴ' would share a folder on case-insensitive disks"),
         ("../up", "holds '/'"),
         ("..", "begins or ends with"),
         ("a:b", "holds ':'"),
@@ -111,7 +111,7 @@ def test_names_are_compared_as_disks_compare_them():
             {"pairs": [{"name": "same"}, {"strategy": "best_vs_mean_minus_2sd", "name": "same"}]},
             "strategy 'same' is named",
         ),
-        ({"pairs": [{"strategy": "strong_vs_weak", "strong": "a", "weak": "b"}]}, "the policy alone answers"),
+        ({"pairs": [{"strategy": "strong_vs_weak", "strong": "a", "weak": "b"}]}, "only the policy answers"),
         (
             {"prompts": [{"name": "p", "path": p, "language": "en", "columns": {"prompt": "q"}} for p in "ab"]},
             "source 'p'",
@@ -124,7 +124,9 @@ def test_what_a_round_reads_and_pairs_has_names_of_its_own(changes, why):
 
 
 def test_a_pair_strategy_is_not_called_like_another_kind(tmp_path):
-    with pytest.raises(ValidationError, match=r"'best_vs_worst' is another strategy than .*; choose another name"):
+    with pytest.raises(
+        ValidationError, match=r"'best_vs_worst' is the name of a different strategy; choose another name"
+    ):
         OnPolicy.model_validate({"pairs": [{"strategy": "best_vs_mean_minus_2sd", "name": "best_vs_worst"}]})
 
 
@@ -135,7 +137,7 @@ def test_two_reward_models_of_an_evaluation_have_two_names():
         "judge": {"reward": {"name": "r", "model": "org/one"}},
         "reward": {"name": "r", "model": "org/other"},
     }
-    with pytest.raises(ValidationError, match="two models, both named 'r'"):
+    with pytest.raises(ValidationError, match="different models, both named 'r'"):
         EvaluationSettings.model_validate(settings)
     settings["reward"] = settings["judge"]["reward"]
     assert EvaluationSettings.model_validate(settings).reward.model == "org/one"

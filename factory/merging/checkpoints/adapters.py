@@ -1,7 +1,7 @@
-"""LoRA adapters: what they add to the parameters of the model that they were trained on.
+"""LoRA adapters: the changes that they make to the parameters of their base model.
 
-``W' = W + s B A`` with ``s = alpha / r``, or ``alpha / sqrt(r)`` for rank-stabilised adapters (Hu et al., arXiv
-2106.09685; Kalajdzievski, arXiv 2312.03732). Files and names as PEFT writes them.
+``W' = W + s B A`` with ``s = alpha / r``, or ``alpha / sqrt(r)`` for rank-stabilized adapters (Hu et al., arXiv
+2106.09685; Kalajdzievski, arXiv 2312.03732). Files and names are in PEFT's format.
 """
 
 import json
@@ -24,7 +24,7 @@ _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """A change of a matrix: ``scale * B A``, transposed where the matrix is stored as (in, out)."""
+    """The change of a matrix, ``scale * B A``; transposed if the matrix is stored as (in, out)."""
 
     a: StoredTensor
     b: StoredTensor
@@ -39,7 +39,7 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """Changes of matrices, and parameters that replace the model's, by the parameter's name."""
+    """Changes of matrices, and whole parameters that replace the model's, both by parameter name."""
 
     changes: Mapping[str, LowRank]
     replaced: Mapping[str, StoredTensor]
@@ -49,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return an adapter's configuration.
 
     Raises:
-        InputError: there is none, or it is not one of a plain LoRA adapter.
+        InputError: it is missing or unreadable, or does not describe a plain LoRA adapter.
     """
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -65,10 +65,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read what an adapter changes.
+    """Return the changes that an adapter makes, without reading its weights.
 
     Raises:
-        InputError: it cannot be read, or holds something else than LoRA factors of matrices and whole parameters.
+        InputError: it cannot be read, or contains anything other than LoRA factors of matrices and whole parameters.
     """
     config = read_config(folder)
     factors: dict[str, dict[str, StoredTensor]] = {}
@@ -81,7 +81,7 @@ def read_adapter(folder: Path) -> Adapter:
             if found["embedding"]:
                 embeddings.add(found["module"])
         elif "lora_" in name:
-            raise InputError(f"adapter '{folder}' holds '{key}'; only plain LoRA adapters of matrices can be merged")
+            raise InputError(f"adapter '{folder}' contains '{key}'; only plain LoRA adapters of matrices can be merged")
         else:
             replaced[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = tensor
     changes = {}

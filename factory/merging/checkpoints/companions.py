@@ -1,4 +1,4 @@
-"""What makes weights a model: configuration, tokenizer, chat template. Compared between the parents, and copied."""
+"""The files of a model besides its weights (config, tokenizer, chat template): compared between parents, and copied."""
 
 import filecmp
 import json
@@ -29,16 +29,16 @@ COPIED = (
 VOCABULARIES = frozenset(
     {"tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "vocab.json", "added_tokens.json"}
 )
-"""Files that say which token has which number; a difference there cannot be merged."""
+"""Files that map tokens to ids; models that differ in these cannot be merged."""
 
 
 def compare_companions(parents: Sequence[Checkpoint], base: Checkpoint | None) -> list[str]:
-    """Hold the files that come along against the first parent's; return a note for each that differs.
+    """Compare the parents' files with those of the first parent; return a note for each difference.
 
-    A base counts for its vocabulary alone: a pretrained model has no chat template.
+    Of a base only the vocabulary is compared, because a pretrained model may have no chat template.
 
     Raises:
-        InputError: a tokenizer has another vocabulary.
+        InputError: the vocabularies of tokenizers differ.
     """
     first, *others = parents
     notes = []
@@ -50,7 +50,7 @@ def compare_companions(parents: Sequence[Checkpoint], base: Checkpoint | None) -
             if name in VOCABULARIES and ours is not None and theirs is not None:
                 _compare_vocabularies(ours, theirs)
             if (ours is not None or theirs is not None) and other is not base:
-                notes.append(f"{name} of '{other.label}' differs; that of '{first.label}' comes along")
+                notes.append(f"{name} of '{other.label}' differs; that of '{first.label}' is copied")
     return notes
 
 
@@ -62,20 +62,20 @@ def _compare_vocabularies(ours: Path, theirs: Path) -> None:
     if strange:
         token = min(strange)
         raise InputError(
-            f"{len(strange):,} tokens have other numbers in '{theirs}' than in '{ours}', "
+            f"{len(strange):,} tokens have different ids in '{theirs}' and '{ours}', "
             f"such as {token!r} ({other.get(token, 'none')} and {mine.get(token, 'none')}); "
             "only models of one vocabulary can be merged"
         )
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    """Return number by token, of a tokenizer.json, a vocab.json or an added_tokens.json."""
+    """Return ids by token from a tokenizer.json, a vocab.json or an added_tokens.json."""
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
         if path.name != "tokenizer.json":
             return dict(data)
         vocabulary = data["model"]["vocab"]
-        if isinstance(vocabulary, list):  # Unigram: pairs of token and score, numbered by their order
+        if isinstance(vocabulary, list):  # Unigram: [token, score] pairs, whose positions are the ids
             vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
         return dict(vocabulary) | {token["content"]: token["id"] for token in data.get("added_tokens") or ()}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -83,7 +83,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def write_companions(first: Checkpoint, folder: Path, dtype: str | None) -> None:
-    """Write a parent's configuration, with the result's dtype and tying, and copy the files that come along."""
+    """Write a parent's config, with the dtype and weight tying of the result, and copy its other files."""
     config: dict[str, Any] = dict(first.config)
     if dtype is not None:
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype

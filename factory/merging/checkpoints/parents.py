@@ -1,4 +1,4 @@
-"""Parents of a merge: Hugging Face checkpoints, with a LoRA adapter or without, and whether they fit together."""
+"""The parents of a merge: Hugging Face checkpoints, optionally with a LoRA adapter, and checks that they match."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ SINGLE = "model.safetensors"
 
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")
-"""The last parts of the names that the output layer and the token embeddings have."""
+"""The endings of the names of the output layer and the token embeddings."""
 
 DOWNLOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 SAME = ("model_type", "vocab_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
-"""Keys of a configuration in which the parents must agree; shapes alone do not tell."""
+"""Config keys in which all parents must agree, because equal shapes do not imply them."""
 
 UNIMPORTANT = frozenset(
     {
@@ -41,7 +41,7 @@ UNIMPORTANT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A parent: where each of its parameters lies, and what an adapter changes."""
+    """A parent: where its parameters are stored, and the changes of its adapter."""
 
     label: str
     folders: tuple[Path, ...]
@@ -59,18 +59,19 @@ class Checkpoint:
         return next((name for name in self.tensors if name.endswith(EMBEDDINGS)), None)
 
     def find_file(self, name: str) -> Path | None:
-        """Return a file that comes along; the adapter's own copy goes before the model's."""
+        """Return a file besides the weights, from the adapter's folder or else the model's; None if there is none."""
         return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
 
     def paths(self) -> set[Path]:
-        """Return all files that hold weights."""
+        """Return all files with weights."""
         factors = [tensor.path for change in self.changes.values() for tensor in (change.a, change.b)]
         return {tensor.path for tensor in self.tensors.values()} | set(factors)
 
     def fill(self, values: Tensor, reader: Reader, raw: Tensor, name: str, start: int) -> Tensor:
-        """Fill flat values with a parameter's elements from ``start`` on, the adapter's change added; return them.
+        """Fill the flat tensor ``values`` with a parameter's elements from ``start`` on, adapter included; return it.
 
-        ``raw`` has room for as many elements as they are stored; to a GPU they go as they are and become wider there.
+        ``raw`` is a buffer of the same number of elements in the stored dtype. They are copied to a GPU in that dtype
+        and converted there, which halves the transfer.
         """
         reader.fill(raw, self.tensors[name], start)
         values.copy_(raw.to(values.device))
@@ -85,13 +86,13 @@ class Checkpoint:
 
 
 def _factors(reader: Reader, change: LowRank, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the two matrices whose product has the rows of the stored matrix, in the dtype and place of ``like``."""
+    """Return two matrices whose product is the change of the stored matrix, with the dtype and device of ``like``."""
     a, b = (reader.read_matrix(tensor, like.dtype, like.device) for tensor in (change.a, change.b))
     return (a.T, b.T) if change.is_transposed else (b, a)
 
 
 def open_checkpoint(model: MergeModel) -> Checkpoint:
-    """Read where a parent's parameters lie; no weights are read.
+    """Locate the parameters of a parent, without reading weights.
 
     Raises:
         InputError: a file is missing, damaged, or of a kind that cannot be merged.
@@ -102,9 +103,9 @@ def open_checkpoint(model: MergeModel) -> Checkpoint:
 
 
 def _adapt(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """Add an adapter to a parent; one that changes the embeddings or the output layer of a tied parent unties it.
+    """Add an adapter to a parent; if it changes only one of the tied embeddings and output layer, they are untied.
 
-    Of the two, the one that the adapter leaves alone stays the model's, as it was when the adapter was trained.
+    The other one keeps the model's weights, as in the adapter's training.
     """
     folder = locate(name, None)
     adapter = read_adapter(folder)
@@ -115,14 +116,18 @@ def _adapt(checkpoint: Checkpoint, name: str) -> Checkpoint:
         _check_change(name, key, change, checkpoint.tensors)
     unknown = [key for key in adapter.replaced if key not in checkpoint.tensors]
     if unknown:
-        raise InputError(f"adapter '{name}' holds '{unknown[0]}', which '{checkpoint.label}' has not")
+        raise InputError(f"adapter '{name}' contains '{unknown[0]}', which '{checkpoint.label}' does not have")
     tensors = {**checkpoint.tensors, **adapter.replaced}
     folders = (folder, *checkpoint.folders)
     return replace(checkpoint, label=name, folders=folders, tensors=tensors, changes=adapter.changes)
 
 
 def locate(name: str, revision: str | None) -> Path:
-    """Return the folder of a local model, or download a model from the hub."""
+    """Return the folder of a local model, or of one that is downloaded from the hub.
+
+    Raises:
+        InputError: there is no such model.
+    """
     if is_path(name):
         folder = Path(name)
         if not folder.is_dir():
@@ -135,7 +140,7 @@ def locate(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(DOWNLOADED)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         line = str(error).strip().partition("\n")[0]
-        raise InputError(f"'{name}' is neither a local folder nor a model that the hub gives: {line}") from error
+        raise InputError(f"'{name}' is neither a local folder nor a model that the hub provides: {line}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -144,18 +149,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         if (folder / CONFIG).is_file():
             base = read_config(folder).get("base_model_name_or_path")
-            hint = f"name it as 'adapter', and the model that it was trained on ({base}) as 'model'"
+            hint = f"set it as 'adapter', and its base model ({base}) as 'model'"
             raise InputError(f"'{folder}' is an adapter; {hint}") from error
         raise InputError(f"model folder '{folder}' has no config.json") from error
     except (OSError, ValueError) as error:
         raise InputError(f"config.json in '{folder}' cannot be read: {error}") from error
     if config.get("quantization_config"):
-        raise InputError(f"'{folder}' is quantised; merge the model that it was made from")
+        raise InputError(f"'{folder}' is quantized; merge the original model instead")
     return config
 
 
 def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Return all parameters of a folder, in the order in which they lie in its files."""
+    """Return all parameters of a folder, in the order of its files."""
     if not (folder / INDEX).is_file():
         if not (folder / SINGLE).is_file():
             raise InputError(f"model folder '{folder}' has neither {SINGLE} nor {INDEX}")
@@ -168,7 +173,7 @@ def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for shard in shards:
         if not (folder / shard).is_file():
-            raise InputError(f"model folder '{folder}' lacks the shard {shard} that its index names")
+            raise InputError(f"model folder '{folder}' lacks the shard {shard}, which its index names")
         header = read_header(folder / shard)
         tensors |= {name: tensor for name, tensor in header.items() if shard_of.get(name) == shard}
     missing = [name for name in shard_of if name not in tensors]
@@ -178,9 +183,9 @@ def _read_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _check_change(label: str, name: str, change: LowRank, tensors: Mapping[str, StoredTensor]) -> None:
-    """Hold a change against its parameter."""
+    """Raise an InputError if a change does not match its parameter."""
     if name not in tensors:
-        raise InputError(f"adapter '{label}' changes '{name}', which its model has not")
+        raise InputError(f"adapter '{label}' changes '{name}', which its model does not have")
     if tensors[name].shape != change.shape or change.b.shape[1] != change.a.shape[0]:
         raise InputError(
             f"adapter '{label}' changes '{name}' by a matrix of shape {change.shape}; "
@@ -196,15 +201,15 @@ def _says_tied(config: Mapping[str, object]) -> bool | None:
 
 
 def _tie(checkpoint: Checkpoint) -> Checkpoint:
-    """Settle whether the output layer is the token embeddings; then no tensor of its own counts.
+    """Return the checkpoint with ``is_tied`` set; a tied output layer has no tensor of its own, even if one is stored.
 
-    The configuration decides, and where it is silent (defaults differ between architectures) the files do.
+    The config decides or, if it does not say (defaults differ between architectures), the presence of the tensor.
     """
     said = _says_tied(checkpoint.config)
     generates = any("ForCausalLM" in name for name in checkpoint.config.get("architectures") or ())
     is_tied = generates and (checkpoint.head is None if said is None else said)
     if generates and not is_tied and checkpoint.head is None:
-        raise InputError(f"'{checkpoint.label}' has no {HEAD}, and its config.json says that it is not tied")
+        raise InputError(f"'{checkpoint.label}' has no {HEAD}, although its config.json says that it is not tied")
     if not is_tied:
         return checkpoint
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name != checkpoint.head}
@@ -212,10 +217,10 @@ def _tie(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def fit_together(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
-    """Return the parents with the same parameters, and what a person should know.
+    """Return the parents with matching parameters, and notes for the user.
 
-    Tied in all: the result is tied. Tied in some: those get an output layer that equals their embeddings, and the result
-    has one of its own.
+    If all parents tie their embeddings, so does the result. If only some do, they get an output layer equal to their
+    embeddings, and the result is not tied.
 
     Raises:
         InputError: architectures, vocabularies, parameters or shapes differ.
@@ -234,16 +239,20 @@ def fit_together(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], l
 
 
 def _untie(checkpoint: Checkpoint, head: str) -> Checkpoint:
-    """Give a tied parent an output layer of its own, which equals its embeddings."""
+    """Return a tied parent with an output layer of its own, equal to its embeddings."""
     source = checkpoint.embedding
     if source is None:
-        raise InputError(f"'{checkpoint.label}' ties its embeddings, and none of its parameters is known as them")
+        raise InputError(f"'{checkpoint.label}' ties its embeddings, but they were not found among its parameters")
     tensors = {**checkpoint.tensors, head: checkpoint.tensors[source]}
     return replace(checkpoint, tensors=tensors, is_tied=False)
 
 
 def _compare_configs(first: Checkpoint, other: Checkpoint) -> list[str]:
-    """Refuse models of another kind; return a note for what else differs."""
+    """Return notes on differences between configs.
+
+    Raises:
+        InputError: the architectures differ, or a key that must be equal.
+    """
     ours, theirs = first.config, other.config
     if sorted(ours.get("architectures") or ()) != sorted(theirs.get("architectures") or ()):
         raise InputError(
@@ -256,7 +265,7 @@ def _compare_configs(first: Checkpoint, other: Checkpoint) -> list[str]:
             raise InputError(f"{key} is {ours.get(key)} in '{first.label}' and {theirs.get(key)} in '{other.label}'")
     differing = sorted(key for key in {*ours, *theirs} - UNIMPORTANT if ours.get(key) != theirs.get(key))
     return [
-        f"config.json: {key} is {json.dumps(ours.get(key))} in '{first.label}', which counts, "
+        f"config.json: {key} is {json.dumps(ours.get(key))} in '{first.label}', which is used, "
         f"and {json.dumps(theirs.get(key))} in '{other.label}'"
         for key in differing
     ]
@@ -267,7 +276,9 @@ def _compare_parameters(first: Checkpoint, other: Checkpoint) -> None:
         missing = [name for name in one.tensors if name not in another.tensors]
         if missing:
             number = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise InputError(f"'{one.label}' has the parameter '{missing[0]}'{number}, which '{another.label}' has not")
+            raise InputError(
+                f"'{one.label}' has the parameter '{missing[0]}'{number}, which '{another.label}' does not have"
+            )
     for name, tensor in first.tensors.items():
         if tensor.shape != other.tensors[name].shape:
             raise InputError(
@@ -276,6 +287,6 @@ def _compare_parameters(first: Checkpoint, other: Checkpoint) -> None:
             )
         if tensor.dtype.is_floating_point != other.tensors[name].dtype.is_floating_point:
             raise InputError(
-                f"parameter '{name}' is of dtype {tensor.dtype} in '{first.label}' "
+                f"parameter '{name}' has dtype {tensor.dtype} in '{first.label}' "
                 f"and {other.tensors[name].dtype} in '{other.label}'"
             )

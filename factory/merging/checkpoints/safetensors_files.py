@@ -1,7 +1,7 @@
-"""Safetensors files, read and written in place by position.
+"""Safetensors files, read and written at arbitrary positions.
 
-Reads are positional (``preadv``) and not through a memory map: no page of an input counts as ours, and a file that is
-cut short under us is an error and not the end of the process.
+Files are read with ``preadv`` instead of a memory map: pages of the inputs do not count as our memory, and a file that
+is truncated while being read raises an error instead of killing the process with SIGBUS.
 """
 
 import json
@@ -32,17 +32,17 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""The format's names of the dtypes that can be merged or copied."""
+"""The format's names of the dtypes that can be merged or copied, with torch's dtypes."""
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit."""
+"""The limit that the format defines."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor lies: a file, the position of its first byte, how many elements of which dtype."""
+    """The location of a tensor: its file, the position of its first byte, its dtype and shape."""
 
     path: Path
     offset: int
@@ -62,7 +62,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors of a file by name, in the order of their bytes.
 
     Raises:
-        InputError: there is no such file, it is not safetensors, or it ends before its last tensor does.
+        InputError: the file is missing, is not safetensors, or is truncated.
     """
     try:
         with path.open("rb") as file:
@@ -70,7 +70,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > min(size - 8, MAX_HEADER_BYTES):
                 raise InputError(
-                    f"'{path}' is cut short or not safetensors: its header alone should have {length} bytes"
+                    f"'{path}' is truncated or not safetensors: its header alone should have {length} bytes"
                 )
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
@@ -84,28 +84,30 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         raise InputError(f"'{path}' is not a safetensors file") from error
     end = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=0)
     if end > size:
-        raise InputError(f"'{path}' is cut short: it has {size:,} bytes and should have {end:,}")
+        raise InputError(f"'{path}' is truncated: it has {size:,} bytes and should have {end:,}")
     return tensors
 
 
 def _locate(path: Path, name: str, start: int, entry: Mapping[str, Any]) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
         allowed = ", ".join(DTYPES)
-        raise InputError(f"tensor '{name}' in '{path}' is of dtype {entry['dtype']}; allowed are {allowed}")
+        raise InputError(f"tensor '{name}' in '{path}' has dtype {entry['dtype']}; allowed are {allowed}")
     begin, end = entry["data_offsets"]
     tensor = StoredTensor(path, start + begin, DTYPES[entry["dtype"]], tuple(entry["shape"]))
     if tensor.num_bytes != end - begin:
-        raise InputError(f"tensor '{name}' in '{path}' has {end - begin:,} bytes and by its shape {tensor.num_bytes:,}")
+        raise InputError(
+            f"tensor '{name}' in '{path}' has {end - begin:,} bytes, but its shape needs {tensor.num_bytes:,}"
+        )
     return tensor
 
 
 class Reader:
-    """Open files, for reads from many threads."""
+    """A set of open files that several threads may read from."""
 
     def __init__(self) -> None:
         self._files: dict[Path, int] = {}
         self.read_matrix = lru_cache(maxsize=16)(self._read_matrix)
-        """Return a whole matrix; the latest are kept, since the blocks of one parameter ask for the same ones."""
+        """Return a whole matrix; recent ones are cached, since all blocks of a parameter need the same."""
 
     def open(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -117,17 +119,17 @@ class Reader:
             os.close(self._files.popitem()[1])
 
     def fill(self, values: Tensor, tensor: StoredTensor, start: int) -> Tensor:
-        """Fill flat values, of the tensor's dtype, with its elements from ``start`` on; return them.
+        """Fill the flat tensor ``values``, which has the stored dtype, with the elements from ``start`` on; return it.
 
         Raises:
-            InputError: the file ends before them.
+            InputError: the file was truncated in the meantime.
         """
         view = values.view(torch.uint8).numpy().data
         position, done = tensor.offset + start * tensor.dtype.itemsize, 0
         while done < len(view):
             count = os.preadv(self._files[tensor.path], [view[done:]], position + done)
             if count == 0:
-                raise InputError(f"'{tensor.path}' was cut short while it was read")
+                raise InputError(f"'{tensor.path}' was truncated while it was read")
             done += count
         return values
 
@@ -136,13 +138,13 @@ class Reader:
         return values.view(tensor.shape).to(device).to(dtype)
 
     def prefetch(self, tensor: StoredTensor) -> None:
-        """Have the system begin to read a tensor's bytes from the disk."""
+        """Ask the operating system to start reading a tensor from disk."""
         os.posix_fadvise(self._files[tensor.path], tensor.offset, tensor.num_bytes, os.POSIX_FADV_WILLNEED)
 
 
 @contextmanager
 def open_reader() -> Iterator[Reader]:
-    """Open a reader and close its files at the end."""
+    """Yield a reader, and close its files at the end."""
     reader = Reader()
     try:
         yield reader
@@ -151,17 +153,17 @@ def open_reader() -> Iterator[Reader]:
 
 
 class Writer:
-    """Safetensors shards with an index in a folder, each tensor written in place, from many threads, in any order."""
+    """Writes safetensors shards with an index; several threads may write parts of tensors in any order."""
 
     def __init__(
         self, folder: Path, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], max_shard_bytes: int
     ) -> None:
-        """Lay out the shards.
+        """Create the shards at their full size, with headers and index.
 
         Args:
-            folder: where they go; it exists and is empty.
+            folder: an existing, empty folder.
             tensors: dtype and shape by name, in the order in which they are stored.
-            max_shard_bytes: a shard is closed before it grows larger; one larger tensor has a shard of its own.
+            max_shard_bytes: the maximum size of a shard; a larger tensor gets a shard of its own.
         """
         self._files: dict[Path, int] = {}
         self._places: dict[str, StoredTensor] = {}
@@ -195,11 +197,11 @@ class Writer:
         path.write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def dtype_of(self, name: str) -> torch.dtype:
-        """Return what a tensor is written in."""
+        """Return the dtype in which a tensor is written."""
         return self._places[name].dtype
 
     def write(self, name: str, start: int, values: Tensor) -> None:
-        """Write values, in the tensor's dtype, from element ``start`` of the flattened tensor on."""
+        """Write the flat ``values``, in the tensor's dtype, from element ``start`` of the flattened tensor on."""
         place = self._places[name]
         view = values.contiguous().view(torch.uint8).numpy().data
         position, done = place.offset + start * place.dtype.itemsize, 0
@@ -212,7 +214,7 @@ class Writer:
 
 
 def _split(tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], max_bytes: int) -> list[list[str]]:
-    """Return the names of each shard's tensors; there is at least one shard."""
+    """Return the names of the tensors in each shard, in order; there is at least one shard."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, (dtype, shape) in tensors.items():

@@ -1,4 +1,4 @@
-"""Which rows make a step, and which of them share a forward pass: pure functions of lengths, seed and limits."""
+"""Which rows form a step, and which of them share a forward pass: pure functions of lengths, seed and limits."""
 
 from collections.abc import Iterator, Sequence
 from heapq import heapreplace
@@ -9,10 +9,10 @@ from schemas.recipe.training import TrainSettings
 
 
 def plan_steps(lengths: Sequence[int], settings: TrainSettings) -> list[list[int]]:
-    """Return the rows of every step of a run, by number.
+    """Return the row numbers of each step of a run, in order; ``lengths`` are the rows' tokens.
 
-    Rows are shuffled anew for each epoch by (seed, epoch); steps go over the ends of epochs, and the last may be
-    smaller. ``max_steps`` wins over ``epochs``.
+    Rows are reshuffled for each epoch, seeded with (seed, epoch). A step may span two epochs, and the last step may be
+    smaller. ``max_steps`` takes precedence over ``epochs``.
     """
     steps: list[list[int]] = []
     step: list[int] = []
@@ -46,9 +46,10 @@ def _order(num_rows: int, settings: TrainSettings) -> Iterator[int]:
 
 
 def cut_micro_batches(rows: Sequence[int], lengths: Sequence[int], limit: int, world: int = 1) -> list[list[int]]:
-    """Return rows in micro-batches of at most ``limit`` tokens (a longer row alone), as even as can be.
+    """Return rows in balanced micro-batches of at most ``limit`` tokens; a longer row is a batch of its own.
 
-    Their number is a multiple of ``world``; where there are too few rows, some are empty.
+    The number of batches is a multiple of ``world``, the number of processes; if there are too few rows, some are
+    empty.
     """
     by_length = sorted(rows, key=lambda row: (-lengths[row], row))
     needed = -(-sum(lengths[row] for row in rows) // limit)

@@ -1,4 +1,4 @@
-"""A data set in memory: its examples, what was rejected, and the reference's log-probabilities."""
+"""A training data set in memory: examples, rejected rows, and the reference's log-probabilities."""
 
 import json
 from collections import Counter
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Dataset:
-    """Examples in the order of their rows. ``reference`` has the log-probability of each trained token, one after another.
+    """Examples in the order of their rows.
 
-    ``num_others`` is how many rows are of languages or strategies that were not asked for.
+    ``reference`` [trained tokens] has the reference's log-probability of each trained token, example by example.
+    ``num_others`` counts the rows of languages or strategies that the settings do not select.
     """
 
     examples: list[Example]
@@ -41,7 +42,7 @@ class Dataset:
 
     @property
     def lengths(self) -> list[int]:
-        """The packed tokens of each example, counted once: every step asks for them."""
+        """The packed tokens of each example; cached, because every step needs them."""
         if not self._lengths:
             self._lengths = [example.num_packed for example in self.examples]
         return self._lengths
@@ -54,14 +55,14 @@ class Dataset:
         return [self.examples[row] for row in rows]
 
     def take_reference(self, rows: Sequence[int]) -> Tensor | None:
-        """Return the reference's log-probabilities of rows, in the order of their targets in a layout."""
+        """Return the reference's log-probabilities of rows, [targets], in the order of the targets in a layout."""
         if self.reference is None:
             return None
         starts = self.starts()
         return torch.from_numpy(np.concatenate([self.reference[starts[row] : starts[row + 1]] for row in rows]))
 
     def starts(self) -> list[int]:
-        """Return where each example's tokens begin in ``reference``, and where the last one's end."""
+        """Return the offset of each example's tokens in ``reference``, and finally the total: [examples + 1]."""
         if not self._starts:
             self._starts = list(accumulate((sum(example.num_trained) for example in self.examples), initial=0))
         return self._starts
@@ -71,12 +72,12 @@ class Dataset:
         return torch.tensor([numbers[self.examples[row].language] for row in rows])
 
     def count_rejected(self) -> dict[str, int]:
-        """Return how many rows were rejected for each reason."""
+        """Return the number of rejected rows by reason, sorted by reason."""
         return dict(sorted(Counter(str(row.reason) for row in self.rejected).items()))
 
 
 def make_dataset(found: Iterable[Example | Rejected], where: str) -> Dataset:
-    """Part examples from rejections.
+    """Collect examples and rejected rows; ``where`` names the data in the error message.
 
     Raises:
         TrainingError: no row can be used.
@@ -84,7 +85,7 @@ def make_dataset(found: Iterable[Example | Rejected], where: str) -> Dataset:
     dataset = _part(found)
     if not dataset.examples:
         rejected = dataset.rejected
-        first = f"; the first: {rejected[0].reason}, {rejected[0].detail}" if rejected else ""
+        first = f"; first row: {rejected[0].reason}, {rejected[0].detail}" if rejected else ""
         raise TrainingError(f"no row of {where} can be used: {len(rejected)} were rejected{first}")
     return dataset
 
@@ -100,9 +101,9 @@ def _part(found: Iterable[Example | Rejected]) -> Dataset:
 def load_datasets(
     settings: TrainSettings, tokenizer: "PreTrainedTokenizerBase", eos_ids: Iterable[int]
 ) -> tuple[Dataset, Dataset | None]:
-    """Read and tokenise the data of a run: for training, and for evaluation where there is any.
+    """Read and tokenize the training data of a run and, if there is any, its evaluation data.
 
-    An export's own eval split may have no row that can be used, and yet rows that were rejected.
+    The eval split of an export may turn out to have only rejected rows; that is not an error.
 
     Raises:
         InputError: the data cannot be read.
@@ -123,7 +124,7 @@ def load_datasets(
 
 
 def write_rejected(path: Path, datasets: dict[str, Dataset | None]) -> None:
-    """List every row that was rejected, as JSON lines: split, row, language, reason, detail."""
+    """Write all rejected rows as JSON lines: split, row, language, reason, detail."""
     lines = [
         json.dumps(
             {"split": split, "row": row.row, "language": row.language, "reason": row.reason, "detail": row.detail},

@@ -1,4 +1,4 @@
-"""Rows as tokens: what templating makes, and what layouts, references and the loop use."""
+"""Tokenized rows, which templating produces and layouts, the reference pass and the loop use."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: tokens that are shared, then one branch (SFT) or two (chosen, rejected) that each go on from them.
+    """One row: a shared prompt, and one branch (SFT) or two (chosen, rejected) that each continue it.
 
-    ``trained`` marks, in each branch, the tokens whose log-probability counts. A branch's first token is predicted by
-    the prompt's last; where the prompt is empty it has no predictor and is never trained.
+    ``trained`` marks the tokens of each branch whose log-probability counts, with the branch's shape. A branch's first
+    token is predicted by the prompt's last token; if the prompt is empty, nothing predicts it and it is never trained.
     """
 
     row: str
@@ -29,27 +29,27 @@ class Example:
 
     @property
     def num_tokens(self) -> int:
-        """The tokens as a model without sharing would see them: the prompt once for each branch."""
+        """The number of tokens if the prompt is counted once per branch, as a model without packing would see it."""
         return sum(len(self.prompt) + len(branch) for branch in self.branches)
 
     @property
     def num_packed(self) -> int:
-        """The tokens in a packed batch, where the branches share their prompt."""
+        """The number of tokens in a packed batch, where the branches share the prompt."""
         return len(self.prompt) + sum(map(len, self.branches))
 
     @property
     def num_trained(self) -> tuple[int, ...]:
-        """The trained tokens of each branch."""
+        """The number of trained tokens of each branch."""
         return tuple(int(mask.sum()) for mask in self.trained)
 
     def split(self) -> Iterator["Example"]:
-        """Yield the branches as examples of their own, each with the whole prompt."""
+        """Yield each branch as an example of its own, with the whole prompt."""
         for branch, trained in zip(self.branches, self.trained, strict=True):
             yield Example(self.row, self.language, self.prompt, (branch,), (trained,), self.is_cut)
 
 
 def examples_digest(examples: list[Example]) -> str:
-    """Return the id of what a model will see: all tokens and masks, so template, tokenizer and limits count too."""
+    """Return the id of all tokens and masks, which covers the effects of template, tokenizer and limits."""
     return content_id("examples", [content_id("example", _as_text(example)) for example in examples])
 
 

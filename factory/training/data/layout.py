@@ -1,8 +1,8 @@
-"""The one layout of a batch: a row of tokens without padding, in groups that do not see each other.
+"""The layout of a batch: all tokens in one row without padding, in groups that do not attend to each other.
 
-A group is one example: its prompt once, then its branches, which see the prompt and themselves, with positions that go
-on from the prompt. So a preference row costs its prompt once; an SFT row is a group of one branch. The same predicate
-``sees`` makes the masks of SDPA on CPU and of flex attention on a GPU.
+A group is one example: its prompt once, then its branches. A branch attends to the prompt and itself, and its positions
+continue those of the prompt. So the prompt of a preference pair is computed once; an SFT row is a group with one
+branch. The same predicate ``is_seen`` defines the masks of SDPA on CPU and of flex attention on a GPU.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from factory.training.data.examples import Example
 class Layout:
     """A packed batch of ``tokens`` [1, T] with ``positions`` [1, T].
 
-    ``groups`` and ``branches`` [T] say where a token belongs (branch 0 is the prompt). ``sources`` [N] are the places
-    of the hidden states that predict ``targets`` [N]; ``sides`` [N] is the number of the branch, over all examples in
-    their order, that a target counts for.
+    ``groups`` and ``branches`` [T] are the example and the branch of each token (branch 0 is the prompt). ``sources``
+    [N] are the indices of the hidden states that predict ``targets`` [N]. ``sides`` [N] is the branch of each target,
+    numbered through all examples in order. ``lengths`` are the tokens of each group.
     """
 
     tokens: Tensor
@@ -35,20 +35,20 @@ class Layout:
     sides: Tensor
     lengths: list[int]
     is_plain: list[bool]
-    """Whether a group has one branch alone, so that plain causal attention will do."""
+    """Whether each group has a single branch, so that plain causal attention is enough."""
     masks: dict[Any, Any] = field(default_factory=dict)
-    """Masks by window, made when the first layer asks for them."""
+    """A cache of masks by window; the first layer fills it and all others reuse it."""
 
     @property
     def num_tokens(self) -> int:
         return int(self.tokens.shape[1])
 
     def sees(self, query: Tensor, key: Tensor, window: int | None) -> Tensor:
-        """Whether tokens at the places ``query`` see those at ``key`` (broadcast), in a sliding window if one is given."""
+        """Whether the tokens at indices ``query`` attend to those at ``key`` (broadcast); see ``is_seen``."""
         return is_seen(self.positions[0], self.groups, self.branches, query, key, window)
 
     def group_mask(self, group: int, window: int | None) -> Tensor | None:
-        """Return the mask [L, L] of one group for SDPA, or None where plain causal attention is the same."""
+        """Return the mask [L, L] of one group for SDPA, or None if plain causal attention is equivalent."""
         length = self.lengths[group]
         if self.is_plain[group] and (window is None or length <= window):
             return None
@@ -64,14 +64,17 @@ class Layout:
 def is_seen(
     positions: Tensor, groups: Tensor, branches: Tensor, query: Tensor, key: Tensor, window: int | Tensor | None
 ) -> Tensor:
-    """Whether the token at ``query`` sees the one at ``key``, by position, group and branch of each token, [T]."""
+    """Whether the tokens at indices ``query`` attend to those at ``key`` (broadcast).
+
+    ``positions``, ``groups`` and ``branches`` [T] describe the tokens, as in ``Layout``.
+    """
     same = (groups[query] == groups[key]) & (key <= query)
     same = same & ((branches[key] == 0) | (branches[key] == branches[query]))
     return same if window is None else same & (positions[query] - positions[key] < window)
 
 
 def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Layout:
-    """Lay examples out one after another."""
+    """Return the layout of examples, one after another."""
     tokens, positions, groups, branches, sources, targets, sides, lengths = ([] for _ in range(8))
     start = num_sides = 0
     for group, example in enumerate(examples):

@@ -1,4 +1,4 @@
-"""Training rows as they are read: conversations or texts, from an export, from files, or from a Hugging Face dataset."""
+"""Reading training rows, as conversations or texts, from an export, from files, or from a Hugging Face dataset."""
 
 import json
 import warnings
@@ -35,10 +35,10 @@ _IDS = ("pair_id", "completion_id", "id", "row_id")
 
 @dataclass(frozen=True, slots=True)
 class TextRow:
-    """One row: what is asked, and one answer (SFT) or two (chosen, rejected).
+    """One row: a prompt and one answer (SFT) or two (chosen, rejected).
 
-    ``prompt`` and ``answers`` are texts, or conversations. A conversation of SFT is in ``prompt`` as a whole. ``tools``
-    are the definitions of the functions that it may call.
+    ``prompt`` and ``answers`` are texts or conversations. A whole SFT conversation is in ``prompt``, without answers.
+    ``tools`` are the definitions of the functions that it may call.
     """
 
     row: str
@@ -66,14 +66,13 @@ def read_rows(
     may_be_empty: bool = False,
     others: Counter[str] | None = None,
 ) -> Iterator[TextRow | Rejected]:
-    """Yield the rows of a data set, in its order, that are of the languages and strategies asked for.
+    """Yield the rows of a data set, in order, that have the languages and strategies of the settings.
 
-    A row that does not say what it is of is rejected. Those of other languages and strategies are counted in ``others``,
-    by the column.
+    If rows are selected, those with an empty column or an unknown language are rejected. Rows of other languages or
+    strategies are skipped and counted in ``others``, by the name of the column.
 
     Raises:
-        InputError: there is no such data, it lacks the columns, or none of its rows is of what was asked for, unless
-            it ``may_be_empty``.
+        InputError: the data does not exist or lacks columns, or no row is selected and ``may_be_empty`` is false.
     """
     is_export = read_export_id(data) is not None
     if is_export:
@@ -93,10 +92,10 @@ def read_rows(
 
 
 def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> tuple[Layout, Iterator[RawRow]]:
-    """Return which columns hold what, and the rows."""
+    """Return the layout of the columns, and an iterator over the raw rows."""
     if is_files(settings.dataset_config, data, split):
         if split != "train" and data == settings.data:
-            raise InputError(f"split '{split}' is asked for, and {data} has none: of a file all rows are read")
+            raise InputError(f"split '{split}' was given, but {data} has no splits: a file is always read whole")
         known = list_content_columns(settings.columns.named() if settings.columns else None)
         layout, others = _find_columns(settings, read_file_columns(data, known), data, wanted)
         return layout, read_file_rows(data, layout.needed, [*layout.optional, *others])
@@ -108,9 +107,9 @@ def _open(settings: TrainSettings, data: str, split: str, wanted: "_Wanted") -> 
 
 
 def is_files(config: str | None, data: str, split: str) -> bool:
-    """Whether data are files to be read here: by name, by a glob, or a folder of the shards of one table.
+    """Whether data are files that this module reads: a file, a glob, or a folder with the shards of one table.
 
-    What else lies in a folder is the data set that the datasets library finds there.
+    Any other folder is loaded with the datasets library.
     """
     folder = Path(data)
     if not folder.is_dir():
@@ -120,16 +119,16 @@ def is_files(config: str | None, data: str, split: str) -> bool:
     try:
         return bool(find_files(data))
     except InputError:
-        return False  # of several splits the datasets library reads one; several kinds are refused there, too
+        return False  # the datasets library can choose among several splits; ``open_dataset`` refuses several kinds
 
 
 def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted: "_Wanted") -> tuple[Layout, list[str]]:
-    """Return which columns hold the conversation, and those that say what a row is called and is of."""
+    """Return the layout of the conversation, and the names of the id, language and strategy columns."""
     given = settings.columns.named() if settings.columns else {}
     task: Task = "preference" if settings.is_preference else "sft"
     for column, asked in wanted.asked.items():
         if column.partition(".")[0] not in names:
-            raise InputError(f"{where} has no column '{column}', by which rows were to be chosen ({', '.join(asked)})")
+            raise InputError(f"{where} has no column '{column}' to select rows by ({', '.join(asked)})")
     if lacking := [
         column for column in given.values() if column.partition(".")[0] not in names and column not in names
     ]:
@@ -139,10 +138,10 @@ def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted:
 
 
 class _Wanted:
-    """The languages and strategies that are asked for, and what the rows so far are of.
+    """Selects rows by language and strategy, and counts what there was.
 
-    ``columns`` are those of a row's language and strategy, ``id`` that of its name; ``asked`` is what is asked for, by
-    column.
+    ``columns`` are the names of the language and strategy columns, ``id`` that of the id column. ``asked`` maps columns
+    to the selected values; columns without a selection are left out.
     """
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -160,7 +159,7 @@ class _Wanted:
         self._found = {column: Counter[str]() for column in self.asked}
 
     def find_other(self, value: dict[str, object]) -> str | None:
-        """Return the column by which a row is of another language or strategy than those asked for; None if by none."""
+        """Return the first column whose value in the row is valid but not selected; None if the row is selected."""
         found: list[str] = []
         for column, names in self.asked.items():
             name = self._name(column, find_optional(value, column))
@@ -170,17 +169,17 @@ class _Wanted:
         return found[0] if found else None
 
     def refuse_unknown(self, value: dict[str, object]) -> None:
-        """Raise a RowError if a row does not say of which language or strategy it is, and some are asked for."""
+        """Raise a RowError if a row has no valid value in a column by which rows are selected."""
         for column, names in self.asked.items():
             given = find_optional(value, column)
             name = self._name(column, given)
             if name in names or self._is_known(column, name):
                 continue
             is_language = column == self.columns["language"]
-            fault = "is empty" if not name else f"is {given!r:.60}, which is no known language"
+            fault = "is empty" if not name else f"is {given!r:.60}, which is not a known language"
             asked = f"{'languages' if is_language else 'strategies'} = {sorted(names)}"
             reason = Reason.UNKNOWN_LANGUAGE if is_language else Reason.INVALID_ROW
-            raise RowError(f"'{column}' {fault}; rows were chosen by {asked}", reason)
+            raise RowError(f"'{column}' {fault}; rows are selected by {asked}", reason)
 
     def _name(self, column: str, given: object) -> str:
         return name_language(given) if column == self.columns["language"] else "" if given is None else str(given)
@@ -189,10 +188,10 @@ class _Wanted:
         return find_language(name) is not None if column == self.columns["language"] else bool(name)
 
     def refuse_nothing(self, where: str) -> None:
-        """Refuse data of which no row is of a language or strategy asked for, and warn of each that no row is of.
+        """Warn of selected languages and strategies that no row had.
 
         Raises:
-            InputError: with what there is instead.
+            InputError: no selected value of a column occurred; the message lists the values that did.
         """
         for column, names in self.asked.items():
             counts = self._found[column]
@@ -207,13 +206,13 @@ class _Wanted:
 
 
 def name_language(name: object) -> str:
-    """Return the code of a language, the name itself where it is no known one's, and nothing for none."""
+    """Return the code of a language, the name itself if the language is unknown, or "" for None."""
     text = "" if name is None else str(name)
     return find_language(text) or text
 
 
 def read_export_id(data: str) -> str | None:
-    """Return the id of an export of this project; None for other data, though they may have a manifest of their own."""
+    """Return the id of an export of this project; None for other data, even if it has a manifest of its own."""
     try:
         found = json.loads((Path(data) / "manifest.json").read_bytes())
     except (OSError, ValueError):
@@ -222,7 +221,7 @@ def read_export_id(data: str) -> str | None:
 
 
 def has_eval_split(settings: TrainSettings) -> bool:
-    """Whether the training data is an export with an eval split that is not empty."""
+    """Whether the training data is an export with an eval split."""
     if read_export_id(settings.data) is None:
         return False
     config = settings.dataset_config or ("preference" if settings.is_preference else "sft")
@@ -230,7 +229,7 @@ def has_eval_split(settings: TrainSettings) -> bool:
 
 
 def _name_shards(folder: Path, config: str, split: str) -> str:
-    """Return a glob that names the shards of one split of an export."""
+    """Return a glob for the shards of one split of an export."""
     for suffix in (".parquet", ".jsonl"):
         if any((folder / config).glob(f"{split}-*{suffix}")):
             return str(folder / config / f"{split}-*{suffix}")
@@ -238,10 +237,10 @@ def _name_shards(folder: Path, config: str, split: str) -> str:
 
 
 def _without_history(row: TextRow) -> TextRow:
-    """Return a conversation of which the last turn alone is trained.
+    """Return the row with weight 0 for all turns but the last of its conversation.
 
-    Of an export that is the answer which was gated, scored and routed; the turns before it are its prompt, in a language
-    that they may have been translated into, and may have been marked as not to be trained where they came from.
+    In an export only the last turn is an answer that was gated, scored and routed. The earlier turns are its prompt;
+    they may be translations, or marked as untrained in their source.
     """
     if row.answers or isinstance(row.prompt, str):
         return row

@@ -1,9 +1,9 @@
-"""Rows into tokens: the chat template once, masks from the tokens, one trained end token.
+"""Converting rows to tokens: templates are applied once, masks follow from the tokens, each answer has one end token.
 
-A completion's tokens are those that follow its prompt's tokens, where the prompt is rendered as at inference, with the
-generation prompt. A turn whose prompt is not a prefix of the whole conversation (templates that drop earlier
-reasoning do that) becomes an example of its own, as the model would see it; a turn that does not begin with its own
-prompt is rejected.
+The prompt is rendered as at inference, with the generation prompt, and the completion is whatever tokens follow it. If
+a turn's prompt is not a prefix of the whole conversation, as with templates that drop earlier reasoning, the turn
+becomes an example of its own, as the model would see it. A turn whose rendering does not begin with its own prompt is
+rejected.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ Encoded = dict[Rendering, Ids | RenderingError]
 
 
 class Templater:
-    """Turns rows into examples with one tokenizer, template and limit."""
+    """Converts rows to examples with one tokenizer, chat template and length limit."""
 
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", settings: TrainSettings, eos_ids: Iterable[int] = ()
@@ -46,7 +46,7 @@ class Templater:
         self._turns = TurnRenderer(self._renderer, self._strip)
 
     def examples(self, rows: Iterable[TextRow | Rejected]) -> Iterator[Example | Rejected]:
-        """Yield the examples of all rows in order, and rejections in their place."""
+        """Yield the examples of all rows in order, with rejected rows in their places."""
         source = iter(rows)
         while batch := list(islice(source, _BATCH_ROWS)):
             yield from self._encode(batch)
@@ -71,29 +71,33 @@ class Templater:
                 yield Rejected(row.row, row.language, fault.reason, fault.detail)
 
     def _render(self, row: TextRow) -> list[Turn]:
-        """Return every answer of a row, with its prompt."""
+        """Return the rendered turns of a row: each answer with its prompt."""
         if isinstance(row.prompt, str):
             return [self._render_text(row.prompt, answer) for answer in row.answers if isinstance(answer, str)]
         self.find_end()
         if self._settings.train_on == "all" and any(message.get("weight") == 0 for message in row.prompt):
-            raise RowError("a turn has weight 0, and train_on = 'all' trains every token")
+            raise RowError("a turn has weight 0, but train_on = 'all' trains every token")
         if not row.answers:
             return self._turns.render_conversation(row.prompt, row.tools)
         answers = [answer for answer in row.answers if isinstance(answer, list)]
         return self._turns.render_answers(row.prompt, answers, row.tools)
 
     def _render_text(self, prompt: str, answer: str) -> Turn:
-        """Return texts as they are; one that spells control tokens was rendered by somebody, and would be mere letters."""
+        """Return raw texts as a turn.
+
+        A text that spells out control tokens was probably rendered by a chat template already. It is refused, because
+        such text is tokenized as ordinary characters.
+        """
         answer = self._strip(answer)
         if control := self._renderer.find_control(prompt.removeprefix(self._tokenizer.bos_token or "") + answer):
             detail = (
-                f"the text spells the control token {control}; give conversations as 'messages', without a template"
+                f"the text contains the control token {control}; give conversations as 'messages', without a template"
             )
             raise RowError(detail)
         return Turn(Rendering(prompt), Rendering(prompt + answer))
 
     def _strip(self, answer: str) -> str:
-        """Return an answer without end tokens that it brought along; there will be exactly one."""
+        """Return an answer without end tokens spelled out at its end; exactly one is added later."""
         text = answer
         spelled = (str(self._tokenizer.decode([end])).strip() for end in sorted(self._all_ends()))
         endings = [ending for ending in spelled if ending]
@@ -107,17 +111,17 @@ class Templater:
         return self._ends if self._end is None else self._ends | {self._end}
 
     def find_end(self) -> int:
-        """Return the token that ends a turn in the chat template, or the tokenizer's end token where there is none.
+        """Return the token that ends a turn in the chat template, by default the tokenizer's EOS token.
 
         Raises:
-            TrainingError: there is no chat template.
+            TrainingError: there is no chat template, or no token that could end a turn.
         """
         if self._end is None:
             name = self._settings.model
             if self._tokenizer.chat_template is None:
                 raise TrainingError(
-                    f"the tokenizer of model '{name}' has no chat template, and the data holds conversations; "
-                    "name a file in 'chat_template'"
+                    f"the tokenizer of model '{name}' has no chat template, but the data contains conversations; "
+                    "set 'chat_template' to a file"
                 )
             after = self._find_closing()
             ends = [token for token in after if token in self._ends] + [
@@ -129,7 +133,7 @@ class Templater:
         return self._end
 
     def _find_closing(self) -> Ids:
-        """Return the tokens with which the template closes an answer: those that two different answers share."""
+        """Return the tokens with which the template closes an answer: the common suffix of two different answers."""
         ask = {"role": "user", "content": "a"}
         answers = [{"role": "assistant", "content": answer} for answer in ("b", "c")]
         try:
@@ -142,7 +146,7 @@ class Templater:
         return one[len(one) - len(shared) :]
 
     def _tokenize(self, batch: Sequence[TextRow | Rejected], turns: Sequence[list[Turn] | Rejected]) -> Encoded:
-        """Return the ids of every text of a batch."""
+        """Return the token ids of all texts of a batch."""
         ids: Encoded = {}
         for is_text in (False, True):
             texts = {
@@ -152,14 +156,14 @@ class Templater:
                 for turn in found
                 for text in (turn.prompt, turn.whole)
             }
-            # what a template rendered has its special tokens already, a bare text gets the tokenizer's own
+            # templates write special tokens themselves; raw texts get those that the tokenizer adds
             encoded = self._renderer.encode_all(list(texts), add_special_tokens=is_text)
             mended = [self._mend(found) if is_text and isinstance(found, list) else found for found in encoded]
             ids |= zip(texts, mended, strict=True)
         return ids
 
     def _mend(self, ids: Ids) -> Ids:
-        """Take away a doubled begin token, and end tokens that the tokenizer added."""
+        """Return ids without a doubled BOS token, and without EOS tokens that the tokenizer added."""
         bos = self._tokenizer.bos_token_id
         while len(ids) > 1 and ids[0] == ids[1] == bos and bos is not None:
             ids = ids[1:]
@@ -175,7 +179,7 @@ class Templater:
             yield from self._make_sequences(row, spans)
 
     def _find_answer(self, turn: Turn, ids: Encoded, *, is_text: bool) -> tuple[Ids, Ids]:
-        """Return the tokens of a prompt and of its answer, which ends in one end token."""
+        """Return the tokens of a prompt and of its answer, which ends with exactly one end token."""
         prompt, whole = (_take(ids[rendering]) for rendering in (turn.prompt, turn.whole))
         answer = whole[len(prompt) :]
         if whole[: len(prompt)] != prompt:
@@ -189,18 +193,18 @@ class Templater:
             backwards = range(len(answer) - 1, -1, -1)
             last = next((at for at in backwards if answer[at] == end), None)
             if last is None and (last := next((at for at in backwards if answer[at] in self._ends), None)) is not None:
-                end = answer[last]  # calls may end in another token, as Llama 3.1's do
+                end = answer[last]  # tool calls may end with another token, as in Llama 3.1
             kept = answer[:last]
         if end in kept:
-            raise RowError(f"an answer has the end token {self._tokenizer.decode([end])} inside")
+            raise RowError(f"an answer contains the end token {self._tokenizer.decode([end])}")
         if not kept:
             raise RowError("an answer has no tokens", Reason.EMPTY)
         return prompt, [*kept, end]
 
     def _split_by_text(self, turn: Turn, prompt: Ids, whole: Ids) -> Ids:
-        """Return an answer's tokens where the tokenizer joined its first characters to the prompt's last ones.
+        """Return an answer's tokens if the tokenizer has merged its first characters with the prompt's last ones.
 
-        At inference the model sees the prompt's own tokens, so these are kept, and the rest is tokenised by itself.
+        At inference the model sees the prompt's own tokens, so these are kept and the rest is tokenized separately.
         """
         if turn.whole.text.startswith(turn.prompt.text):
             rest = self._renderer.encode(turn.whole.after(len(turn.prompt.text)))
@@ -230,7 +234,7 @@ class Templater:
         return Example(row.row, row.language, _tokens(prompt), branches, trained, is_cut)
 
     def _make_sequences(self, row: TextRow, spans: list[tuple[Ids, Ids]]) -> Iterator[Example]:
-        """Yield the last turn's conversation with every turn that it begins with, and the other turns by themselves."""
+        """Yield the whole conversation, which trains all turns that are a prefix of it, then each other turn."""
         prompt, answer = spans[-1]
         sequence = prompt + answer
         mask = np.zeros(len(sequence), dtype=np.bool_)
@@ -254,7 +258,7 @@ class Templater:
             if first + 2 > limit:
                 raise RowError(f"the prompt has {first} tokens of {limit} allowed", Reason.PROMPT_TOO_LONG)
             self._refuse_overlong(is_cut, len(ids))
-            # of an answer at least one token stays beside its end; else the answer before it is the last
+            # keep at least one token of the last answer besides its end token; otherwise cut after the answer before it
             stop = limit if mask[limit - 2 : limit].all() else int(np.flatnonzero(mask[: limit - 1])[-1]) + 1
             ids, mask = [*ids[: stop - 1], ids[-1]], mask[:stop]
         if self._settings.train_on == "all":
@@ -274,7 +278,7 @@ def _take(ids: Ids | RenderingError) -> Ids:
 
 
 def _cut(answer: Ids, budget: int) -> Ids:
-    """Return an answer within a budget; its last token, the end of turn, is kept."""
+    """Return an answer truncated to ``budget`` tokens; its last token, the end of the turn, is kept."""
     return answer if len(answer) <= budget else [*answer[: budget - 1], answer[-1]]
 
 

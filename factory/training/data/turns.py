@@ -1,8 +1,8 @@
-"""Conversations as turns to be trained: each answer with its prompt, as the chat template writes them.
+"""Splitting conversations into trained turns: each answer with its prompt, as rendered by the chat template.
 
-What a conversation carries must show in what the template wrote, or the row is refused: tools, calls and their
-arguments, results, names, and the reasoning of the turn that is trained. The reasoning of earlier turns may be missing,
-since templates that drop it show the model its past in that way.
+Templates silently drop what they do not support. So everything in a conversation must appear in the rendering, or the
+row is refused: tools, calls and their arguments, results, names, and the reasoning of the trained turn. The reasoning
+of earlier turns may be missing, since a template that drops it does so at inference too.
 """
 
 import json
@@ -20,7 +20,7 @@ from schemas.reasons import Reason
 _REASONING_TAG = re.compile(r"</?[A-Za-z_][\w:-]*>|\[/?[A-Z_]+\]")
 
 _MARKS = range(0xE000, 0xF900)
-"""Private characters: one is put behind each text that has to show in the rendering."""
+"""Private-use characters: each text that must appear in the rendering is marked with one of its own."""
 
 Tool = Mapping[str, Any]
 Tools = Sequence[Tool]
@@ -28,24 +28,24 @@ Tools = Sequence[Tool]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An answer with all before it: the prompt, as at inference, and the whole, which are tokenised together."""
+    """An answer in its context: ``prompt`` as rendered at inference, and ``whole``, which includes the answer."""
 
     prompt: Rendering
     whole: Rendering
 
 
 class TurnRenderer:
-    """Renders conversations with one template; ``strip`` takes end tokens from the end of an answer."""
+    """Renders conversations with one template; ``strip`` removes end tokens from the end of an answer."""
 
     def __init__(self, renderer: Renderer, strip: Callable[[str], str]) -> None:
         self._renderer, self._strip = renderer, strip
         self._tags = set(_REASONING_TAG.findall(renderer.template))
 
     def render_conversation(self, messages: Messages, tools: Tools) -> list[Turn]:
-        """Return the turns of the assistant that are to be trained.
+        """Return the assistant's turns that are trained (weight not 0), in order.
 
         Raises:
-            RowError: there is none, the template refuses the conversation, or a part of it does not show.
+            RowError: there is none, the template refuses the conversation, or does not write a part of it.
         """
         clean = [self._clean(message) for message in messages]
         answers = [at for at, message in enumerate(clean) if message["role"] == "assistant"]
@@ -53,16 +53,16 @@ class TurnRenderer:
             raise RowError("the conversation has no assistant turn", Reason.EMPTY)
         trained = [at for at in answers if clean[at].get("weight") != 0]
         if not trained:
-            raise RowError("every assistant turn has weight 0, so nothing is trained", Reason.EMPTY)
+            raise RowError("all assistant turns have weight 0, so there is nothing to train on", Reason.EMPTY)
         turns = [self._render_turn(clean[: at + 1], tools) for at in trained]
         self._check(clean[: trained[-1] + 1], tools, turns[-1].whole.text)
         return turns
 
     def render_answers(self, prompt: Messages, answers: Sequence[Messages], tools: Tools) -> list[Turn]:
-        """Return the turns of several answers to one prompt.
+        """Return the turns of several answers to one prompt, in order; the turns of the prompt are not trained.
 
         Raises:
-            RowError: as for a conversation.
+            RowError: as for ``render_conversation``.
         """
         turns = []
         for answer in answers:
@@ -70,7 +70,7 @@ class TurnRenderer:
         return turns
 
     def _clean(self, message: Message) -> Message:
-        """Return a message as it is, but an answer that is to be trained without an end token of its own."""
+        """Return a message unchanged, except that a trained answer loses end tokens at its end."""
         if message["role"] != "assistant" or message.get("weight") == 0:
             return message
         text = message["content"]
@@ -85,7 +85,9 @@ class TurnRenderer:
             self._look_for(marks, [*messages[:-1], marks.mark_reasoning(messages[-1])], tools)
         for part in self._split(messages[-1]["content"]):
             if not _shows(part, turn.whole.text):
-                raise RowError(f"the chat template does not write of an answer {part!r:.60}", Reason.NOT_RENDERED)
+                raise RowError(
+                    f"the chat template does not write a part of an answer, {part!r:.60}", Reason.NOT_RENDERED
+                )
         return turn
 
     def _render(self, messages: Messages, tools: Tools, *, opens: bool = False) -> Rendering:
@@ -96,13 +98,13 @@ class TurnRenderer:
             raise RowError(str(error)) from error
 
     def _split(self, text: str) -> list[str]:
-        """Return the parts of an answer that are parted by the tags of the template."""
+        """Return the parts of an answer between reasoning tags of the template."""
         found = [match for match in _REASONING_TAG.finditer(text) if match[0] in self._tags]
         edges = [0, *(edge for match in found for edge in match.span()), len(text)]
         return [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
     def _check(self, messages: Messages, tools: Tools, text: str) -> None:
-        """Refuse a conversation of which a part does not show in its rendering."""
+        """Raise a RowError if a part of the conversation does not appear in its rendering ``text``."""
         for message in messages:
             said = self._split(message["content"])[-1] if message["role"] == "assistant" else message["content"]
             if not _shows(said, text):
@@ -119,7 +121,7 @@ class TurnRenderer:
                 raise RowError(f"the chat template does not write {what}", Reason.NOT_RENDERED)
 
     def _look_for(self, marks: "_Marks", messages: Messages, tools: Tools) -> None:
-        """Render once more with marks in the texts: one might stand elsewhere in the rendering by chance."""
+        """Render the marked texts and look for the marks, because a text itself may occur elsewhere by chance."""
         rendering = self._render(messages, tools).text
         for mark, what in marks.meant.items():
             if mark not in rendering and json.dumps(mark)[1:-1] not in rendering:
@@ -127,7 +129,11 @@ class TurnRenderer:
 
 
 class _Marks:
-    """Which private character stands behind which text. ``plain`` are values that can have none, such as numbers."""
+    """Assigns a private-use character to each text that must be rendered.
+
+    ``meant`` maps the characters to descriptions of the texts. ``plain`` are values that cannot be marked, such as
+    numbers, with their descriptions.
+    """
 
     def __init__(self, text: str) -> None:
         used = set(text)
@@ -178,21 +184,21 @@ class _Marks:
         return value
 
     def _put(self, text: str, what: str) -> str:
-        """Return a text with a mark behind its last letter."""
+        """Return a text with a new mark after its last character that is not white space."""
         if not text.strip():
             return text
         mark = next(self._unused, None)
         if mark is None:
             raise RowError(
-                f"whether the template writes all texts can be told of {len(_MARKS):,} at most, and of fewer where they "
-                "hold private characters (U+E000 to U+F8FF); this conversation and its tools have more"
+                "the conversation and its tools have too many texts to check that the template writes them all; at "
+                f"most {len(_MARKS):,} are allowed, less any private-use characters (U+E000 to U+F8FF) in them"
             )
         self.meant[mark] = what
         return text.rstrip() + mark + text[len(text.rstrip()) :]
 
 
 def _check_order(messages: Messages) -> None:
-    """Refuse results that are not in the order of their calls: most templates tell results by that order alone."""
+    """Refuse tool results that are not in the order of their calls; most templates match them by order only."""
     called: list[str] = []
     answered: list[str] = []
     for message in messages:
@@ -205,7 +211,7 @@ def _check_order(messages: Messages) -> None:
 
 
 def _shows(value: object, text: str) -> bool:
-    """Whether a value stands in a text, as it is or as JSON writes it."""
+    """Whether a value occurs in a text, verbatim or as JSON."""
     return any(form in text for form in _forms(value))
 
 

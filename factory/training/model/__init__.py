@@ -1,1 +1,1 @@
-"""The model in training: attention, log-probabilities, losses, shards."""
+"""The model in training: attention, log-probabilities, losses, sharding."""

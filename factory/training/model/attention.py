@@ -1,7 +1,7 @@
-"""Attention over a packed batch, registered with transformers under ``PACKED``: models call it in place of their own.
+"""Attention over a packed batch, registered with transformers as ``PACKED``: models call it instead of their own.
 
-On CPU every group goes through SDPA by itself, so that its cost is the square of its own length, not of the batch's.
-On a GPU one flex-attention call takes the batch with a block mask, compiled once.
+On CPU, SDPA is called once per group, so that the cost is quadratic in the group's length and not in the batch's. On a
+GPU, a single call of flex attention, which is compiled once, handles the whole batch with a block mask.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 PACKED = "packed"
 
 BLOCK = 128
-"""The side of flex attention's blocks, its own default."""
+"""The block size of flex attention; the same as its default."""
 
 
 class LayerOptions(TypedDict, total=False):
-    """What transformers hands an attention function by name, and of this what is used here."""
+    """The keyword arguments from transformers that are used here, and ``layout``, which the trainer passes through."""
 
     scaling: float | None
     dropout: float
@@ -38,7 +38,7 @@ class LayerOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Weighing:
-    """How a layer weighs what a query sees: scores times ``scale``, capped, within a window of positions, with dropout."""
+    """A layer's attention parameters: the scale of the scores, sliding window (positions), soft cap and dropout."""
 
     scale: float
     window: int | None
@@ -54,7 +54,10 @@ def packed_attention(
     _attention_mask: Tensor | None,
     **options: Unpack[LayerOptions],
 ) -> tuple[Tensor, None]:
-    """Return attention [1, T, heads, size] of queries [1, heads, T, size] over keys and values of as many or fewer heads."""
+    """Return attention outputs [1, T, heads, size], and None in place of attention weights.
+
+    Queries are [1, heads, T, size]; keys and values are the same, or have fewer heads (grouped-query attention).
+    """
     scaling = options.get("scaling")
     weighing = Weighing(
         query.shape[-1] ** -0.5 if scaling is None else scaling,
@@ -95,7 +98,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, w
 def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, weighing: Weighing) -> Tensor:
     """Attend over the whole batch at once.
 
-    What a mask or a score needs to know is in tensors: numbers in their closures would be compiled in, or break compiling.
+    The mask and score functions capture tensors, not Python numbers: torch.compile would turn the latter into constants
+    and recompile for each new value, or fail.
     """
     if weighing.dropout:
         raise TrainingError(
@@ -111,7 +115,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, weighing: W
     name = ("flex", weighing.window)
     if name not in layout.masks:
         layout.masks[name] = _make_block_mask(layout, weighing.window)
-    kind, dtype = query.device.type, value.dtype  # under autocast rotary positions leave queries and keys in float32
+    kind, dtype = query.device.type, value.dtype  # under autocast, rotary embeddings return float32 queries and keys
     with torch.autocast(kind, enabled=False):
         mixed: Tensor = _compiled_flex(kind)(
             query.to(dtype),
@@ -126,10 +130,11 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, weighing: W
 
 
 def _make_block_mask(layout: Layout, window: int | None) -> "BlockMask":
-    """Return flex attention's mask: which blocks of queries and keys to visit, and ``Layout.sees`` within these.
+    """Return flex attention's mask: which blocks of queries and keys to visit, and ``is_seen`` inside partial blocks.
 
-    Blocks are told apart by their first and last groups and by their extreme positions and branches, so that nothing of
-    the size [T, T] is made. A block may be visited in vain; one that is ``full`` is computed without looking at its pairs.
+    Blocks are classified by the minimum and maximum group, position and branch of their tokens, so no [T, T] tensor is
+    needed. This is conservative: some visited blocks may have no visible pairs. In a ``full`` block all pairs are
+    visible, so flex attention skips the mask function.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -158,14 +163,18 @@ def _make_block_mask(layout: Layout, window: int | None) -> "BlockMask":
 
 
 def _find_extremes(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest value of each block, [blocks]."""
+    """Return the minimum and maximum of each block of ``values`` [T], both [blocks]; the last block is padded."""
     lacking = -len(values) % BLOCK
     blocks = torch.cat([values, values[-1:].expand(lacking)]).view(-1, BLOCK)
     return blocks.amin(1), blocks.amax(1)
 
 
 def _list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return of [blocks, blocks] how many each row has, [1, 1, blocks], and their places first, [1, 1, blocks, blocks]."""
+    """Convert a boolean matrix [blocks, blocks] to the form of ``BlockMask``.
+
+    Return the number of true entries in each row, [1, 1, blocks], and their column indices followed by the others,
+    [1, 1, blocks, blocks].
+    """
     chosen = blocks.int()
     places = chosen.argsort(dim=1, descending=True, stable=True)
     return chosen.sum(1).int()[None, None], places.int()[None, None]
@@ -175,7 +184,8 @@ def _list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
 def _compiled_flex(device: str) -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Without ``fullgraph`` one shape too many would go on without a kernel, in memory of the batch's square.
+    # Without ``fullgraph``, torch would fall back to eager mode after too many recompilations, and eager flex attention
+    # needs memory quadratic in the batch.
     options: dict[str, Any] = {"dynamic": True, "fullgraph": True, "recompile_limit": 64}
     attend: Callable[..., Any] = flex_attention
     return torch.compile(attend, **options) if device == "cuda" else attend

@@ -1,13 +1,15 @@
-"""Log-probabilities of target tokens from hidden states, in tiles: no [tokens x vocabulary] tensor ever exists.
+"""Log-probabilities of target tokens from hidden states, computed in tiles: no [tokens, vocabulary] tensor ever exists.
 
     logp_t = z_t[y_t] - logsumexp_v z_t[v],    z_t = cap * tanh(s W h_t / cap)   or   z_t = s W h_t
 
-The vocabulary is walked block by block, so that a block of ``W`` and of its gradient stays in the cache while all
-tokens pass, and a tile of logits is as small as ``TILE_BYTES``. Backward computes the tiles anew:
+The outer loop is over blocks of the vocabulary, so that a block of ``W`` and of its gradient stays in the cache while
+all
+tokens are processed; a tile of logits has at most ``TILE_BYTES``. Backward recomputes the tiles:
 
-    dL/dz_t = g_t (onehot(y_t) - softmax(z_t)),  whose two terms are handled apart: the first is a gather and a scatter.
+    dL/dz_t = g_t (onehot(y_t) - softmax(z_t)),  whose terms are computed separately: the first is a gather and a
+    scatter.
 
-Logits are kept in base 2 (``exp2`` costs a quarter of ``exp`` on CPU).
+Logits are scaled to base 2, because ``exp2`` costs a quarter of ``exp`` on CPU.
 """
 
 import math
@@ -21,27 +23,27 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 LOG2E = math.log2(math.e)
 
 TILE_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
-"""The size of a float32 tile of logits by device: a CPU's cache, or what keeps a GPU busy."""
+"""The size of a float32 tile of logits by device: fits a CPU's cache, or is large enough to keep a GPU busy."""
 
 TILE_TOKENS = {"cpu": 1024, "cuda": 4096}
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What lies between a model's last hidden states and its logits. ``cap`` 0 means none."""
+    """The computation from a model's last hidden states to its logits. A ``cap`` of 0 means no soft cap."""
 
     weight: Tensor
     scale: float = 1.0
     cap: float = 0.0
     accumulates: bool = False
-    """Whether backward adds to ``weight.grad`` itself, which saves a second gradient of the vocabulary's size."""
+    """Whether backward adds to ``weight.grad`` in place, which saves a second tensor of the size of the weight."""
 
 
 def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
-    """Return log p(target) of each token in float32.
+    """Return log p(target) of each token, [tokens] in float32.
 
     Args:
-        hidden: last hidden states, [tokens, size], in the precision that the products are computed in.
+        hidden: last hidden states, [tokens, size]; matrix products are computed in their dtype.
         head: the output layer, its weight [vocabulary, size].
         targets: token ids, [tokens].
     """
@@ -50,7 +52,7 @@ def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
 
 
 class _Context(FunctionCtx):
-    """What forward leaves to backward; torch adds the fields as the function runs."""
+    """Types of what forward stores for backward; torch sets the fields at run time."""
 
     head: Head
     saved_tensors: tuple[Tensor, ...]
@@ -100,7 +102,7 @@ def _find_weight_grad(weight: Tensor, head: Head) -> Tensor:
 
 
 def _logsumexp2(hidden: Tensor, weight: Tensor, head: Head) -> Tensor:
-    """Return log2 of the sum of exp over the vocabulary, [tokens] in float32, by one walk with a running maximum."""
+    """Return log2 of the sum of exp(logits), [tokens] in float32, in one pass with a running maximum."""
     highest = torch.full((len(hidden),), -torch.inf, device=hidden.device)
     total = torch.zeros_like(highest)
     for tokens, _, logits, _ in _tiles(hidden, weight, head):
@@ -112,15 +114,19 @@ def _logsumexp2(hidden: Tensor, weight: Tensor, head: Head) -> Tensor:
 
 
 def _round(hidden: Tensor, rows: Tensor, head: Head) -> Tensor:
-    """Return each token's logit of one word, in base 2 and as a tile in low precision has it; ``rows`` as the hidden states."""
+    """Return each token's target logit in base 2, [tokens], rounded as in a low-precision tile.
+
+    ``rows`` [tokens, size] are the weight's rows of the targets.
+    """
     rounded = (_scale(hidden, head).float() * rows).sum(1).to(hidden.dtype).float()
     return torch.tanh(rounded / (head.cap * LOG2E)) * (head.cap * LOG2E) if head.cap else rounded
 
 
 def _exchange(lse: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """Return a logsumexp in base 2 with one of its terms exchanged for another.
+    """Return a base-2 logsumexp with its term ``old`` replaced by ``new``.
 
-    Else a target that is nearly certain would have its exact logit compared with a rounded one, and log p > 0.
+    The logsumexp contains the rounded logit of the target. Compared with the exact one, a nearly certain target could
+    have log p > 0.
     """
     others = (1 - torch.exp2(old - lse)).clamp_(min=0)
     return lse + (others + torch.exp2(new - lse)).log2()
@@ -129,9 +135,10 @@ def _exchange(lse: Tensor, old: Tensor, new: Tensor) -> Tensor:
 def _softmax_backward(
     hidden: Tensor, weight: Tensor, head: Head, lse: Tensor, upstream: Tensor, grad_weight: Tensor | None
 ) -> Tensor:
-    """Return the gradient of the hidden states through -logsumexp, in float32, and add the weight's to its own.
+    """Return the hidden states' gradient through -logsumexp, [tokens, size] in float32.
 
-    The factors that belong to a token (upstream and scale) are taken out of the tile.
+    The weight's gradient is added to ``grad_weight``, if that is given.
+    The factors of a token (upstream gradient and scale) are applied outside the tiles.
     """
     grad_hidden = torch.zeros(hidden.shape, device=hidden.device)
     factor = (-head.scale * upstream)[:, None]
@@ -160,9 +167,10 @@ def _scale(hidden: Tensor, head: Head) -> Tensor:
 
 
 def _tiles(hidden: Tensor, weight: Tensor, head: Head) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Yield, block by block of the vocabulary, (tokens, block, float32 logits in base 2, rows of the weight).
+    """Yield (tokens, block, logits, rows) for each tile, by blocks of the vocabulary.
 
-    The logits may be overwritten; their memory is used again for the next tile.
+    ``tokens`` and ``block`` are slices of tokens and vocabulary, ``logits`` are float32 in base 2, ``rows`` are the
+    block's rows of the weight. The caller may overwrite the logits; their memory is reused for the next tile.
     """
     device = hidden.device.type
     num_tokens, num_words = len(hidden), len(weight)

@@ -1,16 +1,17 @@
-"""The objectives, row by row. Sums over completion tokens of log-probabilities under policy (pi) and reference (ref).
+"""The objectives, row by row.
 
-With h = [log pi - log ref](chosen) - [log pi - log ref](rejected), each term a mean over its tokens instead of a sum
-where ``length_normalized`` is set:
+log pi and log ref are sums of log-probabilities over completion tokens, under policy and reference. With h = [log pi -
+log ref](chosen) - [log pi - log ref](rejected), where each term is a mean over its tokens instead of a sum
+if ``length_normalized`` is set:
 
 - dpo:   -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h), e the label smoothing
          (Rafailov et al. 2023; e: Mitchell 2023; length-normalised: Tulu 3, Lambert et al. 2024)
 - ipo:   (h - 1 / (2 beta))^2 (Azar et al. 2023, equation 17)
 - simpo: the same as dpo with beta h - gamma, ref = 0 and means over tokens (Meng et al. 2024)
 
-and, added to each of them, nll_weight times the mean negative log-probability of the chosen answer's tokens (Pang et
-al. 2024). SFT is the negative log-probability of the trained tokens. A batch's loss is the sum over its rows, divided
-by the number of rows (preference) or of trained tokens (SFT) of the whole step.
+To each of them, nll_weight times the mean negative log-probability of the chosen answer's tokens is added (Pang et al.
+2024). The loss of SFT is the negative log-probability of the trained tokens. A batch's loss is the sum over its rows,
+divided by the number of rows (preference) or of trained tokens (SFT) in the whole step.
 """
 
 from dataclasses import dataclass
@@ -32,16 +33,17 @@ PREFERENCE_FIELDS = (
     "chosen_nll",
     "kl",
 )
-"""What is reported of a pair. A tie is half right, so an accuracy begins at 0.5. Rewards are beta times the log-ratio to the reference (SimPO: times the mean
-log-probability); logps are sums over tokens; ``kl`` is the mean over both answers' tokens of (log pi - log ref)^2 / 2,
-an estimate of the divergence per token on the data (Schulman's k2), 0 without a reference."""
+"""The metrics of a pair. A tie counts half for the accuracy, which therefore starts at 0.5. Rewards are beta times the
+log-ratio to the reference (SimPO: the mean log-probability). Logps are sums over tokens. ``kl`` is the mean of (log pi
+- log ref)^2 / 2 over both answers' tokens, which estimates the divergence per token on the data (Schulman's k2);
+0 without a reference."""
 
 SFT_FIELDS = ("loss",)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Losses of rows [R], with graph; what is reported of each, [R, fields]; and each row's weight in means [R]."""
+    """``losses`` of rows [R], with gradient; ``values`` of metrics [R, fields]; the rows' ``weights`` in means [R]."""
 
     losses: Tensor
     values: Tensor
@@ -49,7 +51,10 @@ class Rows:
 
 
 def sft_rows(logps: Tensor, sides: Tensor, num_rows: int) -> Rows:
-    """Return the rows of SFT; weights are trained tokens, values are sums over them."""
+    """Return the losses and metrics of SFT rows; weights are numbers of trained tokens, values are sums over them.
+
+    ``logps`` and ``sides`` [targets] are the log-probabilities and the rows of the targets.
+    """
     losses = -logps.new_zeros(num_rows).index_add(0, sides, logps)
     weights = torch.bincount(sides, minlength=num_rows).to(losses.dtype)
     return Rows(losses, losses.detach()[:, None], weights)
@@ -58,13 +63,13 @@ def sft_rows(logps: Tensor, sides: Tensor, num_rows: int) -> Rows:
 def preference_rows(
     settings: TrainSettings, logps: Tensor, reference: Tensor | None, sides: Tensor, num_rows: int
 ) -> Rows:
-    """Return the rows of a preference objective.
+    """Return the losses and metrics of the rows of a preference objective; all weights are 1.
 
     Args:
-        settings: the objective and its numbers.
-        logps: log-probabilities under the policy of all completion tokens, [targets].
-        reference: those under the reference model, or None for SimPO.
-        sides: the branch that a target belongs to, [targets]: 2r is row r's chosen answer, 2r + 1 its rejected one.
+        settings: the objective and its hyperparameters.
+        logps: log-probabilities of all completion tokens under the policy, [targets].
+        reference: the same under the reference model, or None for SimPO.
+        sides: the branch of each target, [targets]: 2r is row r's chosen answer, 2r + 1 its rejected one.
         num_rows: the number of pairs.
     """
     assert (reference is not None) == settings.needs_reference
@@ -99,5 +104,5 @@ def _pair_losses(settings: TrainSettings, gap: Tensor) -> Tensor:
 
 
 def _sum(values: Tensor, sides: Tensor, num_rows: int) -> Tensor:
-    """Return sums by branch, [rows, 2]."""
+    """Return the sums of ``values`` [targets] by branch, [rows, 2]."""
     return values.new_zeros(2 * num_rows).index_add(0, sides, values).view(num_rows, 2)

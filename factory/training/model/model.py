@@ -1,7 +1,8 @@
-"""The model in training: its body over packed batches, its output layer in tiles, and the check that this is the model.
+"""The model in training: its body on packed batches, its output layer in tiles, and a check that both are equivalent.
 
-Whatever a model does between its last hidden states and its logits beyond a scale and a cap, or inside attention
-beyond scaling, windows and a cap, shows in the check: a batch is computed both ways, and a difference is refused.
+The trainer supports a scale and a cap between the last hidden states and the logits, and scaling, windows and a cap in
+attention. A model that does anything else is found by the check: a batch is computed both ways and the results
+compared.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 CHECKED_TOKENS = 16
-"""Targets of each branch that are compared with the model's own logits."""
+"""How many targets of each branch are compared with the model's own logits."""
 
 MAX_CHECKED_TOKENS = 2048
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
-"""The largest difference of a log-probability that rounding explains, by the precision that is computed in: that of
-the weights, or of a sharded model the one that its shards are gathered in."""
+"""The largest difference of a log-probability that rounding can explain, by dtype of the computation: that of the
+weights or, in a sharded model, that in which shards are gathered."""
 
 
 class Policy(nn.Module):
-    """A causal language model whose ``forward`` gives the log-probabilities of a layout's targets."""
+    """A causal language model whose ``forward`` returns the log-probabilities of a layout's targets."""
 
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype) -> None:
         super().__init__()
@@ -47,13 +48,14 @@ class Policy(nn.Module):
 
     @property
     def causal_lm(self) -> Any:
-        """The transformers model, inside or without adapters."""
+        """The transformers model, without adapters around it."""
         return self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
 
     def forward(self, layout: Layout, own: Tensor | None = None) -> Tensor:
-        """Return log p of each target, [targets] in float32; or of the targets ``own`` by the model's own way to logits.
+        """Return log p of each target, [targets] in float32; or, with ``own``, of the targets at these indices as
+        computed by the unmodified model.
 
-        Both begin here, as what FSDP2 shards is whole only within the forward pass of its root.
+        Both computations start here because FSDP2 gathers shards only inside the forward pass of its root module.
         """
         return self._compute_packed(layout) if own is None else self._compute_own(layout, own)
 
@@ -68,7 +70,7 @@ class Policy(nn.Module):
         return token_logps(hidden, Head(weight, *_find_scaling(lm), accumulates), layout.targets)
 
     def _compute_own(self, layout: Layout, places: Tensor) -> Tensor:
-        """Return log p of some targets of a layout of one example by the model as transformers runs it."""
+        """Return log p of some targets in a layout with one example, computed by the unmodified transformers model."""
         lm = self.causal_lm
         lm.set_attn_implementation("eager")
         try:
@@ -80,7 +82,7 @@ class Policy(nn.Module):
         return logps
 
     def pack(self, examples: Sequence[Example], device: torch.device) -> Layout:
-        """Lay examples out, with shared prompts where the model allows it."""
+        """Return the layout of examples, with shared prompts if the model allows it."""
         parts = examples if self.shares_prompts else [part for example in examples for part in example.split()]
         return pack(parts, device)
 
@@ -90,7 +92,7 @@ class Policy(nn.Module):
     def prepare_gradients(self) -> None:
         """Give every trained parameter a gradient of zeros, to which backward adds in place.
 
-        The embedding's own gradient is made sparse on the way: it has a row for each token, not for each word.
+        The gradient of the input embedding is made sparse: only the rows of tokens in the batch are computed and added.
         """
         if self.is_sharded:
             return
@@ -115,7 +117,7 @@ class Policy(nn.Module):
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
-        """Compute in the precision of the weights for a while."""
+        """Compute in float32, without autocast, inside the ``with`` block."""
         dtype, self.dtype = self.dtype, torch.float32
         try:
             yield
@@ -132,7 +134,9 @@ def load_policy(
     checkpointing: bool = False,
     mesh: DeviceMesh | None = None,
 ) -> Policy:
-    """Load a model for training: float32 weights, which are computed with in ``dtype``; over a mesh, a part in each process.
+    """Load a model for training, with float32 weights (with LoRA on a GPU, ``dtype``) and computation in ``dtype``.
+
+    With a mesh, each process loads only its shard.
 
     Raises:
         TrainingError: the model cannot be loaded, or its files lack a weight.
@@ -156,29 +160,31 @@ def load_policy(
 
 
 def check_lengths(policy: Policy, name: str, examples: Sequence[Example]) -> None:
-    """Check that a model has a word for every token and a position for every place.
+    """Check that the model's vocabulary covers all token ids and its positions the longest row.
 
     Raises:
-        TrainingError: it has not.
+        TrainingError: a token id or a row is too large.
     """
     config = policy.causal_lm.config
     highest = max(int(part.max(initial=0)) for example in examples for part in (example.prompt, *example.branches))
     num_words = policy.causal_lm.get_input_embeddings().num_embeddings
     if highest >= num_words:
-        raise TrainingError(f"the tokenizer of model '{name}' gives token {highest}, the model has {num_words} words")
+        raise TrainingError(
+            f"the tokenizer of model '{name}' produces token {highest}, but the model has only {num_words} tokens"
+        )
     longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
     limit = getattr(config, "max_position_embeddings", None) or longest
     if longest > limit:
-        raise TrainingError(f"a row has {longest} tokens, model '{name}' has {limit} positions; lower 'max_length'")
+        raise TrainingError(f"a row has {longest} tokens, but model '{name}' has {limit} positions; lower 'max_length'")
 
 
 def check_logits(policy: Policy, name: str, examples: Sequence[Example], device: torch.device) -> None:
-    """Compare packed, tiled log-probabilities with those of the model's own attention and logits, row by row.
+    """Compare packed, tiled log-probabilities with those of the unmodified model on a few rows.
 
-    Where only the sharing of prompts differs, it is switched off.
+    If they agree only without shared prompts, sharing is turned off for this policy.
 
     Raises:
-        TrainingError: they differ by more than rounding.
+        TrainingError: they differ by more than rounding errors.
     """
     policy.eval()
     batch = _choose(examples)
@@ -190,20 +196,20 @@ def check_logits(policy: Policy, name: str, examples: Sequence[Example], device:
         if gap <= tolerance:
             return
     raise TrainingError(
-        f"model '{name}' cannot be trained here: its own logits and the trainer's differ by {gap:.2g} in the "
-        f"log-probability of a token ({tolerance:g} is allowed); its attention or output layer does something more"
+        f"model '{name}' is not supported: its own logits and the trainer's differ by {gap:.2g} in the log-probability "
+        f"of a token ({tolerance:g} is allowed), so its attention or output layer has a feature that the trainer lacks"
     )
 
 
 def _choose(examples: Sequence[Example]) -> list[Example]:
-    """Return the shortest and the median row of the first few; plain attention over a very long one costs too much."""
+    """Return the shortest and the median of the first rows, without a very long median: eager attention is slow."""
     by_length = sorted(examples[:32], key=lambda example: example.num_packed)
     middle = by_length[len(by_length) // 2]
     return by_length[:1] if middle.num_packed > MAX_CHECKED_TOKENS else [by_length[0], middle]
 
 
 def _checked_places(example: Example) -> list[Tensor]:
-    """Return, for each branch, which of its targets are compared: the first and the last ones."""
+    """Return the indices of the compared targets of each branch: the first and the last ones."""
     half = CHECKED_TOKENS // 2
     return [
         torch.tensor(sorted({*range(min(half, count)), *range(max(0, count - half), count)}))
@@ -223,7 +229,7 @@ def _packed_logps(policy: Policy, batch: Sequence[Example], device: torch.device
 
 @torch.no_grad()
 def _own_logps(policy: Policy, example: Example, device: torch.device) -> Tensor:
-    """Return the checked log-probabilities of a one-branch example by the model as transformers runs it."""
+    """Return the checked log-probabilities of an example with one branch, computed by the unmodified model."""
     logps: Tensor = policy(pack([example], device), _checked_places(example)[0].to(device))
     return logps
 
@@ -236,14 +242,18 @@ def _find_scaling(model: Any) -> tuple[float, float]:
 
 
 def add_adapters(policy: Policy, lora: Lora) -> None:
-    """Freeze the model and add low-rank adapters."""
+    """Freeze the model and add low-rank adapters.
+
+    Raises:
+        TrainingError: a target module does not exist, or is the output layer.
+    """
     from peft import LoraConfig, get_peft_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type] # it divides by the rank, so any number will do
+        lora_alpha=lora.alpha,  # type: ignore[arg-type] # peft only divides it by the rank, so a float works too
         lora_dropout=lora.dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",

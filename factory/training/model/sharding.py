@@ -1,7 +1,8 @@
-"""Models in shards: each process keeps some rows of every parameter, reads no others from the files, and FSDP2 does the rest.
+"""Sharded loading: each process reads only its own rows of every parameter from the files, then FSDP2 takes over.
 
-transformers reads a parameter that is a DTensor slice by slice, and sees to tied weights, renamed keys and buffers. Its
-hook between making an empty model and filling it makes DTensors of the parameters, sharded by rows as FSDP2 does it.
+If a parameter is a DTensor, transformers reads only its slice, and takes care of tied weights, renamed keys and
+buffers. So a hook of ``from_pretrained``, called after the empty model is created and before it is filled, converts
+parameters to DTensors that are sharded by rows, as FSDP2 does it.
 """
 
 import warnings
@@ -17,20 +18,22 @@ from transformers.core_model_loading import Concatenate, MergeModulelist, Weight
 from transformers.distributed import DistributedConfig
 
 Place = tuple[nn.Module, str, nn.Parameter]
-"""A module, the name of a parameter in it, and the parameter."""
+"""A module, the name of one of its parameters, and the parameter."""
 
 
 def load_rows(name: str, mesh: DeviceMesh, **options: Any) -> Any:
-    """Return what ``from_pretrained`` returns, the parameters being DTensors that hold this process's rows.
+    """Return the same as ``from_pretrained``, but with DTensors as parameters, which hold this process's rows.
 
-    Where the rows of a parameter are not the same rows in the files, the model is loaded whole, with a warning.
+    If the files store parameters in a form whose rows differ from the model's, the whole model is loaded, with a
+    warning.
     """
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
     kind = type(empty)
     if not all(map(_keeps_rows, get_model_conversion_mapping(empty))):
         warnings.warn(
-            f"every process loads the whole of '{name}': its files hold other parts than a {kind.__name__} has",
+            f"every process loads all of '{name}', because its files store parameters in another form than "
+            f"{kind.__name__}",
             stacklevel=2,
         )
         return AutoModelForCausalLM.from_pretrained(name, **options)
@@ -43,12 +46,12 @@ def load_rows(name: str, mesh: DeviceMesh, **options: Any) -> Any:
 
 
 def shard(module: nn.Module, layers: list[nn.Module], dtype: torch.dtype, mesh: DeviceMesh) -> None:
-    """Shard parameters, gradients and optimizer states with FSDP2: float32 shards, computed with in ``dtype``.
+    """Shard parameters, gradients and optimizer states with FSDP2: float32 shards, computation in ``dtype``.
 
-    Parameters that are rows already stay these: FSDP2 shards blanks, whose places they then take.
+    Parameters that are already sharded DTensors are replaced by empty ones, which FSDP2 shards, and then put back.
 
-    The whole is resharded after its forward pass too, as its parts are: after an evaluation there is no backward pass
-    that would do it, and optimizer and checkpoints must see the shards.
+    The root is resharded after its forward pass too, which is not FSDP2's default: after an evaluation no backward pass
+    follows that would reshard it, and optimizer and checkpoints must see shards.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -64,7 +67,7 @@ def shard(module: nn.Module, layers: list[nn.Module], dtype: torch.dtype, mesh: 
 
 
 def _make_reader(kind: type, mesh: DeviceMesh) -> Any:
-    """Return a class like a class of models, which makes DTensors of an empty model's parameters before it fills them."""
+    """Return a subclass of a model class that converts the empty model's parameters to DTensors before loading."""
 
     def prepare(
         _kind: type, config: DistributedConfig, device_map: object = None
@@ -83,15 +86,15 @@ def _make_reader(kind: type, mesh: DeviceMesh) -> Any:
 
 
 def _has_rows_for_all(parameter: nn.Parameter, size: int) -> bool:
-    """Whether every process has a row of a parameter; transformers cannot stack no experts at all."""
+    """Whether each process gets at least one row; transformers fails if a process has no experts to stack."""
     each = -(-len(parameter) // size)
     return each * (size - 1) < len(parameter)
 
 
 def _keeps_rows(conversion: object) -> bool:
-    """Whether the rows of a parameter are made of the same rows of the tensors in the files.
+    """Whether a conversion makes each row of a parameter from the same row of the tensors in the files.
 
-    They are where keys are renamed and where experts are stacked; where parts are joined or split along rows, they are not.
+    Renaming keys and stacking experts do; joining or splitting tensors along rows does not.
     """
     return not isinstance(conversion, WeightConverter) or all(
         (isinstance(step, MergeModulelist) and step.dim == 0) or (isinstance(step, Concatenate) and step.dim > 0)
@@ -100,7 +103,7 @@ def _keeps_rows(conversion: object) -> bool:
 
 
 def _list_places(module: nn.Module) -> list[Place]:
-    """Return every place of every parameter; one that is shared has several."""
+    """Return every place of every parameter; a shared parameter has several."""
     return [
         (owner, name, parameter)
         for owner in module.modules()

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, in torch's distributed format, so that another number of processes can go on."""
+"""Atomic checkpoints in torch's distributed format, which a different number of processes can resume from."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ _OPTIONS = StateDictOptions(ignore_frozen_params=True)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands after a step. Data order and random state are functions of the seed and the step."""
+    """The state of a run after a step. Data order and random state are not in it: they follow from seed and step."""
 
     step: int = 0
     num_tokens: int = 0
@@ -43,17 +43,17 @@ class Progress:
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Return the finished checkpoints, oldest first."""
+    """Return the complete checkpoints in a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / _PROGRESS).is_file())
 
 
 def save_checkpoint(
     folder: Path, progress: Progress, policy: Policy, optimizer: torch.optim.Optimizer, world: World, keep_last: int
 ) -> None:
-    """Write the state after a step beside its place, move it there, and delete what need not be kept.
+    """Write a checkpoint atomically, then delete old ones except the latest ``keep_last`` and the best.
 
     Raises:
-        TrainingError: it cannot be written; earlier checkpoints stay.
+        TrainingError: it cannot be written; earlier checkpoints are kept.
     """
     final = folder / f"step-{progress.step:07d}"
     unfinished = name_unfinished(final)
@@ -82,17 +82,19 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, policy: Policy, optimizer: torch.optim.Optimizer | None, world: World) -> Progress:
-    """Put the state of a checkpoint into a policy, and its optimizer if one is given, and return where it stood.
+    """Restore a policy, and its optimizer if one is given, from a checkpoint and return the run's progress.
 
     Raises:
-        TrainingError: it does not fit the model.
+        TrainingError: the checkpoint does not match the model or is damaged.
     """
     state = _state(policy, optimizer)
     try:
         with _calm():
             dcp.load(state, checkpoint_id=path, no_dist=world.size == 1)
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-        raise TrainingError(f"checkpoint {path} does not fit this model or is damaged: {_first_line(error)}") from error
+        raise TrainingError(
+            f"checkpoint {path} does not match this model or is damaged: {_first_line(error)}"
+        ) from error
     set_model_state_dict(policy, state["policy"], options=StateDictOptions(strict=False))
     if optimizer is not None:
         set_optimizer_state_dict(policy, optimizer, state["optimizer"], options=_OPTIONS)
@@ -107,7 +109,7 @@ def _state(policy: Policy, optimizer: torch.optim.Optimizer | None) -> dict[str,
 
 
 def _try(act: Callable[[], None]) -> str | None:
-    """Return the first line of what went wrong, if anything did."""
+    """Call a function and return the first line of its error, or None."""
     try:
         act()
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
@@ -125,7 +127,7 @@ def _prune(folder: Path, progress: Progress, keep_last: int) -> None:
 
 @contextmanager
 def _calm() -> Iterator[None]:
-    """Do not tell a run of one process that it has one process."""
+    """Suppress the warning that torch.distributed is disabled, which is intended with a single process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

@@ -1,4 +1,4 @@
-"""The loop of a run: its steps, what is written down after each of them, and the model at the end."""
+"""The training loop: the steps, what is recorded after each of them, and the model at the end."""
 
 import math
 import time
@@ -26,7 +26,10 @@ SMOOTHED_STEPS = 10
 
 
 def run_training(settings: TrainSettings, identity: RunIdentity, output: Path, *, quiet: bool) -> TrainResult:
-    """Train in this process, one of a run's, unless another one completes the run first."""
+    """Train in this process, which may be one of several in the run.
+
+    If another run completes the same training while this one waits for the folder, its result is returned.
+    """
     with join_world(settings.run) as world, hold_output(output, world):
         done = read_result(output, identity)
         if done is not None:
@@ -46,7 +49,7 @@ def run_training(settings: TrainSettings, identity: RunIdentity, output: Path, *
 
 
 class Run:
-    """One run between its first step and its last."""
+    """One run, from its first step to the final model."""
 
     def __init__(self, settings: TrainSettings, output: Path, world: World, prepared: Prepared) -> None:
         self._settings, self._output, self._world, self._prepared = settings, output, world, prepared
@@ -55,7 +58,11 @@ class Run:
         self.progress, self.steps = prepared.progress, prepared.steps
 
     def loop(self, log: MetricLog, watch: Watch, signals: StopSignals) -> dict[str, object]:
-        """Run the steps that are left; return the metrics of the last one."""
+        """Run the remaining steps; return the metrics of the last one.
+
+        Raises:
+            TrainingError: the loss is not finite or diverges, a checkpoint cannot be written, or a signal came.
+        """
         num_steps, before = len(self.steps), self.progress
         metrics: dict[str, Any] = {}
         if before.step == 0 and (held_out := self._hold_out(0, log)):
@@ -107,7 +114,7 @@ class Run:
 
     def _step(self, step: int, rate: float) -> StepResult:
         policy, optimizer = self._prepared.policy, self._prepared.optimizer
-        seed_torch(self._settings.seed, step, self._world.rank)  # so no random state is carried
+        seed_torch(self._settings.seed, step, self._world.rank)  # reseeding makes saving the random state unnecessary
         result = self._stepper.accumulate(self._prepared.train, self.steps[step - 1])
         self._refuse_bad(result, step)
         set_learning_rate(optimizer, rate)
@@ -116,24 +123,24 @@ class Run:
         return result
 
     def _refuse_bad(self, result: StepResult, step: int) -> None:
-        """Stop before an update that would spoil the weights."""
+        """Raise a TrainingError before an update that would ruin the weights."""
         if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
             rows = ", ".join(result.worst_rows(self._world))
             raise TrainingError(
-                f"step {step} has the loss {result.loss} and a gradient of norm {result.grad_norm}, from the rows {rows}"
+                f"step {step} has loss {result.loss} and gradient norm {result.grad_norm}, caused by the rows {rows}"
             )
         first, smoothed = self.progress.first_loss, self._smooth(result.loss)
         factor = self._settings.divergence_factor
         if first is not None and smoothed > factor * first:
             rows = ", ".join(result.worst_rows(self._world))
             raise TrainingError(
-                f"the run diverges: at step {step} the loss is {smoothed:.4g} in the mean of the last steps, over "
-                f"{factor:g} times that of the start ({first:.4g}); the highest of step {step} are those of the rows {rows}; "
-                "a lower learning_rate or max_grad_norm helps, or a higher divergence_factor if the first rows were easy"
+                f"the run diverges: at step {step} the smoothed loss is {smoothed:.4g}, more than {factor:g} times the "
+                f"initial loss ({first:.4g}); the rows with the highest losses of step {step} are {rows}; lower "
+                "learning_rate or max_grad_norm, or raise divergence_factor if the first rows were easy"
             )
 
     def _smooth(self, loss: float) -> float:
-        """Return the mean over about the last ``SMOOTHED_STEPS`` losses: one odd batch is not a divergence."""
+        """Return the moving average over about ``SMOOTHED_STEPS`` losses, as a single bad batch is not a divergence."""
         before = self.progress.smoothed_loss
         return loss if before is None else before + (loss - before) / SMOOTHED_STEPS
 
@@ -148,7 +155,7 @@ class Run:
         )
 
     def _after_step(self, step: int, log: MetricLog, watch: Watch, signals: StopSignals) -> None:
-        """Evaluate and write a checkpoint where it is time to, and stop where a signal asks for it."""
+        """Evaluate and write a checkpoint if they are due, and stop if a signal came."""
         settings, is_last = self._settings, step == len(self.steps)
         every, is_best = settings.run.checkpoint_every, False
         if is_last or (settings.eval_every and step % settings.eval_every == 0):
@@ -163,11 +170,11 @@ class Run:
         if asked:
             total = len(self.steps)
             raise TrainingError(
-                f"{asked} stopped the run after step {step} of {total}; the same command goes on from there"
+                f"{asked} stopped the run after step {step} of {total}; the same command resumes from there"
             )
 
     def _evaluate(self, step: int, log: MetricLog, watch: Watch) -> bool:
-        """Evaluate where there is held-out data; return whether it was the best so far."""
+        """Evaluate if there is held-out data; return whether the loss is the lowest so far."""
         found = self._hold_out(step, log)
         if found is None:
             return False
@@ -180,12 +187,12 @@ class Run:
         return True
 
     def _hold_out(self, step: int, log: MetricLog) -> dict[str, Any] | None:
-        """Return and write the means over the held-out data, or None where there is none."""
+        """Evaluate on the held-out data, log the metrics and return them; None if there is no such data."""
         if self._prepared.held_out is None:
             return None
         found: StepResult = self._stepper.evaluate(self._prepared.held_out)
         if not math.isfinite(found.loss):
             rows = ", ".join(found.worst_rows(self._world))
-            raise TrainingError(f"after step {step} the held-out loss is {found.loss}, from the rows {rows}")
+            raise TrainingError(f"after step {step} the held-out loss is {found.loss}, caused by the rows {rows}")
         log.write("eval", step, found.metrics)
         return found.metrics

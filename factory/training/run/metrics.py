@@ -1,4 +1,4 @@
-"""Metrics: sums by language while a step runs, JSON lines and TensorBoard when it is done."""
+"""Metrics: sums by language during a step, then logged as JSON lines and to TensorBoard."""
 
 import json
 from collections.abc import Sequence
@@ -16,20 +16,23 @@ from schemas.disk import write_text
 
 
 class Tally:
-    """Weighted sums of the rows' values by language: [languages, fields + 1], the last column being the weights."""
+    """Weighted sums of the rows' metrics by language: [languages, fields + 1]; the last column sums the weights."""
 
     def __init__(self, languages: Sequence[str], fields: Sequence[str], device: torch.device) -> None:
         self._languages, self._fields = languages, fields
         self._sums = torch.zeros(len(languages), len(fields) + 1, dtype=torch.float64, device=device)
 
     def add(self, rows: Rows, languages: Tensor, *, are_sums: bool) -> None:
-        """Add rows, whose values are sums over their weights already or means."""
+        """Add rows; ``languages`` [R] are their languages' numbers.
+
+        ``are_sums`` says that values are already sums over the rows' weights; otherwise they are means.
+        """
         weights = rows.weights.double()[:, None]
         values = rows.values.double() if are_sums else rows.values.double() * weights
         self._sums.index_add_(0, languages.to(self._sums.device), torch.cat([values, weights], 1))
 
     def means(self, world: World) -> dict[str, Any]:
-        """Return the means over all rows of all processes, and under ``languages`` those of each language."""
+        """Return the means over all rows of all processes, by field, and under ``languages`` those by language."""
         sums = world.sum(self._sums.clone()).cpu()
         named = [
             (language, row) for language, row in zip(self._languages, sums, strict=True) if language and row[-1] > 0
@@ -42,7 +45,7 @@ class Tally:
 
 
 class MetricLog:
-    """Writes what a run reports. After a resumption only what came before the resumed step is kept."""
+    """Logs the metrics of a run. When a run resumes, lines after the checkpoint's step are dropped."""
 
     def __init__(self, output: Path, *, after_step: int, tensorboard: bool, writes: bool) -> None:
         self._file: Any = None
@@ -70,7 +73,7 @@ class MetricLog:
             self._board.close()
 
     def write(self, split: str, step: int, metrics: dict[str, object]) -> None:
-        """Write the metrics of a split at a step."""
+        """Log the metrics of a split ("train" or "eval") after a step."""
         if self._file is None:
             return
         self._file.write(json.dumps({"step": step, "split": split} | metrics, ensure_ascii=False) + "\n")
@@ -81,7 +84,7 @@ class MetricLog:
 
 
 def _flatten(metrics: dict[str, object]) -> list[tuple[str, float]]:
-    """Return scalars by name, those of languages under ``name/language``."""
+    """Return scalars with their names; those of a language are named ``name/language``."""
     flat = [(name, float(value)) for name, value in metrics.items() if isinstance(value, int | float)]
     by_language = metrics.get("languages")
     for language, values in by_language.items() if isinstance(by_language, dict) else ():

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate, a pure function of the step."""
+"""The optimizer, and its learning rate as a pure function of the step."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from schemas.recipe.training import TrainSettings
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return AdamW; weight decay leaves norms and biases (all that has one dimension) alone."""
+    """Return AdamW. Weight decay applies to matrices only, not to norms and biases (parameters of one dimension)."""
     trained = sorted(parameters, key=lambda parameter: parameter.ndim > 1)
     groups = [
         {"params": list(members), "weight_decay": settings.weight_decay if is_matrix else 0.0}
@@ -24,8 +24,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) 
 def learning_rate_at(step: int, num_steps: int, settings: TrainSettings) -> float:
     """Return the learning rate of a step, counted from 1, of ``num_steps``.
 
-    It rises linearly over the warm-up, in whose last step it is the full one, and then falls to
-    ``min_learning_rate_ratio`` of it, which the step after the last would reach.
+    It rises linearly during warm-up, reaching the full rate in the last warm-up step, then decays towards
+    ``min_learning_rate_ratio`` of the full rate, which it would reach one step after the last.
     """
     warmup = math.ceil(settings.warmup_ratio * num_steps) if settings.warmup_steps is None else settings.warmup_steps
     if step <= warmup:
@@ -43,7 +43,7 @@ def learning_rate_at(step: int, num_steps: int, settings: TrainSettings) -> floa
 
 
 def seed_torch(*numbers: int) -> None:
-    """Begin torch's random numbers anew from a few numbers of any size."""
+    """Seed torch's random generators with a combination of integers of any size."""
     torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
 
 

@@ -1,4 +1,4 @@
-"""One optimizer step, and one evaluation: micro-batches in, one loss and its metrics out."""
+"""The gradient of one step, and evaluation: both run micro-batches and return a loss with its metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from factory.training.run.metrics import Tally
 from schemas.recipe.training import TrainSettings
 
 WORST_ROWS = 5
-"""How many rows are named when a step goes wrong."""
+"""How many rows are named in an error message when a step fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step or an evaluation gave: means over its rows, and the losses of this process's rows.
+    """The result of a step or an evaluation: means over its rows, and the losses of this process's rows.
 
-    ``grad_norm`` is the gradient's norm before clipping (of an evaluation 0).
+    ``grad_norm`` is the gradient's norm before clipping (0 in an evaluation).
     """
 
     metrics: dict[str, Any]
@@ -37,7 +37,7 @@ class StepResult:
         return float(self.metrics["loss"])
 
     def worst_rows(self, world: World) -> list[str]:
-        """Return the rows, of all processes, whose loss is not a number, or else those with the highest."""
+        """Return the rows of all processes whose loss is not finite or, if there are none, those with the highest."""
         losses = [entry for there in world.gather(self.losses) for entry in there]
         broken = [row for row, loss in losses if not abs(loss) < float("inf")]
         by_loss = [row for row, _ in sorted(losses, key=lambda entry: -entry[1])]
@@ -51,10 +51,10 @@ class Stepper:
         self._policy, self._settings, self._world = policy, settings, world
 
     def accumulate(self, dataset: Dataset, rows: Sequence[int]) -> StepResult:
-        """Add the gradient of the mean loss over ``rows`` to the parameters' own; return what was found.
+        """Add the gradient of the mean loss over ``rows`` to the parameters' gradients, and clip it.
 
-        The loss is a sum over the rows of the step, divided by one number that is known beforehand, so that neither
-        micro-batches nor processes change it.
+        Each row's loss is divided by a number that is known before the step, so that neither the cut into micro-batches
+        nor the number of processes changes the result.
         """
         self._policy.train()
         normalizer = self._normalizer(dataset, rows)
@@ -62,7 +62,8 @@ class Stepper:
         losses: list[tuple[list[int], Tensor]] = []
         for batch in self._micro_batches(dataset, rows):
             found = self._compute(dataset, batch or [rows[0]])
-            # An empty micro-batch keeps the other processes company. FSDP takes means over processes.
+            # With FSDP all processes must run the same number of passes, so an empty micro-batch runs one row with
+            # factor 0. FSDP averages gradients over processes, which the factor ``size`` turns into a sum.
             share = self._world.size / normalizer if batch else 0.0
             (found.losses.sum() * share).backward()
             if batch:
@@ -74,7 +75,7 @@ class Stepper:
 
     @torch.no_grad()
     def evaluate(self, dataset: Dataset) -> StepResult:
-        """Return what is found over a whole data set."""
+        """Return the mean loss and metrics over a whole data set."""
         self._policy.eval()
         tally, rows = self._tally(dataset), range(len(dataset.examples))
         losses: list[tuple[list[int], Tensor]] = []

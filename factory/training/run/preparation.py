@@ -1,4 +1,4 @@
-"""What must be there before the first step: data, a checked model, the reference, the optimizer, the last checkpoint."""
+"""Everything before the first step: data, a checked model, the reference, the optimizer and the latest checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that the loop works with. ``steps`` are the rows of every step of the run, by number."""
+    """Everything that the loop needs. ``steps`` are the row numbers of each step of the run."""
 
     policy: Policy
     train: Dataset
@@ -36,7 +36,12 @@ class Prepared:
 
 
 def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world: World, *, quiet: bool) -> Prepared:
-    """Load, check and put back everything."""
+    """Load and check everything, and restore the latest checkpoint if there is one.
+
+    Raises:
+        InputError: the data cannot be read.
+        TrainingError: the model cannot be loaded or does not match the data, or a checkpoint is damaged.
+    """
     disable_progress_bar()
     tokenizer = load_tokenizer(settings)
     train, held_out = load_datasets(settings, tokenizer, _end_tokens(settings.model))
@@ -44,7 +49,7 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
         tokenizer.save_pretrained(output / "tokenizer")
         write_rejected(output / "rejected.jsonl", {"train": train, "eval": held_out})
     held_out = _check_held_out(held_out, settings)
-    del tokenizer  # of 256,000 words, it would take 100 MB to the end
+    del tokenizer  # with a vocabulary of 256,000 it takes 100 MB
     policy = _load(settings, settings.model, world)
     for dataset in (train, held_out):
         if dataset is not None:
@@ -69,16 +74,24 @@ def prepare(settings: TrainSettings, identity: RunIdentity, output: Path, world:
 
 
 def _check_held_out(held_out: Dataset | None, settings: TrainSettings) -> Dataset | None:
-    """Return the held-out data where a row of it can be used."""
+    """Return the held-out data if it has examples, else None.
+
+    Raises:
+        TrainingError: it has none, but final = 'best' needs it.
+    """
     if held_out is not None and held_out.examples:
         return held_out
     if settings.final == "best":
-        raise TrainingError("final = 'best' needs held-out data: name it in 'eval_data', or export an eval split")
+        raise TrainingError("final = 'best' needs held-out data: set 'eval_data', or export an eval split")
     return None
 
 
 def load_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerBase:
-    """Load the model's tokenizer, with the chat template of the settings if they name one."""
+    """Load the model's tokenizer, with the chat template of the settings if it is set.
+
+    Raises:
+        TrainingError: the tokenizer or the template cannot be loaded.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(settings.model)
     except (OSError, ValueError) as error:
@@ -93,7 +106,7 @@ def load_tokenizer(settings: TrainSettings) -> PreTrainedTokenizerBase:
 
 
 def _end_tokens(model: str) -> list[int]:
-    """Return the tokens that end generation, as the model's generation config has them."""
+    """Return the tokens that end generation according to the model's generation config."""
     try:
         ends = GenerationConfig.from_pretrained(model).eos_token_id
     except OSError:
@@ -121,9 +134,9 @@ def _provide_reference(
     *,
     quiet: bool,
 ) -> None:
-    """Give each data set the reference's log-probabilities: those that are kept, or computed now and kept.
+    """Set the reference's log-probabilities of each data set, from the cache or by a pass of the reference.
 
-    The policy itself is the reference before its first step, unless the settings name another model.
+    Unless the settings name a reference model, the policy itself is the reference, before its first step.
     """
     fingerprint = identity.reference or identity.model
     reference = policy if settings.reference is None else None

@@ -1,7 +1,7 @@
-"""Log-probabilities under the reference model: computed once, kept beside the data, used again by later runs.
+"""Log-probabilities under the reference model: computed once, cached beside the data and reused by later runs.
 
-The cache's name says what they depend on and nothing else: the reference's fingerprint, all tokens and masks (so
-template, tokenizer and limits), and the precision. Changing a learning rate changes none of them.
+The cache's key covers exactly what they depend on: the reference's fingerprint, all tokens and masks (and thereby
+template, tokenizer and limits), and the precision. So runs with different learning rates share it.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ from schemas.recipe.training import TrainSettings
 FOLDER = ".reference-logps"
 
 KEEP_SECONDS = 300.0
-"""How often what a pass has found is kept."""
+"""How often the results of an unfinished pass are saved."""
 
 _VERSION = 1
 
 
 def find_cache(settings: TrainSettings, dataset: Dataset, fingerprint: str, data: str) -> Path:
-    """Return where the reference's log-probabilities of a data set are kept."""
+    """Return the cache file of the reference's log-probabilities of a data set."""
     name = content_id("reference", [_VERSION, fingerprint, examples_digest(dataset.examples), settings.dtype])
     return _find_folder(settings, data) / f"{name}.npy"
 
 
 def read_reference(path: Path, dataset: Dataset) -> NDArray[np.float32] | None:
-    """Return what was kept, mapped from the disk, or None where nothing (whole) is."""
+    """Return cached log-probabilities [trained tokens], memory-mapped, or None if the file is missing or damaged."""
     try:
         kept: NDArray[np.float32] = np.load(path, mmap_mode="r")
     except (OSError, ValueError):
@@ -51,7 +51,7 @@ def read_reference(path: Path, dataset: Dataset) -> NDArray[np.float32] | None:
 class ReferencePass:
     """The reference's pass over a data set: the log-probability of every trained token, in the order of the examples.
 
-    What there is of them is kept every few minutes, and when a signal ends the pass; the next one goes on from there.
+    Results so far are saved every few minutes, and when a signal stops the pass; the next pass resumes from there.
     """
 
     def __init__(self, policy: Policy, dataset: Dataset, limit: int, world: World, cache: Path) -> None:
@@ -67,10 +67,10 @@ class ReferencePass:
 
     @torch.no_grad()
     def run(self, *, quiet: bool) -> NDArray[np.float32]:
-        """Compute what is missing, keep everything in the cache, and return it.
+        """Compute the missing log-probabilities, write all to the cache, and return them, [trained tokens].
 
         Raises:
-            TrainingError: a signal ended the pass.
+            TrainingError: a signal stopped the pass.
         """
         self._policy.eval()
         world, num_rows, num_tokens = self._world, len(self._dataset.examples), 0
@@ -93,9 +93,9 @@ class ReferencePass:
         return self._logps
 
     def _compute(self, batches: list[list[int]]) -> int:
-        """Compute a micro-batch on each process; return how many tokens they have together."""
+        """Compute one micro-batch on each process; return the number of tokens of all of them."""
         batch, starts = batches[self._world.rank], self._starts
-        rows = batch or [0]  # every process takes part in every pass of a sharded model
+        rows = batch or [0]  # a sharded model needs all processes in every pass
         logps = self._policy(self._policy.pack(self._dataset.take(rows), self._world.device))
         if batch:
             parts = logps.split([starts[row + 1] - starts[row] for row in rows])
@@ -107,7 +107,7 @@ class ReferencePass:
         return sum(self._dataset.lengths[row] for row in done)
 
     def _keep(self, path: Path) -> bool:
-        """Collect what all processes have found, and have the first one write it; return whether this one did."""
+        """Collect the results of all processes and write them in the first; return whether this process wrote them."""
         found = self._world.sum(self._found.clone()).cpu().numpy()
         for row in self._new:
             self._logps[self._starts[row] : self._starts[row + 1]] = found[self._starts[row] : self._starts[row + 1]]
@@ -116,14 +116,18 @@ class ReferencePass:
 
     def _stop(self, asked: str) -> None:
         is_kept = any(self._world.gather(self._keep(self._begun)))
-        goes_on = "goes on from there" if is_kept else "begins again, as nothing could be kept"
+        goes_on = "resumes from there" if is_kept else "starts again, as the results could not be saved"
         raise TrainingError(
             f"{asked} stopped the reference's pass after {self._num_done} of {len(self._dataset.examples)} rows; "
             f"the same command {goes_on}"
         )
 
     def _read_begun(self) -> NDArray[np.float32]:
-        """Return what the first process finds of an earlier pass, on all of them; what is missing is not a number."""
+        """Return the saved results of an earlier pass on all processes; missing values are NaN.
+
+        Only the first process reads the file: the others may not see its disk. Adding zeros broadcasts what it has
+        read.
+        """
         mine = np.zeros(self._starts[-1], np.float32)
         if self._world.is_main:
             mine.fill(np.nan)
@@ -135,14 +139,14 @@ class ReferencePass:
 
 
 def _find_missing(logps: NDArray[np.float32], starts: list[int]) -> list[int]:
-    """Return the examples that have a token without its log-probability."""
+    """Return the numbers of examples with missing log-probabilities."""
     tokens = np.flatnonzero(np.isnan(logps))
     rows: list[int] = np.unique(np.searchsorted(starts, tokens, side="right") - 1).tolist()
     return rows
 
 
 def _write(path: Path, logps: NDArray[np.float32]) -> bool:
-    """Write a file whole or not at all, and return whether it was; one that cannot be written only costs time."""
+    """Write a file atomically and return whether that succeeded. A failure is no error: the cache only saves time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as file:

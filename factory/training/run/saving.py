@@ -1,4 +1,4 @@
-"""The final model: a folder that transformers and vLLM load."""
+"""Writing the final model as a folder that transformers and vLLM can load."""
 
 import shutil
 from pathlib import Path
@@ -18,9 +18,10 @@ from schemas.recipe.training import TrainSettings
 
 
 def gather_weights(policy: Policy, settings: TrainSettings, world: World) -> dict[str, Tensor]:
-    """Return what the final model needs on the CPU of the first process: all weights, or those of the adapters alone.
+    """Gather the final weights on the CPU of the first process: all weights, or only those of adapters.
 
-    They are gathered one after another, and all weights at once in the dtype that they are written in.
+    Other processes return an empty dictionary. Weights are gathered one at a time, and whole models converted to the
+    dtype that they are written in, to limit memory.
     """
     has_adapters = settings.lora is not None
     dtype = None if has_adapters else _find_dtype(settings)
@@ -37,12 +38,12 @@ def gather_weights(policy: Policy, settings: TrainSettings, world: World) -> dic
 def write_model(
     policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, tokenizer: Path, final: Path
 ) -> None:
-    """Write weights in the dtype of the model that they came from, with tokenizer, template and generation config.
+    """Write weights in the dtype of the original model, with tokenizer, chat template and generation config.
 
-    The folder appears when it is whole, in place of one that is there. Adapters that are not to be merged are written alone.
+    The folder is written atomically and replaces an existing one. If adapters are not merged, only they are written.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: the model cannot be written.
     """
     try:
         with whole_folder(final, replaces=True) as folder:
@@ -54,13 +55,14 @@ def write_model(
             share(folder)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         line = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"the model could not be written to {final}: {line}; the checkpoints stay") from error
+        raise TrainingError(f"the model could not be written to {final}: {line}; the checkpoints are kept") from error
 
 
 def _save_whole(policy: Policy, weights: dict[str, Tensor], settings: TrainSettings, folder: Path) -> None:
-    """Write a model with its configs: the dtype in its own is that of the weights, and how to generate is taken as it is.
+    """Write a model with its config, which names the dtype of the written weights, and its original generation config.
 
-    transformers would note the dtype of the policy, and refuse sampling numbers beside ``do_sample = false``.
+    ``save_pretrained`` alone would record the dtype of the policy, and refuse a generation config with sampling
+    parameters beside ``do_sample = false``, as some released models have it.
     """
     model, dtype = policy.causal_lm, _find_dtype(settings)
     if settings.lora is not None:
@@ -75,7 +77,7 @@ def _save_whole(policy: Policy, weights: dict[str, Tensor], settings: TrainSetti
 
 
 def _find_dtype(settings: TrainSettings) -> torch.dtype:
-    """Return the dtype of the model that a run begins with, in which the final one is written."""
+    """Return the dtype of the model that the run starts from, in which the final model is written."""
     dtype: torch.dtype = AutoConfig.from_pretrained(settings.model).dtype or torch.float32
     return dtype
 
@@ -83,7 +85,7 @@ def _find_dtype(settings: TrainSettings) -> torch.dtype:
 def _merge(
     weights: dict[str, Tensor], settings: TrainSettings, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    """Fold adapters into a fresh copy of the model that they were trained on, in its dtype; one layer at a time in float32."""
+    """Merge adapters into a fresh copy of the base model in its own dtype; each layer is merged in float32."""
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
     assert settings.lora is not None
@@ -113,5 +115,5 @@ def _untie_adapted(model: PreTrainedModel) -> None:
 
 
 def _plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights under the names that the model inside the policy has for them."""
+    """Return weights by their names in the model inside the policy."""
     return {name.removeprefix("model."): weight for name, weight in weights.items()}

@@ -113,7 +113,7 @@ def test_a_prompt_and_a_response_are_turns_of_a_chat(tmp_path: Path, suffix: str
 def test_columns_of_any_name_are_taken_where_they_are_named(tmp_path: Path, asks: str, answers: str) -> None:
     row = {"q": {"text": ASK}, "a": [ANSWER]} if "." in asks else {asks: ASK, answers: ANSWER}
     path = write(tmp_path / "a.jsonl", [row])
-    with pytest.raises(InputError, match=r"SFT needs messages or conversations or .* or 'columns' that say"):
+    with pytest.raises(InputError, match=r"SFT needs messages or conversations or .* or 'columns' that name them"):
         train_on(path)
     assert whole(train_on(path, columns={"prompt": asks, "completion": answers})[0]) == [USER, ASSISTANT]
     assert prompts_of(path, {"prompt": asks})[0]["messages"] == [USER]
@@ -126,7 +126,7 @@ def test_plain_prompt_and_completion_stay_plain_texts_unless_asked(tmp_path: Pat
     path = write(tmp_path / "b.jsonl", [{"prompt": ASK, "completion": ANSWER, "system": "Sois bref."}])
     (rejected,) = train_on(path)
     assert isinstance(rejected, Rejected)
-    assert "the row has 'system', for which plain texts have no place" in rejected.detail
+    assert "the row has 'system', which raw texts cannot have" in rejected.detail
     assert whole(train_on(path, format="chat")[0]) == [SYSTEM, USER, ASSISTANT]
 
 
@@ -201,7 +201,7 @@ def test_transcripts_beside_a_prompt_are_turns_in_pairs_and_in_answers(
 def test_a_transcript_that_answers_another_prompt_is_rejected(tmp_path: Path, name: str) -> None:
     (found,) = train_on(path := write(tmp_path / "a.jsonl", [{"prompt": "Write a dialogue.", name: HH[0]}]))
     assert isinstance(found, Rejected)
-    assert f"'{name}' does not begin with the prompt that the row has besides" in found.detail
+    assert f"'{name}' does not begin with the row's prompt" in found.detail
     assert [type(row) for row in train_on(path, format="text")] == [TextRow]
 
 
@@ -214,17 +214,17 @@ def test_one_side_that_is_a_transcript_makes_no_pair(tmp_path: Path) -> None:
 def test_pairs_that_answer_another_prompt_than_the_row_has_are_rejected(tmp_path: Path) -> None:
     (found,) = train_on(write(tmp_path / "a.jsonl", [{"prompt": "?", "chosen": BETTER, "rejected": BAD}]), "dpo")
     assert isinstance(found, Rejected)
-    assert "'chosen' and 'rejected' do not begin with the prompt that the row has besides" in found.detail
+    assert "'chosen' and 'rejected' do not begin with the row's prompt" in found.detail
 
 
 def test_columns_that_may_be_meant_in_two_ways_are_refused_with_the_key_that_decides(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"messages": BETTER, "conversations": SHAREGPT, "prompt": "?"}])
     meant = (
-        r'may be meant as messages or conversations; say which in .columns., as columns = \{ messages = "messages" \}'
+        r'can be read as messages or conversations; choose in .columns., such as columns = \{ messages = "messages" \}'
     )
     with pytest.raises(InputError, match=meant):
         train_on(path)
-    with pytest.raises(InputError, match="'mine' may be meant as messages or conversations or prompt; say which"):
+    with pytest.raises(InputError, match="'mine' can be read as messages or conversations or prompt; choose"):
         prompts_of(path)
     assert whole(train_on(path, columns={"messages": "conversations"})[0]) == [SYSTEM, USER, ASSISTANT]
     assert prompts_of(path, {"prompt": "prompt"})[0]["messages"] == [{"role": "user", "content": "?"}]
@@ -349,7 +349,7 @@ def test_the_id_of_a_call_and_the_name_of_a_strategy_may_be_zero(tmp_path: Path)
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 UNUSABLE: list[tuple[dict[str, Any], str]] = [
-    ({"role": "user", "content": [{"type": "text", "text": "a"}, PICTURE]}, "part 1 of 'content' of turn 0 of 'messages' is of the type 'image_url'"),
+    ({"role": "user", "content": [{"type": "text", "text": "a"}, PICTURE]}, "part 1 of 'content' of turn 0 of 'messages' has the type 'image_url'"),
     ({"role": "user", "content": {"text": "a"}}, "must be text, got dict"),
     ({"role": "user", "content": None}, "turn 0 of 'messages' is the user's and has no content"),
     ({"role": "assistant", "content": None, "tool_calls": []}, "turn 0 of 'messages' is the assistant's and has no content"),
@@ -403,7 +403,7 @@ def test_what_a_row_says_beside_its_layout_is_not_left_out_alone(tmp_path: Path,
     assert isinstance(found, Rejected), found
     *_, column = row
     assert f"the row has '{column}' (" in found.detail
-    assert "name the columns that are meant: columns = { " in found.detail
+    assert "name the columns to use: columns = { " in found.detail
     columns = {"messages": "messages"} if "messages" in row else dict(zip(("prompt", "completion"), row, strict=False))
     assert [type(row) for row in train_on(path, columns=columns)] == [TextRow]
 
@@ -422,7 +422,7 @@ def test_an_answer_that_is_a_conversation_is_no_plain_text(tmp_path: Path) -> No
     rows = [{"prompt": ASK, "chosen": BETTER, "rejected": BAD}, {"prompt": ASK, "chosen": ANSWER, "rejected": WORSE}]
     bad, good = train_on(write(tmp_path / "a.jsonl", rows), "dpo", format="text")
     assert isinstance(bad, Rejected)
-    assert 'must be texts, as format = "text" says' in bad.detail
+    assert 'format = "text" needs a prompt and answers that are texts' in bad.detail
     assert isinstance(good, TextRow)
 
 
@@ -533,8 +533,8 @@ def test_a_row_far_below_that_may_be_meant_in_two_ways_is_rejected(
         assert isinstance(found[150], Rejected)
         detail = found[150].detail
         assert isinstance(train_on(path, objective, columns=columns)[150], TextRow)
-    assert "a.jsonl:151: the row may be meant as " in detail
-    assert "say which in 'columns', as columns = { " in detail
+    assert "a.jsonl:151: the row can be read as " in detail
+    assert "choose in 'columns', such as columns = { " in detail
 
 
 def test_another_file_of_a_table_may_not_say_more_than_the_first(tmp_path: Path) -> None:
@@ -543,7 +543,7 @@ def test_another_file_of_a_table_may_not_say_more_than_the_first(tmp_path: Path)
     good, bad = train_on(tmp_path)
     assert isinstance(good, TextRow)
     assert isinstance(bad, Rejected)
-    assert "may be meant as prompt + completion or messages" in bad.detail
+    assert "can be read as prompt + completion or messages" in bad.detail
 
 
 def test_a_prompt_is_not_read_without_what_it_asks_about(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_strategy_of_which_no_row_is_a_sentence_with_those_that_there_are(tmp_
     assert isinstance(row, TextRow)
     assert (unnamed.reason, unnamed.detail) == (
         "invalid_row",
-        "a.jsonl:2: 'strategy' is empty; rows were chosen by strategies = ['best_vs_worst']",
+        "a.jsonl:2: 'strategy' is empty; rows are selected by strategies = ['best_vs_worst']",
     )
 
 
@@ -133,4 +133,4 @@ def test_labels_are_found_in_columns_of_other_names(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", rows)
     row, unnamed = train_on(path, languages=["de"], columns={"language": "meta.lang", "id": "meta.n"})
     assert (row.row, row.language) == ("7", "de")
-    assert unnamed.detail == "a.jsonl:3: 'meta.lang' is empty; rows were chosen by languages = ['de']"
+    assert unnamed.detail == "a.jsonl:3: 'meta.lang' is empty; rows are selected by languages = ['de']"

@@ -60,13 +60,15 @@ def test_where_a_prompt_is_the_first_message_it_is_the_prompt(tmp_path: Path, ro
 def test_other_columns_beside_a_prompt_stay_refused(tmp_path: Path, left_out: str | None) -> None:
     row = {name: value for name, value in ULTRACHAT.items() if name != left_out}
     row |= {} if left_out else {"conversations": [ASK, ANSWER]}
-    with pytest.raises(InputError, match=r"may be meant as .* or prompt; say which"):
+    with pytest.raises(InputError, match=r"can be read as .* or prompt; choose"):
         prompts_of(write(tmp_path / "a.jsonl", row))
 
 
 def test_pairs_beside_a_question_are_told_how_to_name_it(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ORCA)
-    with pytest.raises(InputError, match=r'may be meant: columns = \{ prompt = "question", system = "system" \}$'):
+    with pytest.raises(
+        InputError, match=r'perhaps the question is the prompt: columns = \{ prompt = "question", system = "system" \}$'
+    ):
         prompts_of(path)
     found = prompts_of(path, prompt="question", system="system")[0]
     assert [turn["content"] for turn in found["messages"]] == ["Sois bref.", "Pourquoi ?"]

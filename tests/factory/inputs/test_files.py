@@ -107,7 +107,7 @@ def test_bytes_of_an_older_encoding_are_a_rejection_that_says_what_to_do(
     path = write(tmp_path / f"a{ending}", text.encode(encoding))
     faults = [row.fault for row in read_file_rows(str(path), ["text", "id"]) if row.fault]
     assert [fault.reason.value for fault in faults] == ["invalid_text"]
-    assert faults[0].detail.startswith("no UTF-8: byte 0xe9; a file in Latin-1 or Windows-1252 becomes UTF-8 by `iconv")
+    assert faults[0].detail.startswith("not UTF-8: byte 0xe9; convert a file in Latin-1 or Windows-1252 with `iconv")
 
 
 @pytest.mark.parametrize("compression", [".gz", ".zst", ".bz2", ".xz"])
@@ -161,7 +161,7 @@ def test_a_stray_line_is_a_rejection_wherever_it_is(tmp_path: Path) -> None:
 )
 def test_a_list_that_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "a.json", text.encode())
-    with pytest.raises(InputError, match=r"a\.json cannot be read: no JSON"):
+    with pytest.raises(InputError, match=r"a\.json cannot be read: not JSON"):
         list(read_file_rows(str(path), ["id"]))
 
 
@@ -178,9 +178,9 @@ def test_a_folder_is_its_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["a.jsonl", "b.csv"], r"holds files of the kinds csv and jsonl; name the wanted files by a glob"),
-        (["train-0.jsonl", "test-0.jsonl"], r"holds the splits test and train; name"),
-        (["train/0.jsonl", "validation/0.jsonl"], r"holds the splits train and validation; name"),
+        (["a.jsonl", "b.csv"], r"contains files of the kinds csv and jsonl; choose files by a glob"),
+        (["train-0.jsonl", "test-0.jsonl"], r"contains the splits test and train; choose"),
+        (["train/0.jsonl", "validation/0.jsonl"], r"contains the splits train and validation; choose"),
         (["state.json", "data.arrow"], r"is a data set saved to disk"),
         (["notes.md"], r"no file in .* can be read; allowed are \.parquet, \.jsonl"),
     ],
@@ -200,7 +200,7 @@ def test_words_in_names_are_no_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".parquet.gz", ".txt", ".gz", ".jsonl.zip", ""])
 def test_other_kinds_are_refused(tmp_path: Path, ending: str) -> None:
-    with pytest.raises(InputError, match=r"is not a kind of file that can be read; allowed are \.parquet, \.jsonl"):
+    with pytest.raises(InputError, match=r"is of a kind that cannot be read; allowed are \.parquet, \.jsonl"):
         read(write(tmp_path / f"a{ending}", b""))
 
 

@@ -126,7 +126,7 @@ def test_a_column_of_any_name_makes_a_row(tmp_path: Path) -> None:
 
 def test_an_object_that_may_be_a_row_or_hold_them_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", json.dumps({"prompt": "how these were made", "data": ROWS}, indent=1))
-    said = "is one object with the list 'data' and 'prompt' beside it, so that it may be a row or hold the rows"
+    said = "is one object with the list 'data' and 'prompt' beside it, so it may be a row or contain the rows"
     with pytest.raises(InputError, match=said):
         raw(path)
     with pytest.raises(InputError, match=said):
@@ -186,7 +186,7 @@ def test_tools_and_calls_nested_without_end_are_one_rejection(tmp_path: Path, is
     assert [type(one) for one in rows] == [TextRow, Rejected, Rejected, Rejected]
     assert {one.reason.value for one in rows if isinstance(one, Rejected)} == {"invalid_row"}
     assert all("nested more than 100 deep" in one.detail for one in rows if isinstance(one, Rejected))
-    with pytest.raises(InputError, match=r"no row of 'mine' can be read; the first: .*:1: the conversation uses tools"):
+    with pytest.raises(InputError, match=r"no row of 'mine' can be read; first row: .*:1: the conversation uses tools"):
         prompts_of(path)
 
 
@@ -224,7 +224,7 @@ def test_a_field_that_is_twice_in_a_text_of_turns_is_a_rejection(tmp_path: Path)
     path = write(tmp_path / "a.jsonl", json.dumps({"messages": '[{"role": "user", "content": "a", "content": "b"}]'}))
     (found,) = train_on(path)
     assert isinstance(found, Rejected)
-    assert "the field 'content' is there twice" in found.detail
+    assert "the field 'content' occurs twice" in found.detail
 
 
 EMPTY = {
@@ -261,22 +261,22 @@ def test_a_file_without_rows_is_refused_as_such(tmp_path: Path, suffix: str, tex
     [
         (
             json.dumps({"prompt": "?", "completion": "!"}, indent=1),
-            "only in a .json file an object may go on over several",
+            "only in a .json file may an object span several",
         ),
         (
             json.dumps([{"prompt": "?", "completion": "!"}], indent=1),
-            "only in a .json file an object may go on over several",
+            "only in a .json file may an object span several",
         ),
-        ("prompt,completion\n?,!\n", "no JSON: Expecting value"),
+        ("prompt,completion\n?,!\n", "not JSON: Expecting value"),
         ('["prompt"]\n', "a JSON object is needed on each line, got list"),
-        ("{}\n", "a row has no fields"),
+        ("{}\n", "the row has no fields"),
     ],
 )
 def test_a_file_of_which_no_line_is_a_row_says_what_the_first_is(tmp_path: Path, text: str, said: str) -> None:
     path = write(tmp_path / "a.jsonl", text)
     for reader in (prompts_of, train_on):
         with pytest.raises(
-            InputError, match=rf"no row of .*a\.jsonl can be read; the first: a\.jsonl:1: .*{re.escape(said)}"
+            InputError, match=rf"no row of .*a\.jsonl can be read; first row: a\.jsonl:1: .*{re.escape(said)}"
         ):
             reader(path)
     if text.startswith(("{\n", "[\n")):
@@ -311,7 +311,7 @@ def test_parquet_shards_without_rows_are_passed_over(tmp_path: Path) -> None:
 def test_training_on_files_of_several_kinds_is_refused_as_it_is_for_prompts(tmp_path: Path, split: str) -> None:
     write(tmp_path / "set/a.jsonl", json.dumps(ROWS[0]) + "\n")
     write(tmp_path / "set/b.csv", "prompt,completion\n?,!\n")
-    said = r"set holds files of the kinds csv and jsonl; name the wanted files by a glob"
+    said = r"set contains files of the kinds csv and jsonl; choose files by a glob"
     chosen = TrainSettings.model_validate({"model": "m", "data": "x", "objective": "sft"})
     with pytest.raises(InputError, match=said):
         list(read_rows(chosen, str(tmp_path / "set"), split))
@@ -342,9 +342,7 @@ def test_everybody_reads_of_a_folder_what_its_card_names(tmp_path: Path) -> None
     assert [row.value["completion"] for row in open_recorded(recorded) if row.value] == ["c", "a"]
     assert [row.row for row in open_recorded(recorded)] == ["c.jsonl:1", "a.jsonl:1"]
     write(folder / "README.md", card.format("  encoding: latin-1\n"))
-    with pytest.raises(
-        InputError, match=r"says how its files are read \(encoding\); name it as a data set, or the wanted"
-    ):
+    with pytest.raises(InputError, match=r"sets options for reading its files \(encoding\); give it as a data set"):
         prompts_of(folder)
     write(folder / "README.md", card.format("- config_name: two\n  data_files: b.jsonl\n"))
     with pytest.raises(InputError, match="available configs: \\['one', 'two'\\]"):
@@ -353,7 +351,7 @@ def test_everybody_reads_of_a_folder_what_its_card_names(tmp_path: Path) -> None
         folder / "README.md",
         "---\nconfigs:\n- config_name: one\n  data_files:\n  - split: x\n    path: a.jsonl\n  - split: y\n    path: b.jsonl\n---\n",
     )
-    with pytest.raises(InputError, match="set holds the splits x and y; name the wanted files by a glob"):
+    with pytest.raises(InputError, match="set contains the splits x and y; choose files by a glob"):
         prompts_of(folder)
 
 

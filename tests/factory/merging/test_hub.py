@@ -115,13 +115,13 @@ def test_parents_on_the_hub(hub: str, tmp_path: Path) -> None:
     by_revision["models"][0]["revision"] = "v1"
     unknown = {"models": [{"model": "team/none"}]}
     said = run(tmp_path / "cache", hub, (by_revision, tmp_path / "first"), (unknown, tmp_path / "x"), is_offline=False)
-    assert said.startswith("'team/none' is neither a local folder nor a model that the hub gives: 401")
+    assert said.startswith("'team/none' is neither a local folder nor a model that the hub provides: 401")
     assert said.count("\n") == 1
     assert "/api/models/team/b/revision/v1" in Hub.calls
     assert not any("pytorch_model.bin" in call for call in Hub.calls)
     num_calls = len(Hub.calls)
     said = run(tmp_path / "cache", hub, (by_revision, tmp_path / "again"), (unknown, tmp_path / "x"), is_offline=True)
-    assert said.startswith("'team/none' is neither a local folder nor a model that the hub gives: ")
+    assert said.startswith("'team/none' is neither a local folder nor a model that the hub provides: ")
     assert said.count("\n") == 1
     assert len(Hub.calls) == num_calls
     assert not (tmp_path / "x").exists()

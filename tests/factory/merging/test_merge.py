@@ -279,10 +279,10 @@ def change_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (shorten, r"'.*/b/model.safetensors' is cut short: it has [\d,]+ bytes and should have [\d,]+"),
+        (shorten, r"'.*/b/model.safetensors' is truncated: it has [\d,]+ bytes and should have [\d,]+"),
         (break_header, r"'.*/b/model.safetensors' is not a safetensors file"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 5), "is not a safetensors file"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "is cut short or not safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "is truncated or not safetensors"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has neither model.safetensors nor model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json in '.*/b' cannot be read"),
@@ -296,7 +296,7 @@ def change_tokenizer(folder: Path) -> None:
         (change_config(quantization_config={"bits": 4}), "'.*/b' is quantised"),
         (
             change_tokenizer,
-            "1 tokens have other numbers in '.*/b/tokenizer.json' .* such as 'é' .7 and 1.; only models of",
+            "1 tokens have different ids in '.*/b/tokenizer.json' .* such as 'é' .7 and 1.; only models of",
         ),
         (
             change_weights(model__norm__weight=torch.zeros(25)),
@@ -357,7 +357,7 @@ def test_parameters_without_weight_stay_the_bases(parents, tmp_path):
 
 def test_an_output_that_exists_is_left_alone(parents, tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match=r"'.*/out' exists already; name a folder that does not"):
+    with pytest.raises(InputError, match=r"'.*/out' already exists; choose another folder"):
         merge(settings("linear", parents), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -371,7 +371,7 @@ def test_an_error_on_the_way_leaves_nothing(parents, tmp_path):
                 file.truncate(3000)
 
     before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"'.*/b/model.safetensors' was cut short while it was read"):
+    with pytest.raises(InputError, match=r"'.*/b/model.safetensors' was truncated while it was read"):
         merge(settings("linear", parents, run={"threads": 1}), tmp_path / "out", progress=cut)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -429,7 +429,7 @@ def test_a_block_is_made_where_its_values_are(method, normalize, monkeypatch):
 
 
 def test_a_gpu_that_is_not_there(parents, tmp_path):
-    wanted = "device 'cuda:99' was asked for, and torch sees (no GPU|the GPUs 0 to .*); the device may be cpu"
+    wanted = "device 'cuda:99' was given, but torch sees (no GPU|the GPUs 0 to .*); 'cpu' is always allowed"
     with pytest.raises(InputError, match=wanted):
         merge(settings("linear", parents, run={"device": "cuda:99"}), tmp_path / "out")
 

@@ -224,7 +224,7 @@ def test_adapters_that_do_not_fit(tmp_path):
             merge(MergeSettings.model_validate({"models": models}), tmp_path / "out")
         assert "\n" not in str(caught.value)
 
-    refuse("'.*/good' is an adapter; name it as 'adapter', and the model that it was trained on", tmp_path / "good")
+    refuse("'.*/good' is an adapter; set it as 'adapter', and its base model", tmp_path / "good")
     refuse("'.*/base' is not an adapter: it has no adapter_config.json", base, base)
     other = make_model(tmp_path / "other", LlamaConfig(**SIZES | {"hidden_size": 32}, tie_word_embeddings=False), 0)
     refuse(r"adapter '.*/good' changes '.*' by a matrix of shape .*; the model's has shape", other, tmp_path / "good")

@@ -131,7 +131,9 @@ def test_evaluations_of_other_models_settings_or_fitness_are_refused(settings, t
         save_file(weights | {NAME: weights[NAME] + 1}, Path(settings.models[1].model) / "model.safetensors")
     else:
         name = "another command"
-    with pytest.raises(InputError, match=r"holds the evaluations of other models, settings or another fitness; name"):
+    with pytest.raises(
+        InputError, match=r"contains the evaluations of other models, settings or another fitness; choose"
+    ):
         search_weights(
             Evaluator(settings, fitness, tmp_path / "search", fitness_name=name, merge=merge), num_evaluations=4
         )
@@ -198,9 +200,9 @@ def test_a_command_may_be_the_fitness(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("raise SystemExit('no GPU')", "the fitness command ended with 1: no GPU"),
-        ("print('good')", "the fitness command's last line is 'good' and should be a number"),
-        ("pass", "the fitness command's last line is '' and should be a number"),
+        ("raise SystemExit('no GPU')", "the fitness command exited with status 1: no GPU"),
+        ("print('good')", "the fitness command's last line is 'good', but must be a number"),
+        ("pass", "the fitness command's last line is '', but must be a number"),
     ],
 )
 def test_a_command_that_fails(text, sentence, tmp_path):

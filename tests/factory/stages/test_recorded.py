@@ -777,4 +777,4 @@ def test_an_answer_that_is_not_to_be_learnt_from_is_rejected(tmp_path: Path, lan
     landed = join(path, lane, rows_of(PROMPTS), PROMPTS, columns={column: "a", "key": "key"})
     assert landed.rows["text"].to_list() == ["of 1"]
     assert landed.rejections["reason"].to_list() == ["invalid_row"] * 2
-    assert "the answer in 'a' has the weight 0: it is not to be learnt from" in landed.rejections["detail"][0]
+    assert "the answer in 'a' has weight 0, so it must not be trained on" in landed.rejections["detail"][0]

@@ -164,7 +164,7 @@ def test_a_file_whose_every_row_is_no_utf8_is_refused(tmp_path: Path, kind: str)
     path = tmp_path / f"a.{kind}"
     lines = ['{"q": "café"}', '{"q": "où"}'] if kind == "jsonl" else ["q", "café", "où"]
     path.write_bytes("\n".join(lines).encode("latin-1"))
-    with pytest.raises(InputError, match=rf"no row of 'mine' can be read; the first: a\.{kind}:\d: no UTF-8: .*0xe9"):
+    with pytest.raises(InputError, match=rf"no row of 'mine' can be read; first row: a\.{kind}:\d: not UTF-8: .*0xe9"):
         read(make_source(path, prompt="q"))
     path.write_bytes("\n".join([*lines, lines[-1].replace("où", "fine")]).encode("latin-1"))
     assert [row["reason"] for row in read(make_source(path, prompt="q"))] == ["invalid_text", "invalid_text", None]
@@ -177,7 +177,7 @@ def test_a_column_that_a_header_has_twice_is_refused_where_it_is_asked_for(
     path = tmp_path / f"a.{kind}"
     path.write_text("\n".join(map(separator.join, ["iqni", "1a12"])), encoding="utf-8")
     for columns in ({"prompt": "q", "id": "i"}, {"prompt": "i"}):
-        with pytest.raises(InputError, match=rf"a\.{kind} has the column 'i' 2 times; a column's name must be its own"):
+        with pytest.raises(InputError, match=rf"a\.{kind} has the column 'i' 2 times; column names must differ"):
             read(make_source(path, **columns))
     assert first_texts(read(make_source(path, prompt="q", id="n"))) == ["a"]
 
@@ -187,7 +187,7 @@ def test_a_field_that_a_json_object_has_twice_is_a_fault_of_its_row(tmp_path: Pa
     path.write_text('{"q": "a", "id": 1}\n{"id": 1, "q": "b", "id": 2}\n{"q": {"x": 1, "x": 2}}\n', encoding="utf-8")
     rows = read(make_source(path, prompt="q", id="id"))
     assert [row["reason"] for row in rows] == [None, "invalid_row", "invalid_row"]
-    assert "a.jsonl:2: no JSON: the field 'id' is there twice" in rows[1]["detail"]
+    assert "a.jsonl:2: not JSON: the field 'id' occurs twice" in rows[1]["detail"]
 
 
 def test_half_of_a_surrogate_pair_in_json_is_no_byte(tmp_path: Path) -> None:
@@ -268,9 +268,7 @@ def test_quotes_around_line_breaks_and_tabs_are_those_of_fields_in_a_tsv(tmp_pat
 def test_quotes_that_may_be_either_are_refused_in_a_tsv_with_their_line(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "a.tsv"
     path.write_text(text, encoding="utf-8")
-    refused = (
-        rf"a\.tsv:{line}: what stands between quotes here may be one field or parts of several rows; save the file"
-    )
+    refused = rf"a\.tsv:{line}: the text between quotes may be one field or parts of several rows; save the file"
     with pytest.raises(InputError, match=refused):
         read(make_source(path, prompt="0"))
 

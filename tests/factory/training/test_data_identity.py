@@ -252,7 +252,7 @@ def test_without_a_card_the_files_of_another_split_do_not_count(tmp_path: Path) 
         ("configs:\n- config_name: one\n  data_files: nix.jsonl\n", r"cannot be loaded: Unable to find '.*nix.jsonl'$"),
         (
             "configs:\n- config_name: one\n  data_files: ../x.jsonl\n",
-            "names .*x.jsonl, which does not lie in that folder",
+            "names .*x.jsonl, which is outside that folder",
         ),
         ("configs:\n- data_files: a.jsonl\n", "cannot be loaded: Each config must include `config_name`"),
     ],

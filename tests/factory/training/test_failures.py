@@ -103,7 +103,7 @@ def test_a_model_whose_files_lack_a_weight_is_refused(llama, pair_file, tmp_path
 def test_a_reference_that_does_more_than_the_trainer_knows_is_refused(llama, pair_file, tmp_path):
     odd = shutil.copytree(llama, tmp_path / "odd")
     amend(odd / "config.json", logit_scale=0.5)  # which a Llama does not heed
-    with pytest.raises(TrainingError, match=r"model '.*odd' cannot be trained here: its own logits"):
+    with pytest.raises(TrainingError, match=r"model '.*odd' is not supported: its own logits"):
         train(settings(llama, pair_file, reference=str(odd)), tmp_path / "run", quiet=True)
 
 
@@ -159,13 +159,13 @@ def test_a_run_keeps_others_out_of_its_folder_and_a_signal_ends_it_with_its_stat
     output = tmp_path / "run"
     process = start(chosen, output)
     monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.3)
-    with pytest.raises(TrainingError, match=f"process {process.pid} trains in {output} already; wait for its end"):
+    with pytest.raises(TrainingError, match=f"process {process.pid} is already training in {output}; wait until it"):
         train(chosen, output, quiet=True)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=GUARD_SECONDS)
     assert process.returncode == 1
     done = len(losses(output))
-    assert said == (f"error: SIGTERM stopped the run after step {done} of 5000; the same command goes on from there\n")
+    assert said == (f"error: SIGTERM stopped the run after step {done} of 5000; the same command resumes from there\n")
     assert [path.name for path in (output / "checkpoints").iterdir()] == [f"step-{done:07d}"]
     with monkeypatch.context() as patch:
         before_step(patch, done + 2, lambda: os.kill(os.getpid(), signal.SIGINT))

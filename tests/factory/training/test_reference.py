@@ -60,7 +60,7 @@ def test_a_pass_that_a_signal_ends_goes_on(chosen, tmp_path, monkeypatch):
     num_tokens, expected = whole_pass(chosen, tmp_path)
     with monkeypatch.context() as patch:
         before = watch_batches(patch, lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 4 else None)
-        said = r"^SIGINT stopped the reference's pass after \d+ of 40 rows; the same command goes on from there$"
+        said = r"^SIGINT stopped the reference's pass after \d+ of 40 rows; the same command resumes from there$"
         with pytest.raises(TrainingError, match=said):
             train(chosen, tmp_path / "run", quiet=True)
     assert len(before) == 4
@@ -106,5 +106,7 @@ def test_what_does_not_fit_is_begun_again(chosen, tmp_path, monkeypatch):
 def test_a_pass_whose_results_cannot_be_kept_says_so(chosen, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file where the folder should be")
     watch_batches(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(TrainingError, match=r"^SIGTERM .* the same command begins again, as nothing could be kept$"):
+    with pytest.raises(
+        TrainingError, match=r"^SIGTERM .* the same command starts again, as the results could not be saved$"
+    ):
         train(chosen, tmp_path / "run", quiet=True)

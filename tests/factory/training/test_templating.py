@@ -202,7 +202,7 @@ def test_a_text_that_spells_control_tokens_is_listed(tmp_path, objective):
     for row in rows[objective]:
         (rejected,) = encode(tmp_path, [row], objective=objective)
         assert rejected.reason == "invalid_row"
-        assert "the text spells the control token <" in rejected.detail
+        assert "the text contains the control token <" in rejected.detail
     (example,) = encode(tmp_path, [{"prompt": "<bos>one", "completion": "b"}])
     assert example.branches[0].tolist().count(BOS) == 1
 

@@ -138,7 +138,7 @@ def test_a_turn_of_weight_0_is_read_and_not_trained():
 
 
 def test_a_row_of_which_nothing_is_trained_is_refused():
-    assert refuse("llama", ASK, ANSWER | {"weight": 0}).startswith("empty: every assistant turn has weight 0")
+    assert refuse("llama", ASK, ANSWER | {"weight": 0}).startswith("empty: all assistant turns have weight 0")
     detail = refuse("llama", ASK, ANSWER | {"weight": 0}, ASK, ANSWER, train_on="all")
     assert "weight 0" in detail
 
@@ -181,11 +181,11 @@ def test_a_conversation_with_more_texts_than_can_be_marked_is_refused():
     """Whether the template writes them all could not be said, so nothing would be certain of the last ones."""
     call = {"type": "function", "function": {"name": "look_up", "arguments": {"words": ["قطة"] * 6_500}}}
     assert refuse("chatml", ASK, CALLS | {"tool_calls": [call]}, RESULT, ANSWER) == (
-        "invalid_row: whether the template writes all texts can be told of 6,400 at most, and of fewer where they hold "
-        "private characters (U+E000 to U+F8FF); this conversation and its tools have more"
+        "invalid_row: the conversation and its tools have too many texts to check that the template writes them all; "
+        "at most 6,400 are allowed, less any private-use characters (U+E000 to U+F8FF) in them"
     )
     every = "".join(map(chr, range(0xE000, 0xF900)))
-    assert "this conversation and its tools have more" in refuse("chatml", ASK | {"content": every}, ANSWER)
+    assert "too many texts to check" in refuse("chatml", ASK | {"content": every}, ANSWER)
 
 
 def test_blank_texts_need_no_marks():

@@ -531,7 +531,7 @@ def test_settled_fields_do_not_exist(kind: type[Section], tmp_path: Path) -> Non
         assert name not in kind.model_fields
         (tmp_path / "file.toml").write_text(f'[table]\n{name} = "x"\n')
         with pytest.raises(
-            RecipeError, match=rf"file.toml:2: table.{name}: is settled here and cannot be set; allowed are"
+            RecipeError, match=rf"file.toml:2: table.{name}: is fixed here and cannot be set; allowed are"
         ):
             load_table(tmp_path / "file.toml", "table", kind)
 

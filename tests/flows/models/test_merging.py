@@ -80,7 +80,7 @@ def test_a_merge_is_written_and_recorded(file, tmp_path):
     assert [model["weight"] for model in settings["models"]] == [[0.2, 0.8], 1.0]
     again = factory(tmp_path, "merge", "run", file, "out")
     assert again.returncode == 1
-    assert again.stderr == "error: 'out' exists already; name a folder that does not\n"
+    assert again.stderr == "error: 'out' already exists; choose another folder\n"
 
 
 def test_without_a_warehouse_nothing_is_recorded(file, tmp_path):
@@ -147,7 +147,7 @@ def test_a_search_writes_the_best(file, tmp_path):
             '"tie"',
             r":3: merge.method: Input should be 'linear', 'slerp', 'ties', 'dare_linear' or 'dare_ties'",
         ),
-        ('"ties"', '"linear"', r"merge: method = 'linear' has no use for 'base'"),
+        ('"ties"', '"linear"', r"merge: method = 'linear' does not use 'base'"),
         (f'base = "{MODELS}/base"', "", r"merge: method = 'ties' needs 'base'"),
         ("[merge]", "[other]", r"has no table \[merge\]"),
     ],

@@ -95,8 +95,8 @@ def test_rows_that_are_not_of_the_languages_asked_for_are_accounted_for(tmp_path
     assert (result.num_rows, result.rejected, result.num_others) == (5, {"unknown_language": 2}, 2)
     lines = map(json.loads, (tmp_path / "run" / "rejected.jsonl").read_text().splitlines())
     assert [(line["row"], line["detail"]) for line in lines] == [
-        ("klingon", "rows.jsonl:8: 'language' is 'klingon', which is no known language; rows were chosen by languages = ['en']"),
-        ("None", "rows.jsonl:9: 'language' is empty; rows were chosen by languages = ['en']"),
+        ("klingon", "rows.jsonl:8: 'language' is 'klingon', which is not a known language; rows are selected by languages = ['en']"),
+        ("None", "rows.jsonl:9: 'language' is empty; rows are selected by languages = ['en']"),
     ]  # fmt: skip
     assert "2 rows of other languages or strategies were not used" in capsys.readouterr().out.splitlines()
     written = tmp_path / "run" / "result.json"
