@@ -1,1 +1,1 @@
-"""The machines behind one Protocol: vLLM, OpenAI-compatible servers, transformers translators, fastText."""
+"""Engines behind one protocol: vLLM, OpenAI-compatible servers, transformers translators."""

@@ -1,7 +1,7 @@
-"""What an engine is: something that answers a stream of requests, in the order in which they finish.
+"""The engine protocol: a stream of requests in, a stream of replies out, in the order in which they finish.
 
-Every request is answered exactly once, by a text, a score or a failure. Engines bound what is in flight, so that
-memory does not grow with the number of requests, and take requests lazily from the iterable they are given.
+Every request is answered exactly once, with a text, a score or a failure. Engines take requests lazily from an iterable
+and limit how many are in flight, so memory does not grow with the number of requests.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,9 +20,9 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing to ask of a model.
+    """One request to a model.
 
-    ``messages`` is the conversation to continue (generation), or to judge, its last turn being the completion
+    ``messages`` is the conversation to continue (generation), or to score, with the completion as its last turn
     (scoring). An encoder-decoder translator reads the content of the last message and the two languages, which are
     codes of ``schemas.languages``. ``seed`` is optional; it does not make batched sampling repeatable.
     """
@@ -36,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a request has no answer. ``detail`` is one line for a person."""
+    """Why a request has no answer. ``detail`` is one line of text for people."""
 
     reason: Reason
     detail: str
@@ -46,8 +46,8 @@ class Failure:
 class Reply:
     """The answer to one request: ``text`` (generation), ``score`` (raw, before any sigmoid) or ``failure``.
 
-    ``reasoning`` is the thinking part of a reasoning model, kept apart from ``text``. ``finish_reason`` is "stop",
-    "length" or what the engine says. Token counts are those of this request alone.
+    ``reasoning`` is the thinking of a reasoning model, separate from ``text``. ``finish_reason`` is "stop", "length",
+    or another reason that the engine reports. Token counts are those of this request.
     """
 
     request_id: str
@@ -61,15 +61,15 @@ class Reply:
 
 
 class Engine(Protocol):
-    """A machine that answers requests; a context manager that frees the machine on exit."""
+    """Answers requests; a context manager that frees the engine's resources on exit."""
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply per request as each finishes.
 
-        Closing the iterator early drops what is in flight; those requests are unanswered and may be sent again.
+        Closing the iterator early drops the requests in flight; they are unanswered and may be sent again.
 
         Raises:
-            EngineError: the model or server cannot be used at all (as opposed to failing on one request).
+            EngineError: the model or server cannot be used at all. The failure of a single request is a reply instead.
         """
         ...
 

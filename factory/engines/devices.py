@@ -1,10 +1,13 @@
-"""Which GPUs a child process sees."""
+"""The GPUs that a child process sees."""
 
 import os
 
 
 def visible_devices(devices: tuple[int, ...]) -> dict[str, str]:
-    """Return the environment that shows a child only these GPUs, numbered among those of this process; none: all."""
+    """Return environment variables that limit a child to these GPUs; empty: all that this process sees.
+
+    The numbers refer to the GPUs that are visible to this process.
+    """
     if not devices:
         return {}
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]

@@ -1,4 +1,4 @@
-"""What a model is, as a content id: of its files, or of its commit on the hub; never of a path, a URL or a GPU."""
+"""The identity of a model, from the content of its files or its commit on the hub; never from a path, URL or GPU."""
 
 import contextlib
 import json
@@ -14,17 +14,17 @@ from schemas.recipe.models import Model
 from schemas.toml.paths import is_path
 
 SETTLED_SECONDS = 2.0
-"""A folder that changed more recently is not remembered: it may change again within one tick of the clock."""
+"""The digest of a folder that changed more recently is not cached: a further change might not alter its times."""
 
 
 def fingerprint_model(model: Model) -> str:
-    """Return the identity of a model: its weights, adapter, dtype and quantisation.
+    """Return the identity of a model: its weights, adapter, dtype and quantization.
 
-    A local folder counts by the digest of its files, a hub id by its name and the commit that its revision stands for
-    now, a model on a remote server by its name and the revision that the recipe states.
+    A local folder is identified by the digest of its files, a hub id by its name and the commit that its revision
+    refers to now, and a model on a remote server by its name and the revision in the recipe.
 
     Raises:
-        EngineError: the folder is missing, or the hub cannot be asked and nothing is cached.
+        EngineError: the folder is missing, or the hub cannot be reached and nothing is cached.
     """
     if model.engine == "openai":
         weights: Json = ["server", model.model, model.revision]
@@ -38,7 +38,7 @@ def fingerprint_model(model: Model) -> str:
 
 
 def template_digest(model: Model) -> str | None:
-    """Return the digest of a chat template of the recipe's own; the model's own is part of its fingerprint."""
+    """Return the digest of the recipe's chat template, or None; the model's own is covered by its fingerprint."""
     if model.chat_template is None:
         return None
     path = Path(model.chat_template)
@@ -48,7 +48,7 @@ def template_digest(model: Model) -> str | None:
 
 
 def resolve_commit(name: str, revision: str | None, file: str = "config.json") -> str:
-    """Return the commit that a revision of a hub repository stands for: asked of the hub, or known from its cache."""
+    """Return the commit that a revision of a hub repository refers to, from the hub or, if that fails, its cache."""
     from huggingface_hub import hf_hub_download  # takes a fifth of a second, and only names on the hub need it
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -56,7 +56,7 @@ def resolve_commit(name: str, revision: str | None, file: str = "config.json") -
         return Path(hf_hub_download(name, file, revision=revision)).parent.name
     except LocalEntryNotFoundError as error:
         raise EngineError(
-            f"no such folder as '{name}'; as a hub id it has not been downloaded, and the hub cannot be reached"
+            f"there is no folder '{name}', and as a hub id it is not in the cache and the hub cannot be reached"
         ) from error
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
         wanted = "" if revision is None else f" at revision '{revision}'"
@@ -74,7 +74,7 @@ def _identify(name: str, revision: str | None, file: str) -> Json:
 
 
 def remembered_digest(folder: Path) -> str:
-    """Return the folder's digest; it is worked out anew only when a name, a size or a time in the folder changed."""
+    """Return a folder's digest; it is cached until a name, size or modification time in the folder changes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(path, path.stat()) for path in files]
     state = [[path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
@@ -90,7 +90,7 @@ def remembered_digest(folder: Path) -> str:
 
 
 def _remember(memory: Path, entry: dict[str, object]) -> None:
-    """Write an entry whole or not at all; a cache that cannot be written only costs time."""
+    """Write a cache entry atomically; a failure is ignored, because it only costs time."""
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(memory) as file:

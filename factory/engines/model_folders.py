@@ -1,4 +1,4 @@
-"""Checks of a model before anything is loaded: does the folder hold a model, and one for the task?"""
+"""Checks of a model before it is loaded: whether its folder contains a model, and whether that can do the task."""
 
 import ast
 import importlib.metadata
@@ -15,15 +15,15 @@ from schemas.toml.paths import is_path
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf")
 
 OVERRIDES = frozenset({"hf_overrides", "convert"})
-"""Engine arguments that make another model of the one that the configuration names."""
+"""Engine arguments that change the kind of the model that its config describes."""
 
 
 def check_model(model: Model, *, is_scoring: bool) -> None:
     """Check a local model folder for vLLM, cheaply; a hub id passes.
 
     Raises:
-        EngineError: there is no such folder, it has no configuration, no weights or no chat template, or its model
-            does another task.
+        EngineError: there is no such folder, it lacks a config, weights or a chat template, or the model cannot do the
+            task.
     """
     check_adapter(model)
     if not is_path(model.model):
@@ -38,11 +38,11 @@ def check_model(model: Model, *, is_scoring: bool) -> None:
     if not OVERRIDES & set(model.engine_args):
         check_architecture(model.model, read_architectures(folder), is_scoring=is_scoring)
     if model.chat_template is None and model.engine_args.get("task") != "score" and not _has_template(folder):
-        raise EngineError(f"the tokenizer of model '{folder}' has no chat template; name a file in 'chat_template'")
+        raise EngineError(f"the tokenizer of model '{folder}' has no chat template; set 'chat_template' to a file")
 
 
 def check_adapter(model: Model) -> None:
-    """Raise an EngineError if a model's adapter is a folder that holds none."""
+    """Raise an EngineError if a model's adapter is a local folder without an adapter."""
     if (
         model.adapter is not None
         and is_path(model.adapter)
@@ -52,21 +52,24 @@ def check_adapter(model: Model) -> None:
 
 
 def check_translator(model: Model) -> None:
-    """Raise an EngineError if an encoder-decoder translator has a setting that the transformers engine does not take."""
+    """Raise an EngineError if a translator has a setting that the transformers engine does not support."""
     for setting in ("quantization", "adapter"):
         if getattr(model, setting) is not None:
-            raise EngineError(f"the transformers engine takes no '{setting}'; leave it out of [translation]")
+            raise EngineError(f"the transformers engine does not support '{setting}'; leave it out of [translation]")
 
 
 def refuse_unknown_arguments(model: Model, known: Set[str]) -> None:
-    """Raise an EngineError if ``engine_args`` of a model for vLLM hold what is not an argument of it."""
+    """Raise an EngineError if a model's ``engine_args`` contain something that is not an argument of vLLM."""
     given = {*model.run.engine_args, *model.engine_args} - {"task"}
     if unknown := sorted(given - known):
-        raise EngineError(f"engine_args of model '{model.model}' holds {unknown[0]!r}, which vLLM does not know")
+        raise EngineError(f"engine_args of model '{model.model}' contains {unknown[0]!r}, which vLLM does not know")
 
 
 def list_arguments() -> Set[str] | None:
-    """Return the arguments of the vLLM that is installed, read from its source, as importing it takes long; or None."""
+    """Return the arguments of the installed vLLM, or None if there is none.
+
+    They are read from its source, because importing it takes long.
+    """
     tree = _parse_source("engine/arg_utils.py")
     if tree is None:
         return None
@@ -79,13 +82,13 @@ _CHOICES = {
     "quantization": ("model_executor/layers/quantization/__init__.py", "QuantizationMethods"),
     "dtype": ("config/model.py", "ModelDType"),
 }
-"""Where the source of vLLM says what a setting may be, as a Literal."""
+"""Where the source of vLLM defines the allowed values of a setting, as a Literal."""
 
 
 def refuse_unknown_choices(model: Model) -> None:
-    """Raise an EngineError if a model for vLLM has a quantization or a dtype that the vLLM installed here does not know.
+    """Raise an EngineError if the installed vLLM does not know a model's quantization or dtype.
 
-    Where packages beside it extend vLLM, they may bring quantizations of their own.
+    Quantizations are not checked if plugins of vLLM are installed, which may define their own.
     """
     extended = any(
         point.dist is None or not point.dist.name.startswith("vllm")
@@ -99,7 +102,7 @@ def refuse_unknown_choices(model: Model) -> None:
 
 
 def _list_choices(file: str, name: str) -> list[str]:
-    """Return the texts of a Literal in the source of vLLM; none if they are not found."""
+    """Return the values of a Literal in the source of vLLM; empty if it is not found."""
     tree = _parse_source(file)
     for node in tree.body if tree is not None else ():
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
@@ -109,23 +112,25 @@ def _list_choices(file: str, name: str) -> list[str]:
 
 
 def _parse_source(file: str) -> ast.Module | None:
-    """Return a file of the vLLM that is installed; None if there is none."""
+    """Return the syntax tree of a source file of the installed vLLM, or None if there is none."""
     found = importlib.util.find_spec("vllm")
     source = Path(found.origin).parent / file if found and found.origin else None
     return ast.parse(source.read_text(encoding="utf-8")) if source is not None and source.is_file() else None
 
 
 def refuse_unknown_switches(model: Model, template: str) -> None:
-    """Raise an EngineError if the chat template does not read one of the model's switches: it would do nothing."""
+    """Raise an EngineError if the chat template does not use one of the model's switches, which then has no effect."""
     for name in model.chat_template_kwargs:
         if not re.search(rf"\b{re.escape(name)}\b", template):
-            raise EngineError(f"the chat template of model '{model.model}' knows no '{name}' of 'chat_template_kwargs'")
+            raise EngineError(
+                f"the chat template of model '{model.model}' does not use '{name}' of 'chat_template_kwargs'"
+            )
 
 
 def check_architecture(name: str, architectures: Sequence[str], *, is_scoring: bool) -> None:
-    """Raise an EngineError if a generator is to score or a classifier to generate.
+    """Raise an EngineError if a generator should score or a classifier should generate.
 
-    Reward models that vLLM runs by other names than ForSequenceClassification pass.
+    Reward models whose architecture has another name than ForSequenceClassification pass.
     """
     generates = any(
         architecture.endswith(("ForCausalLM", "ForConditionalGeneration")) for architecture in architectures
@@ -140,7 +145,7 @@ def check_architecture(name: str, architectures: Sequence[str], *, is_scoring: b
 
 
 def read_architectures(folder: Path) -> list[str]:
-    """Return what config.json says the model is; empty if it does not say."""
+    """Return the architectures in config.json; empty if it has none."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -154,7 +159,7 @@ def _has_template(folder: Path) -> bool:
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return True  # a tokenizer of another kind; loading it will tell
+        return True  # another kind of tokenizer; loading it will show
     return bool(config.get("chat_template"))
 
 

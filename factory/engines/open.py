@@ -1,4 +1,4 @@
-"""From a model of a recipe to the engine that runs it. Importing this loads no heavy package."""
+"""Creating the engine for a model of a recipe. Importing this module imports no heavy package."""
 
 import threading
 from typing import Literal
@@ -16,7 +16,7 @@ MAX_IN_FLIGHT = 2048
 """Twice the batch of vLLM on a large GPU (1024 sequences), so that a reply always finds the next request waiting."""
 
 PACKAGES = {"vllm": ("torch", "transformers", "vllm"), "transformers": ("torch", "transformers")}
-"""What an engine needs beyond what every installation has."""
+"""The optional packages that each engine needs."""
 
 Task = Literal["generate", "score", "translate"]
 
@@ -26,8 +26,8 @@ def open_engine(
 ) -> Engine:
     """Return the engine for a model: a supervised child process (vllm, transformers) or servers (openai).
 
-    ``task`` says what requests will ask: to continue a conversation, to judge one, or to translate by an
-    encoder-decoder. Nothing is started before the first request. ``devices`` are the GPUs of the model's slot.
+    ``task`` is what requests will ask for: to continue a conversation, to score one, or to translate. Nothing is
+    started before the first request. ``devices`` are the GPUs of the model's slot.
 
     Raises:
         EngineError: the model's folder is missing or incomplete, or the model cannot do the task.
@@ -58,7 +58,7 @@ def open_engine(
 
 
 def _pin(model: Model) -> Model:
-    """Return a model of the hub with its moving revisions resolved to commits, as its fingerprint has them."""
+    """Return a hub model with its revisions resolved to commits, the same as in its fingerprint."""
     if model.engine not in {"vllm", "transformers"}:
         return model
     pinned = {}

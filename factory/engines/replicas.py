@@ -1,4 +1,4 @@
-"""Several engines of one model as one: they draw from one stream of requests and answer into one stream of replies."""
+"""Several engines of one model as one: they share a stream of requests and a stream of replies."""
 
 import queue
 import threading
@@ -10,7 +10,7 @@ from factory.engines.base import Engine, Reply, Request
 
 
 class EnginePool:
-    """Replicas behind the Engine Protocol. A replica that fails for good ends the stream with its error."""
+    """Replicas behind the ``Engine`` protocol. A replica that fails permanently ends the stream with its error."""
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = engines
@@ -51,7 +51,7 @@ class EnginePool:
 
 
 class _Shared:
-    """One iterator for several threads."""
+    """An iterator that several threads may use."""
 
     def __init__(self, requests: Iterable[Request]) -> None:
         self._requests = iter(requests)

@@ -1,4 +1,4 @@
-"""What engines do to the text of a reply."""
+"""Processing the text of replies: invalid Unicode, and reasoning."""
 
 import re
 from collections import Counter
@@ -8,7 +8,7 @@ from schemas.reasoning import HIDDEN_CODE, QUOTED_CODE, REASONING_MARKS
 
 
 def list_texts(data: object) -> Iterator[str]:
-    """Yield the texts inside JSON-able data, the names of fields among them."""
+    """Yield all strings in JSON-like data, including field names."""
     match data:
         case str():
             yield data
@@ -22,7 +22,7 @@ def list_texts(data: object) -> Iterator[str]:
 
 
 def mend_text(text: str) -> str:
-    """Return text that UTF-8 can hold: surrogate pairs joined, lone surrogates replaced by U+FFFD."""
+    """Return text that UTF-8 can encode: surrogate pairs joined, lone surrogates replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -31,16 +31,16 @@ def mend_text(text: str) -> str:
 
 
 def split_reasoning(text: str, tags: tuple[str, str], *, is_thinking: bool) -> tuple[str, str | None, bool]:
-    """Part the thinking of a reasoning model from its answer.
+    """Separate the thinking of a reasoning model from its answer.
 
     Args:
-        text: what the model wrote.
-        tags: what opens and what closes the thinking.
+        text: the model's output.
+        tags: the opening and the closing tag of the thinking.
         is_thinking: whether the prompt ended with the opening tag, so that the text begins inside the thinking.
 
     Returns:
-        The answer, the thinking (None if there is none) and whether the thinking, if any, was closed. An unclosed
-        one leaves an empty answer. A tag in the middle of an answer, or one that is quoted as code, is part of it.
+        The answer, the thinking (None if there is none), and whether the thinking, if any, was closed. If it was not,
+        the answer is empty. A tag in the middle of an answer, or quoted as code, belongs to the answer.
     """
     opening, closing = tags
     end = re.search(rf"(?<!`){re.escape(closing)}(?!`)", text)
@@ -52,10 +52,10 @@ def split_reasoning(text: str, tags: tuple[str, str], *, is_thinking: bool) -> t
 
 
 def find_stray_reasoning(text: str, tags: tuple[str, str] | None = None, source: str = "") -> str | None:
-    """Return the first mark of a thinking model that stands in a text outside of quoted code, or None.
+    """Return the first mark of thinking in a text, outside of quoted code, or None.
 
-    ``tags`` are those of the model that wrote it. ``source`` is what the text is a translation of: marks that stand
-    there belong here too.
+    ``tags`` are those of the model that wrote the text. ``source`` is the text that it is a translation of, whose marks
+    are allowed.
     """
     expected = Counter(_list_marks(source, tags))
     for mark in _list_marks(text, tags):

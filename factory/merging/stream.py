@@ -128,7 +128,7 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-    """Make glibc keep freed blocks for reuse; returning them to the system and faulting them in costs a third more time.
+    """Make glibc keep freed blocks for reuse; returning them to the system and faulting them in costs a third more.
 
     Freeing a large mapping does that: glibc raises its mmap threshold to the largest mapping freed so far, up to 32 MB.
     """

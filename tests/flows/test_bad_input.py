@@ -294,7 +294,7 @@ train = { objective = "sft" }
         ((("BASE", "./models/north"),), "19: policy.held_out.judge.llm.chat_template: no file at FOLDER/TEMPLATE"),
         (
             (("BASE", "org/nothing"), ("TEMPLATE", "prompts.jsonl")),
-            "15: policy.base: no such folder as 'org/nothing'; as a hub id it has not been downloaded",
+            "15: policy.base: there is no folder 'org/nothing', and as a hub id it is not in the cache",
         ),
     ],
 )
@@ -541,7 +541,7 @@ def test_a_server_that_is_gone_ends_the_run_with_a_sentence(write):
         url = server.url
     path = write(('model = "./models/north"', f'engine = "openai"\nmodel = "north"\nrun = {{ urls = ["{url}"] }}'))
     with pytest.raises(
-        EngineError, match=rf"no server can be reached at {url} for \d+ s; start one, or mend 'run.urls'"
+        EngineError, match=rf"no server can be reached at {url} for \d+ s; start one, or correct 'run.urls'"
     ):
         build(path, impatient())
 

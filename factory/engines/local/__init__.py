@@ -1,1 +1,1 @@
-"""Models on this machine, as their child processes run them."""
+"""Models on this machine, which run in child processes."""

@@ -1,14 +1,15 @@
-"""Conversations into tokens: the chat template writes the control tokens, and no text of the data becomes one.
+"""Converting conversations to tokens, so that control tokens come from the chat template and never from the data.
 
-A tokenizer reads the spelling of a control token as that token wherever it stands, so a user who writes ``<|end|>``
-would end his own turn. Where the data spells one, the conversation is rendered a second time with one character of
-each such spelling replaced by a character that occurs nowhere else: both renderings must be the same but for that, and
-what is spelled around such characters is text. It is tokenised by a copy of the tokenizer whose control tokens have
-other names, which stand in the rendering where the template wrote them. Every other conversation is tokenised as it is.
+A tokenizer turns the spelling of a control token into that token wherever it occurs, so a user who writes ``<|end|>``
+could end their turn and inject another. If the data spells a control token, the conversation is therefore rendered a
+second time, with one character of each such spelling replaced by a character that occurs nowhere else. The renderings
+must otherwise be identical, and the marked spellings are known to be text. The text is then encoded with a copy of the
+tokenizer whose control tokens have other names, which are put where the template wrote them. All other conversations
+are encoded directly.
 
-A control token is a special one, one that has a bar in its name (``<|user|>``), or any other tag that the template
-writes, such as ``<think>`` and ``<tool_call>``. The last kind stays what it is in an assistant's own text: that is how
-models write their reasoning and their calls.
+Control tokens are special tokens, tokens with a bar in their names (``<|user|>``), and any other tags that the template
+writes, such as ``<think>`` and ``<tool_call>``. Tags of the last kind keep their meaning in an assistant's own text,
+because that is how models write reasoning and tool calls.
 """
 
 import json
@@ -30,33 +31,33 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"})
-"""A conversation that shows which tokens a template writes by itself."""
+"""A conversation that is rendered to find out which tokens a template writes by itself."""
 
 _TEMPLATE_FAULTS = (TemplateError, LookupError, TypeError, ValueError, AttributeError)
-"""What a template raises for a conversation that it was not made for."""
+"""Exceptions of templates for conversations that they do not support."""
 
 _MASK = "\ufffe"
-"""Stands in a copy of a text for what is not part of a control token; a noncharacter, so in no token."""
+"""Separates parts of a text in a copy of it; a Unicode noncharacter, which is in no token."""
 
 _PRIVATE = range(0xF0000, 0xFFFFE)
-"""Characters that no text assigns a meaning to; those that a text has nevertheless are not used for it."""
+"""Private-use characters as markers; those that occur in a text are not used as its markers."""
 
 Ids = list[int]
 
 
 class RenderingError(Exception):
-    """A conversation that the template refuses, or that cannot be tokenised safely; the message says which."""
+    """A conversation that the template refuses, or that cannot be tokenized safely; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A text for the model. ``broken`` are positions, ascending, of characters at which no control token may be read."""
+    """A text for the model. ``broken`` are the positions, ascending, of characters that are not in a control token."""
 
     text: str
     broken: tuple[int, ...] = ()
 
     def after(self, start: int) -> "Rendering":
-        """Return the part from a position on."""
+        """Return the rendering from position ``start`` on."""
         return Rendering(self.text[start:], tuple(at - start for at in self.broken if at >= start))
 
 
@@ -64,7 +65,10 @@ class Renderer:
     """One tokenizer with one chat template and its switches."""
 
     def __init__(self, tokenizer: Any, template: str | None, switches: Mapping[str, object] | None = None) -> None:
-        """``template`` None: the tokenizer's own, if it has one. The tokenizer, of transformers or vLLM, is not changed."""
+        """Use ``template``, or the tokenizer's own if it is None.
+
+        The tokenizer, which may be one of transformers or vLLM, is not changed.
+        """
         self._tokenizer, self._template, self._switches = tokenizer, template, dict(switches or {})
         own = template or getattr(tokenizer, "chat_template", None) or ""
         self.template: str = own if isinstance(own, str) else "\n".join(own.values())
@@ -87,10 +91,10 @@ class Renderer:
     def render(
         self, messages: Sequence[Mapping[str, object]], *, opens: bool, tools: Sequence[Mapping[str, object]] = ()
     ) -> Rendering:
-        """Return a conversation as the template writes it, up to the opening of the assistant's turn if it ``opens``.
+        """Return a conversation as rendered by the template; ``opens`` adds the generation prompt.
 
         Raises:
-            RenderingError: the template refuses it, or reads a control token in the data as its own.
+            RenderingError: the template refuses the conversation, or parses control tokens in the data.
         """
         given = [dict(message) for message in messages], [dict(tool) for tool in tools]
         text = self._apply(*given, opens=opens)
@@ -102,19 +106,21 @@ class Renderer:
         meant = {mark: char for char, mark in marks.items()}
         if "".join(meant.get(char, char) for char in marked) != text:
             spelled = self._spellings.first(json.dumps(given, ensure_ascii=False))
-            raise RenderingError(f"the chat template takes {spelled or 'a control token'!r} in the text for its own")
+            raise RenderingError(f"the chat template mistakes {spelled or 'a control token'!r} in the text for its own")
         broken = tuple(at for at, char in enumerate(marked) if char in meant)
         return Rendering(text, self._keep_needed(text, broken))
 
     def find_control(self, text: str) -> str | None:
-        """Return the first control token that a text spells."""
+        """Return the first control token that a text spells, or None."""
         return self._spellings.first(text)
 
     def encode(self, rendering: Rendering, *, add_special_tokens: bool = False) -> Ids:
-        """Tokenise; the control tokens of a rendering are the template's own and, if asked, the tokenizer's.
+        """Return the token ids of a rendering.
+
+        Control tokens are only those of the template and, with ``add_special_tokens``, those that the tokenizer adds.
 
         Raises:
-            RenderingError: the tokenizer is of a kind that cannot be kept from reading control tokens in a text.
+            RenderingError: the text spells control tokens, and the tokenizer cannot encode them as text.
         """
         (ids,) = self.encode_all([rendering], add_special_tokens=add_special_tokens)
         if isinstance(ids, RenderingError):
@@ -124,7 +130,7 @@ class Renderer:
     def encode_all(
         self, renderings: Sequence[Rendering], *, add_special_tokens: bool = False
     ) -> list[Ids | RenderingError]:
-        """Tokenise many at once, as ``encode`` does one; where that would raise, the error stands in its place."""
+        """Return the token ids of many renderings, in order, or the error of those that cannot be encoded."""
         texts = [rendering.text for rendering in renderings]
         found: list[Ids] = self._tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"] if texts else []
         num_added = self._tokenizer.num_special_tokens_to_add() if add_special_tokens else 0
@@ -134,10 +140,10 @@ class Renderer:
         ]
 
     def encode_pair(self, first: str, second: str) -> tuple[Ids, Ids | None]:
-        """Tokenise two texts of the data as one input, as cross-encoders read them.
+        """Encode a pair of texts as one input for a cross-encoder.
 
         Returns:
-            The tokens and, for a model that is told so, to which text each of them belongs.
+            The token ids and, if the model uses token types, the text that each token belongs to (0 or 1), else None.
 
         Raises:
             RenderingError: as for ``encode``.
@@ -152,7 +158,7 @@ class Renderer:
         return ids, types
 
     def _list_written(self) -> str:
-        """Return where the template's own tokens are spelled: its source, and what it writes around plain turns."""
+        """Return text that contains the template's own tokens: its source, and a rendering of plain turns."""
         try:
             return self.template + self._apply(list(PROBE), [], opens=True)
         except RenderingError:
@@ -182,7 +188,10 @@ class Renderer:
         return self._turn_spellings if message.get("role") == "assistant" else self._spellings
 
     def _mark(self, data: Sequence[Mapping[str, object]], marks: dict[str, str], unused: Iterator[str]) -> list[object]:
-        """Return messages or tools with a character of each spelling replaced, and note in ``marks`` by which."""
+        """Return messages or tools with one character of each spelling replaced by a marker.
+
+        ``marks`` receives the markers and the characters that they replace.
+        """
 
         def replace(value: object, spellings: _Spellings) -> Any:
             if isinstance(value, str):
@@ -200,7 +209,10 @@ class Renderer:
         ]
 
     def _keep_needed(self, text: str, broken: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the positions if there is a control token at one of them; most of those at ends have none."""
+        """Return ``broken`` if the text has a control token at one of the positions, else ().
+
+        Most positions at the ends of texts have none.
+        """
         inside = {at for match in self._spellings.find(text) for at in range(*match.span())}
         return broken if inside.intersection(broken) else ()
 
@@ -233,7 +245,7 @@ class Renderer:
         return ids
 
     def _rename_written(self, text: str, written: Iterable[re.Match[str]], mark: str) -> str:
-        """Return a text with the control tokens that the template wrote under the names that the escaped copy knows."""
+        """Return a text with the template's control tokens renamed to those of the escaped tokenizer."""
         parts, end = [], 0
         for match in written:
             parts += [text[end : match.start()], _rename(mark, self._ids[match[0]])]
@@ -242,14 +254,14 @@ class Renderer:
 
     def _refuse_control(self, ids: Ids, num_meant: int) -> None:
         if (num_found := self._count(ids)) != num_meant:
-            raise RenderingError(f"the text becomes {num_found} control tokens, where {num_meant} are meant")
+            raise RenderingError(f"the text is encoded with {num_found} control tokens instead of {num_meant}")
 
     def _escape(self, mark: str) -> "Tokenizer":
-        """Return a copy of the tokenizer's core whose control tokens have names that begin with a character."""
+        """Return a copy of the core tokenizer in which the names of control tokens begin with ``mark``."""
         if mark not in self._escaped:
             backend = getattr(self._tokenizer, "backend_tokenizer", None)
             if backend is None:
-                raise RenderingError("the text spells a control token, and the tokenizer cannot read it as text")
+                raise RenderingError("the text spells a control token, and the tokenizer cannot encode it as text")
             names = {name: _rename(mark, number) for name, number in self._ids.items()}
             other = type(backend).from_str(json.dumps(_rename_tokens(json.loads(backend.to_str()), names)))
             other.no_truncation()
@@ -259,7 +271,7 @@ class Renderer:
 
 
 class _Spellings:
-    """How control tokens are spelled, and where texts spell them."""
+    """Finds the spellings of control tokens in texts."""
 
     def __init__(self, names: Iterable[str]) -> None:
         ordered = sorted(names, key=lambda name: (-len(name), name))
@@ -276,7 +288,7 @@ class _Spellings:
         return match and match[0]
 
     def breaks(self, text: str) -> Iterator[int]:
-        """Yield a position in each control token that a text spells, and at its ends if these could be parts of one."""
+        """Yield a position in each spelled control token, and at the text's ends if these may be parts of one."""
         stretches = [(0, len(text))]
         while stretches:
             start, end = stretches.pop()
@@ -307,23 +319,23 @@ def read_template(model: Model, tokenizer: Any) -> str:
         template: str = tokenizer.get_chat_template()
     except ValueError as error:
         raise EngineError(
-            f"the tokenizer of model '{model.model}' has no chat template; name a file in 'chat_template'"
+            f"the tokenizer of model '{model.model}' has no chat template; set 'chat_template' to a file"
         ) from error
     return template
 
 
 def _is_tag(name: str) -> bool:
-    """Whether a token that is not special looks like a control token: no blank, no word."""
+    """Whether a token that is not special looks like a control token: without blanks, and not a word."""
     return bool(name.strip(" \t\n\r\u2581")) and not name[0].isalnum() and not name[-1].isalnum()
 
 
 def _has_bar(name: str) -> bool:
-    """Whether a token has the form of those between turns, which no text writes; some models' bars are wide."""
+    """Whether a token has a bar, as those between turns do (some models use a full-width one), unlike normal text."""
     return name.startswith(("<|", "<\uff5c")) and name.endswith(("|>", "\uff5c>"))
 
 
 def _list_unused(text: str) -> Iterator[str]:
-    """Yield the private characters that a text does not have."""
+    """Yield the private-use characters that do not occur in a text."""
     used = set(text)
     return (char for char in map(chr, _PRIVATE) if char not in used)
 
@@ -332,7 +344,7 @@ def _take(unused: Iterator[str]) -> str:
     mark = next(unused, None)
     if mark is None:
         raise RenderingError(
-            "the text spells a control token and has every private character, so none can stand for it"
+            "the text spells a control token and contains all private-use characters, so no marker is left"
         )
     return mark
 
@@ -342,7 +354,7 @@ def _rename(mark: str, number: int) -> str:
 
 
 def _rename_tokens(state: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return a tokenizer's state with tokens renamed; their numbers stay, and no text is merged into one."""
+    """Return a tokenizer's state with tokens renamed and their ids kept, so that no text is encoded as one of them."""
     for token in state["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
     model = state["model"]

@@ -1,7 +1,7 @@
 """The encoder-decoder translator: NLLB- and M2M100-class models under transformers, run in a child process.
 
-Requests wait until ``step`` batches them: texts of like length go together, whatever their languages, because the
-target language is a prefix of each row's own decoder input.
+Requests wait until ``step`` batches them. Texts of similar length are batched regardless of their languages, because
+the target language is given by each row's own decoder prefix.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from schemas.reasons import Reason
 from schemas.recipe.models import Translation
 
 UNKNOWN = "\ufffd"
-"""Stands for each ``<unk>`` that the model emits, so that a stage can refuse the translation for lost content."""
+"""Replaces each ``<unk>`` that the model generates, so that a stage can reject the translation for lost content."""
 
 NUM_PREFIX_TOKENS = 2
-"""Tokens that the decoder is given: its start token and the target language."""
+"""The length of the decoder's prefix: its start token and the target language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class _Job:
 class TranslatorCore:
     """Translates the last message of each request; a core for the child process.
 
-    A text is cut off (finish reason "length") after ``sampling.max_tokens`` tokens, or four for each source token and
-    64 more if that is less: a translation that long repeats itself, and the whole batch would wait for it.
+    A translation is cut off (finish reason "length") after ``sampling.max_tokens`` tokens, or after 4 tokens per source
+    token plus 64 if that is less: such a long translation repeats itself, and the whole batch would wait for it.
     """
 
     def __init__(self, model: Translation) -> None:
@@ -55,7 +55,7 @@ class TranslatorCore:
         except (OSError, ValueError) as error:
             raise EngineError(f"the translator '{model.model}' cannot be loaded: {_first_line(error)}") from error
         self._model = weights.to(self._device).eval()
-        self._model.generation_config.max_length = None  # 200 in NLLB's own; each batch has its limit in new tokens
+        self._model.generation_config.max_length = None  # it is 200 in NLLB's config; limits are set per batch
         self._languages = _language_names(self._tokenizer)
         if not self._languages:
             raise EngineError(
@@ -80,7 +80,7 @@ class TranslatorCore:
             torch.manual_seed(model.sampling.seed)
 
     def submit(self, request: Request) -> None:
-        """Take a request; ``step`` will answer it."""
+        """Accept a request; ``step`` will answer it."""
         job = self._encode(request)
         if isinstance(job, Failure):
             self._refused.append(Reply(request.request_id, failure=job))
@@ -88,7 +88,7 @@ class TranslatorCore:
             self._pending[job.request_id] = job
 
     def step(self) -> list[Reply]:
-        """Translate one batch of what was submitted and return it, with what was refused meanwhile."""
+        """Translate one batch of submitted requests; return its replies, and those to requests that were refused."""
         replies, self._refused = self._refused, []
         if self._pending:
             batch = self._choose_batch()
@@ -105,7 +105,7 @@ class TranslatorCore:
         return replies
 
     def close(self) -> None:
-        """Drop what is pending; the memory goes with the process."""
+        """Drop pending requests; memory is freed when the process ends."""
         self._pending.clear()
 
     def _encode(self, request: Request) -> _Job | Failure:
@@ -117,10 +117,10 @@ class TranslatorCore:
         text = mend_text(request.messages[-1]["content"])
         if not text.strip():
             return Failure(Reason.EMPTY_PROMPT, "the text to translate is empty")
-        # The spelling of a special token must not act as one.
+        # Text that spells a special token must not act as one.
         source_ids = self._tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"]
         if sum(map(self._control.__contains__, source_ids)) > self._tokenizer.num_special_tokens_to_add():
-            return Failure(Reason.INVALID_TEXT, "the text becomes control tokens of the translator")
+            return Failure(Reason.INVALID_TEXT, "the text is encoded as control tokens of the translator")
         if len(source_ids) > self._max_positions:
             detail = f"the text has {len(source_ids)} tokens; the translator takes {self._max_positions}"
             return Failure(Reason.PROMPT_TOO_LONG, detail)
@@ -138,7 +138,7 @@ class TranslatorCore:
         return number
 
     def _choose_batch(self) -> list[_Job]:
-        """Return the request that waits longest and those nearest to it in length, at most ``batch_tokens`` padded."""
+        """Return the oldest request and those of the most similar length, up to ``batch_tokens`` padded tokens."""
         oldest = next(iter(self._pending.values()))
         batch: list[_Job] = []
         for job in sorted(self._pending.values(), key=lambda job: abs(len(job.source_ids) - len(oldest.source_ids))):
@@ -192,7 +192,7 @@ def open_core(settings: dict[str, object]) -> TranslatorCore:
 
 
 def _language_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return what the tokenizer calls each language that it knows: FLORES codes (NLLB) or plain ones (M2M100)."""
+    """Return the tokenizer's name of each language that it knows: FLORES codes (NLLB) or plain ones (M2M100)."""
     names = {}
     for language in LANGUAGES.values():
         for name, token in ((language.flores, language.flores), (language.code, f"__{language.code}__")):

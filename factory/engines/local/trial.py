@@ -1,6 +1,7 @@
-"""Would a model take what a run will ask? Its settings and chat template are tried; no engine is started.
+"""Checking whether a model will accept a run's requests, by trying its settings and chat template without an engine.
 
-Templates are tried in a child process (``factory.engines.local.trial_child``), since loading a tokenizer takes transformers.
+Templates are tried in a child process (``factory.engines.local.trial_child``), so that this process need not import
+transformers.
 """
 
 import json
@@ -24,14 +25,14 @@ from schemas.errors import EngineError
 from schemas.recipe.models import Model
 
 TRIAL_SECONDS = 600.0
-"""How long the child may take: importing transformers on a busy machine is most of it."""
+"""The time limit of the child, most of which importing transformers may need on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A model, what it is for, and conversations by what to call them, as the stage that asks makes them.
+    """A model, its task, and sample conversations by label, as the stage would send them.
 
-    ``place`` is the folder that its tokenizer is in; None: nowhere on this machine yet.
+    ``place`` is the folder of its tokenizer; None if that is not on this machine yet.
     """
 
     model: Model
@@ -41,7 +42,7 @@ class Trial:
 
 
 def find_setting_fault(trial: Trial) -> str | None:
-    """Return why an engine would refuse a model's settings, whatever is asked of it."""
+    """Return why an engine would refuse a model's settings, whatever the requests; None if it would not."""
     model = trial.model
     try:
         match model.engine:
@@ -60,10 +61,10 @@ def find_setting_fault(trial: Trial) -> str | None:
 
 
 def find_template_faults(trials: Sequence[Trial]) -> list[str | None]:
-    """Return, for each model whose tokenizer is here, how it refuses the first conversation that it does; None if none.
+    """Return, for each trial, how the model refuses a conversation; None if it accepts all or has no local tokenizer.
 
     Raises:
-        EngineError: it could not be tried, as when transformers is not installed.
+        EngineError: the trial failed, for example because transformers is not installed.
     """
     asked: list[dict[str, Any]] = [
         {

@@ -1,4 +1,4 @@
-"""The child process of ``factory.engines.local.trial``: trials come as JSON on its input, a fault or null for each goes out."""
+"""The child process of ``factory.engines.local.trial``: reads trials as JSON, writes a fault or null for each."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from schemas.recipe.models import Model
 
 
 def find_fault(trial: dict[str, Any]) -> str | None:
-    """Return how a model refuses its settings, or the first of its conversations that it does."""
+    """Return how a model refuses its settings or one of its conversations, or None."""
     model = Model.model_validate(trial["model"])
     if (fault := find_limit_fault(model, trial["place"])) is not None:
         return fault
@@ -38,7 +38,7 @@ def find_fault(trial: dict[str, Any]) -> str | None:
         except RenderingError as error:
             return f"{name}: {error}"
         if limit is not None and num_tokens >= limit:
-            return f"{name}: it has {num_tokens} tokens, and 'run.max_model_len' allows {limit} with the answer"
+            return f"{name}: it has {num_tokens} tokens, but 'run.max_model_len' allows {limit} including the answer"
     return None
 
 

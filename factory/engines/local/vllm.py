@@ -1,7 +1,7 @@
 """The vLLM core: one engine, fed continuously, that generates completions or scores conversations.
 
-Runs in the child process. Prompts are rendered and tokenised in a thread beside the engine's steps; prefix caching
-makes k samples of a prompt cheap, though each is a request of its own.
+It runs in the child process. Prompts are rendered and tokenized in a thread while the engine computes. Each sample of a
+prompt is a request of its own, which prefix caching makes cheap.
 """
 
 import copy
@@ -42,19 +42,20 @@ from schemas.reasons import Reason
 from schemas.recipe.models import Model, Sampling, Structured
 
 ScoringTask = Literal["classify", "reward", "score"]
-"""How a reward model is asked; ``engine_args.task`` names one if the first that fits is not right.
+"""vLLM's pooling tasks for reward models; ``engine_args.task`` overrides the first one that the model supports.
 
-``classify``: a sequence classifier with one label, on the rendered conversation. ``reward``: a model with a value for
-every token; the last one's counts. ``score``: a cross-encoder, on the last prompt and the completion as a text pair.
+``classify``: a sequence classifier with one label, on the rendered conversation. ``reward``: a model that returns a
+value per token, of which the last is used. ``score``: a cross-encoder, on the last prompt and the completion as a text
+pair.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A request, ready for the engine.
+    """A tokenized request.
 
-    ``is_thinking``: the chat template has opened the reasoning already. ``token_types``: to which text of a pair each
-    token belongs, for models that are told so.
+    ``is_thinking``: the chat template ends inside the reasoning. ``token_types``: the text of a pair that each token
+    belongs to, for models that use token types.
     """
 
     request: Request
@@ -70,7 +71,7 @@ class VllmCore:
         """Load the model; ``settings`` is a section of a recipe as JSON-able data, with its ``task``.
 
         Raises:
-            EngineError: the model cannot be loaded, or does not fit the task.
+            EngineError: the model cannot be loaded, or cannot do the task.
         """
         self._model = Model.model_validate({name: settings[name] for name in Model.model_fields if name in settings})
         self._is_scoring = settings["task"] == "score"
@@ -78,7 +79,7 @@ class VllmCore:
         self._is_structured = settings.get("structured") is not None
         self._engine, self._scoring_task = _load_engine(self._model, is_scoring=self._is_scoring)
         self._max_prompt_tokens = self._engine.model_config.max_model_len - (not self._is_scoring)
-        self._tokenizer = copy.deepcopy(self._engine.get_tokenizer())  # one for the thread, one for the engine
+        self._tokenizer = copy.deepcopy(self._engine.get_tokenizer())  # tokenizers are not thread-safe
         template = None if self._scoring_task == "score" else read_template(self._model, self._tokenizer)
         self._renderer = Renderer(self._tokenizer, template, self._model.chat_template_kwargs)
         refuse_unknown_switches(self._model, template or "")
@@ -118,7 +119,10 @@ class VllmCore:
         )
 
     def _marks_thinking(self) -> bool:
-        """Whether special tokens mark the model's thinking: left out of the text, they would leave it in the answer."""
+        """Whether the tags of the model's thinking are special tokens.
+
+        They must then be kept in the text, because without them thinking and answer could not be told apart.
+        """
         tokens = getattr(self._tokenizer, "added_tokens_decoder", {}).values()
         special = {token.content for token in tokens if token.special} | set(self._tokenizer.all_special_tokens)
         tags = "".join(self._reasoning or ())
@@ -130,7 +134,7 @@ class VllmCore:
         )
 
     def _prepare(self, request: Request) -> _Prompt | Reply:
-        """Render and tokenise, in the thread."""
+        """Render and tokenize a request; runs in the thread."""
         messages = list(request.messages)
         try:
             if not self._is_scoring and not (request.messages and messages[-1]["content"].strip()):
@@ -150,13 +154,13 @@ class VllmCore:
         if not token_ids:
             return _fail(request, Reason.EMPTY_PROMPT, "the prompt has no tokens")
         if len(token_ids) > self._max_prompt_tokens:
-            detail = f"the prompt has {len(token_ids)} tokens, the context of the model takes {self._max_prompt_tokens}"
+            detail = f"the prompt has {len(token_ids)} tokens, but the model allows {self._max_prompt_tokens}"
             return _fail(request, Reason.PROMPT_TOO_LONG, detail)
         is_thinking = self._reasoning is not None and text.rstrip().endswith(self._reasoning[0])
         return _Prompt(request, token_ids, is_thinking, token_types)
 
     def _admit(self) -> list[Reply]:
-        """Give the engine what has been tokenised; wait for that only when the engine is idle."""
+        """Pass tokenized prompts to the engine; wait for one only if the engine is idle."""
         failures = []
         while self._prepared and (self._prepared[0].done() or not self._engine.has_unfinished_requests()):
             prompt = self._prepared.popleft().result()
@@ -195,7 +199,8 @@ class VllmCore:
         completion = output.outputs[0]
         text, reasoning, finish_reason = mend_text(completion.text), None, completion.finish_reason
         if self._reasoning is not None:
-            # What is held to a form from its first token on is the answer, though the template has opened the thinking.
+            # Structured output is constrained from its first token on, so it is an answer even if the template has
+            # opened the thinking.
             is_thinking = self._thinking.pop(output.request_id, False) and not self._is_structured
             text, reasoning, is_whole = split_reasoning(text, self._reasoning, is_thinking=is_thinking)
             finish_reason = finish_reason if is_whole else "length"
@@ -214,7 +219,7 @@ def open_core(settings: dict[str, Any]) -> VllmCore:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if current_platform.is_cpu():
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # a second process costs 25 s to start
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # a second process takes 25 s to start
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     return VllmCore(settings)
 
@@ -264,11 +269,11 @@ def _choose_scoring_task(model: Model, engine: LLMEngine, task: ScoringTask | No
     fitting += ["reward"] if "token_classify" in supported else []
     num_labels = engine.model_config.hf_config.num_labels
     if "classify" in supported and num_labels != 1:
-        raise EngineError(f"model '{model.model}' has {num_labels} labels; a reward model has one")
+        raise EngineError(f"model '{model.model}' has {num_labels} labels; a reward model must have one")
     if not fitting or task not in {None, *fitting}:
         raise EngineError(
             f"model '{model.model}' cannot score{'' if task is None else f' by task {task!r}'}; "
-            f"it can: {', '.join(fitting or supported)}"
+            f"it supports: {', '.join(fitting or supported)}"
         )
     return task or fitting[0]
 
@@ -281,7 +286,7 @@ def _adapter_folder(model: Model) -> Path:
 
 
 def _adapter_rank(model: Model) -> int:
-    """Return the smallest rank that vLLM knows and the adapter fits into."""
+    """Return the smallest rank supported by vLLM that is at least the adapter's."""
     try:
         rank = int(json.loads((_adapter_folder(model) / "adapter_config.json").read_text(encoding="utf-8"))["r"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -309,7 +314,7 @@ def _fail(request: Request, reason: Reason, detail: str) -> Reply:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what an error of vLLM or of its configuration says, in one line."""
+    """Return the message of an error of vLLM or of its config validation, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))} {first['msg'].removeprefix('Value error, ')}".strip()

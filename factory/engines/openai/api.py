@@ -1,7 +1,7 @@
-"""The wire format of OpenAI-compatible servers: bodies of requests, readings of replies. Pure functions.
+"""The wire format of OpenAI-compatible servers: building requests and parsing replies, as pure functions.
 
-Generation is the chat completions API; sampling settings that only vLLM and its like know are sent only when they
-differ from their defaults. Scoring is vLLM's own API, for which OpenAI has none.
+Generation uses the chat completions API; sampling settings that only servers such as vLLM know are sent only if they
+differ from their defaults. Scoring uses vLLM's own API, because OpenAI has none.
 """
 
 import json
@@ -17,10 +17,10 @@ from schemas.reasons import Reason
 from schemas.recipe.models import Model, Structured, Teacher, Writer
 
 ScoringTask = Literal["classify", "reward", "score"]
-"""How a reward model is asked, as in the vLLM engine; ``engine_args.task`` names it.
+"""vLLM's tasks for reward models, as in the vLLM engine; chosen by ``engine_args.task``.
 
-``classify``: a sequence classifier with one label. ``reward``: a model with a value for every token; the last one's
-counts. ``score``: a cross-encoder, on the last prompt and the completion.
+``classify``: a sequence classifier with one label. ``reward``: a model that returns a value per token, of which the
+last is used. ``score``: a cross-encoder, on the last prompt and the completion.
 """
 
 SCORING_PATHS: dict[ScoringTask, str] = {"classify": "/classify", "reward": "/pooling", "score": "/score"}
@@ -33,11 +33,11 @@ _MAX_DETAIL_CHARS = 300
 
 
 class InvalidReplyError(Exception):
-    """A reply of the server that does not hold what the API promises."""
+    """A reply of the server that does not conform to the API."""
 
 
 def make_chat_body(model: Writer, request: Request) -> dict[str, object]:
-    """Return the body of a chat completions request; ``engine_args`` are further fields of it."""
+    """Return the body of a chat completions request; ``engine_args`` are added as further fields."""
     sampling = model.sampling
     optional = {
         "top_k": sampling.top_k,
@@ -124,7 +124,7 @@ def scoring_tasks(model: Model) -> tuple[ScoringTask, ...]:
 
 
 def make_score_body(model: Model, request: Request, task: ScoringTask) -> dict[str, object]:
-    """Return the body of a scoring request that asks for the raw score, before any activation."""
+    """Return the body of a scoring request for the raw score, before any activation."""
     further = {name: value for name, value in model.engine_args.items() if name != "task"}
     body: dict[str, Any] = {"model": model.model, "use_activation": False, **further}
     if task == "score":
@@ -134,7 +134,7 @@ def make_score_body(model: Model, request: Request, task: ScoringTask) -> dict[s
 
 
 def make_probe_body(model: Model, task: ScoringTask) -> dict[str, object]:
-    """Return a body that a server refuses exactly if it knows ``use_activation``."""
+    """Return a body that a server rejects if and only if it knows ``use_activation``."""
     text = Message(role="user", content="?")
     return make_score_body(model, Request("probe", (text, text)), task) | {"use_activation": "?"}
 
@@ -163,7 +163,7 @@ def read_score(request: Request, data: Any, task: ScoringTask) -> Reply:
 
 
 def find_fault(request: Request) -> Failure | None:
-    """Say why a request cannot be sent at all."""
+    """Return why a request cannot be sent, or None."""
     if not (request.messages and request.messages[-1]["content"].strip()):
         return Failure(Reason.EMPTY_PROMPT, "the last message is empty")
     try:
@@ -175,13 +175,13 @@ def find_fault(request: Request) -> Failure | None:
 
 
 def read_refusal(status: int, message: str) -> Failure:
-    """Return the failure of one request that the server refuses with a 4xx status."""
+    """Return the failure of a request that the server has rejected with a 4xx status."""
     reason = Reason.PROMPT_TOO_LONG if _TOO_LONG.search(message) else Reason.REFUSED_BY_ENGINE
     return Failure(reason, f"the server answers {status}: {message}")
 
 
 def read_error_message(body: bytes) -> str:
-    """Return what an error response says, as one short line: OpenAI's form, FastAPI's, or plain text."""
+    """Return the message of an error response as one short line, from OpenAI's or FastAPI's format or plain text."""
     text = body.decode("utf-8", errors="replace")
     try:
         data = json.loads(text)
@@ -195,7 +195,7 @@ def read_error_message(body: bytes) -> str:
 
 
 def _read_usage(data: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the numbers of prompt and completion tokens, 0 where the server does not count."""
+    """Return the numbers of prompt and completion tokens; 0 if the server does not report them."""
     usage = data.get("usage") or {}
     return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
 

@@ -1,6 +1,6 @@
-"""The engine for OpenAI-compatible servers, vLLM's first of all: several URLs are one pool.
+"""The engine for OpenAI-compatible servers, in particular vLLM's; several URLs form a pool.
 
-What is in flight is bounded, adapts to what the servers bear, and is sent again when a server stumbles.
+The number of requests in flight is limited and adapts to the servers' load, and failed requests are retried.
 """
 
 import os
@@ -24,10 +24,10 @@ POLL_SECONDS = 0.2
 class OpenAIEngine:
     """A model behind one or more OpenAI-compatible servers, behind the ``Engine`` protocol.
 
-    ``task`` is "generate" or "translate" (chat completions), or "score" (vLLM's classify, pooling or score API). A
-    score is always raw: a server that cannot leave its activation out is refused. Setting ``stop`` ends a stream
-    early and cleanly: nothing new is sent, what is in flight is still answered and yielded, and what was taken from
-    the iterable but not sent stays unanswered.
+    ``task`` is "generate" or "translate" (chat completions), or "score" (vLLM's classify, pooling or score API). Scores
+    are always raw: a server that cannot disable its activation is refused. Setting ``stop`` ends a stream early and
+    cleanly: nothing new is sent, replies to requests in flight are still yielded, and requests that were taken from the
+    iterable but not sent stay unanswered.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class OpenAIEngine:
         """Check the settings and read the key from the environment; nothing is sent before the first request.
 
         Raises:
-            EngineError: the key's variable is not set, or a URL or another setting is none for a server.
+            EngineError: the key's variable is not set, or a URL or another setting is not valid for a server.
         """
         for setting in ("chat_template", "adapter"):
             if getattr(model, setting) is not None:
                 raise EngineError(
-                    f"the openai engine takes no '{setting}' (model '{model.model}'); give it to the server instead"
+                    f"the openai engine does not support '{setting}' (model '{model.model}'); set it on the server"
                 )
         self._connection = Connection(
             model=model,
@@ -93,7 +93,7 @@ class OpenAIEngine:
 
 
 class _Puller:
-    """Takes requests from an iterable in a thread of its own, so that slow planning holds up no reply."""
+    """Takes requests from an iterable in a thread of its own, so that slow planning does not delay replies."""
 
     def __init__(self, requests: Iterable[Request], lane: RequestLoop, max_in_flight: int) -> None:
         self._requests = iter(requests)
@@ -106,11 +106,11 @@ class _Puller:
         self._thread.start()
 
     def make_room(self) -> None:
-        """Let one more request be taken."""
+        """Allow one more request to be taken."""
         self._room.release()
 
     def close(self) -> None:
-        """Take no more requests; one that is being waited for is dropped when it comes."""
+        """Take no more requests; one that is already being waited for is dropped when it arrives."""
         with self._lock:
             self.is_finished = True
         self._room.release()
@@ -133,14 +133,18 @@ class _Puller:
 
 
 def _check_url(url: str) -> str:
-    """Return a base URL without its trailing slash, ``/v1`` added where it has no path."""
+    """Return a base URL without a trailing slash; ``/v1`` is added if it has no path.
+
+    Raises:
+        EngineError: it is not a base URL, or contains a user name or password.
+    """
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise EngineError(f"{url!r} in run.urls is not a URL: {error}") from error
     if parsed.userinfo:
         raise EngineError(
-            "a URL in run.urls holds a user name or password; secrets come from the variable in run.api_key_env"
+            "a URL in run.urls contains a user name or password; secrets come from the variable in run.api_key_env"
         )
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query:
         raise EngineError(f"{url!r} in run.urls is not a base URL such as 'http://localhost:8000/v1'")
@@ -154,5 +158,5 @@ def _read_key(variable: str | None) -> str | None:
     if not key:
         raise EngineError(f"the environment variable {variable}, named by run.api_key_env, is not set")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise EngineError(f"the environment variable {variable} holds characters that no key has")
+        raise EngineError(f"the environment variable {variable} contains characters that are not allowed in a key")
     return key

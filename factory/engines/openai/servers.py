@@ -1,4 +1,4 @@
-"""A pool of servers: which one gets the next request, how many each has at once, which ones are down."""
+"""A pool of servers: chooses the server for each request, limits their concurrency, and tracks which are down."""
 
 import asyncio
 from collections import deque
@@ -14,10 +14,10 @@ OVERLOAD_FACTOR = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a request and a pool keep trying.
+    """How long requests are retried.
 
-    Pauses double from ``first_seconds`` to ``max_seconds``, less a random part. ``down_seconds`` is how long a pool
-    none of whose servers can be reached is waited for.
+    Pauses double from ``first_seconds`` to ``max_seconds``, minus a random part. ``down_seconds`` is how long to wait
+    if no server of the pool can be reached.
     """
 
     num_tries: int = 6
@@ -27,12 +27,12 @@ class Patience:
     max_retry_after_seconds: float = 600.0
 
     def pause_seconds(self, num_failures: int) -> float:
-        """Return the pause after so many failures, at least one."""
+        """Return the pause after ``num_failures`` (at least one) failures of a request."""
         return float(min(self.max_seconds, self.first_seconds * 2.0 ** (num_failures - 1)))
 
 
 class Outcome(Enum):
-    """What a request showed of its server."""
+    """What a request revealed about its server."""
 
     ANSWERED = auto()
     OVERLOADED = auto()
@@ -42,7 +42,7 @@ class Outcome(Enum):
 
 @dataclass(eq=False, slots=True)
 class Server:
-    """One server's state. ``limit`` is how many requests it gets at once; while it is down it gets one, as a probe."""
+    """The state of a server. ``limit`` is its maximum of concurrent requests; while down it gets one as a probe."""
 
     url: str
     limit: float
@@ -62,11 +62,11 @@ class Server:
 
 
 class ServerPool:
-    """Hands out servers to requests, least loaded first, in the order in which the requests ask.
+    """Assigns servers to requests, the least loaded first, in the order in which requests wait.
 
-    A server starts with the whole of ``max_in_flight``. It loses a quarter of that when it is overloaded (once for
-    all the requests that were under way) and wins back one for every 25 answers. A server that cannot be reached gets
-    no more than a probe now and then until it answers again. Lives in one event loop.
+    A server's limit starts at ``max_in_flight``. It drops by a quarter when the server is overloaded (once for all
+    requests that were then in flight) and grows by one for every 25 answers. A server that cannot be reached only gets
+    occasional probes until it answers again. All methods must be called in one event loop.
     """
 
     def __init__(self, urls: Sequence[str], max_in_flight: int, patience: Patience) -> None:
@@ -79,7 +79,7 @@ class ServerPool:
         self._is_stopped = False
 
     async def acquire(self, avoid: Server | None = None) -> Server | None:
-        """Return a server with room, if possible another than ``avoid``; None once the pool is stopped."""
+        """Wait for a server with room and return it, preferably not ``avoid``; None once the pool is stopped."""
         if self._is_stopped:
             return None
         future: asyncio.Future[Server | None] = self._loop.create_future()
@@ -90,7 +90,7 @@ class ServerPool:
     def release(
         self, server: Server, outcome: Outcome, sent_at: float, retry_after_seconds: float | None = None
     ) -> None:
-        """Give a server back and say how it did.
+        """Return a server to the pool, with the outcome of the request.
 
         Raises:
             EngineError: no server of the pool could be reached for too long.
@@ -109,7 +109,7 @@ class ServerPool:
         self._dispatch()
 
     def stop(self) -> None:
-        """Hand out no more servers; who waits for one gets None."""
+        """Assign no more servers; requests that are waiting get None."""
         self._is_stopped = True
         while self._waiting:
             future, _ = self._waiting.popleft()
@@ -144,7 +144,7 @@ class ServerPool:
         if now - self._down_since > self._patience.down_seconds:
             raise EngineError(
                 f"no server can be reached at {', '.join(server.url for server in self._servers)} "
-                f"for {now - self._down_since:.0f} s; start one, or mend 'run.urls'"
+                f"for {now - self._down_since:.0f} s; start one, or correct 'run.urls'"
             )
 
     def _close_for(self, server: Server, seconds: float, now: float) -> None:
@@ -152,7 +152,7 @@ class ServerPool:
         self._loop.call_at(server.opens_at, self._dispatch)
 
     def _dispatch(self) -> None:
-        """Give servers with room to those who wait."""
+        """Assign servers with room to waiting requests."""
         while self._waiting:
             future, avoid = self._waiting[0]
             if not future.done():

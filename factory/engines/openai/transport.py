@@ -1,6 +1,6 @@
-"""How requests reach OpenAI-compatible servers: an event loop in a thread of its own, tries and time-outs.
+"""Sending requests to OpenAI-compatible servers: an event loop in a thread of its own, with retries and timeouts.
 
-The time-out of a request begins when it is sent, not while it waits for its turn.
+The timeout of a request starts when it is sent, not while it waits for a server.
 """
 
 import asyncio
@@ -40,13 +40,14 @@ from schemas.recipe.models import Model, Writer
 CONNECT_SECONDS = 10.0
 MAX_IN_FLIGHT = 512
 KEEP_ALIVE_SECONDS = 2.0
-"""Shorter than the servers' own (5 s for vLLM), so that no request goes out on a connection that is being closed."""
+"""Shorter than the servers' own (5 s for vLLM), so that no request is sent on a connection that is being closed."""
 
 MAX_REFUSED = 32
-"""Requests that may be refused before any is answered; refusals are final, so a wrong setting must not refuse all."""
+"""How many requests may be rejected before the first answer. Rejections are permanent, so a wrong setting must be
+noticed before all requests are rejected."""
 
 CONNECTIONS_PER_CLIENT = 16
-"""httpx looks through all connections of a client for each request: with 512, that took 8 ms instead of 2."""
+"""The limit per client: httpx scans all connections of a client for each request, which with 512 takes 8 ms, not 2."""
 
 _MISSING = {404, 405, 501}
 _LOCKED = {401, 402, 403}
@@ -54,7 +55,7 @@ _LOCKED = {401, 402, 403}
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What it takes to talk to a model's servers. No ``scoring_tasks`` means chat completions."""
+    """Everything needed to talk to a model's servers. Without ``scoring_tasks``, chat completions are used."""
 
     model: Model
     urls: tuple[str, ...]
@@ -64,7 +65,7 @@ class Connection:
 
     @property
     def writer(self) -> Writer:
-        """The model, which chat completions are asked of."""
+        """The model, as a writer; only for chat completions."""
         assert isinstance(self.model, Writer)
         return self.model
 
@@ -77,11 +78,11 @@ class Connection:
         return self.model.run.timeout_seconds
 
     def hide_key(self, text: str) -> str:
-        """Return text without the key, which a server may send back."""
+        """Return text with the key removed, because a server may echo it in an error message."""
         return text if self.key is None else text.replace(self.key, "***")
 
     def open_clients(self) -> list[httpx.AsyncClient]:
-        """Return enough clients for all that may be in flight; each sends the key with every request."""
+        """Return enough clients for all requests that may be in flight; they send the key with each request."""
         headers = {} if self.key is None else {"Authorization": f"Bearer {self.key}"}
         tls = httpx.create_ssl_context()
         return [
@@ -124,7 +125,7 @@ class RequestLoop:
         self._loop.call_soon_threadsafe(self._sender.stop)
 
     def close(self) -> None:
-        """Drop what is in flight and end the thread."""
+        """Drop the requests in flight and end the thread."""
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
@@ -156,7 +157,7 @@ class RequestLoop:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """A try without an answer: what the request fails with if it is the last, and what it says of the server."""
+    """A failed attempt: the request's failure, if it is not retried, and what the attempt reveals about the server."""
 
     failure: Failure
     outcome: Outcome = Outcome.OVERLOADED
@@ -166,7 +167,7 @@ class _Trouble:
 
 
 class _Sender:
-    """Sends requests until they are answered, or have failed often enough."""
+    """Sends requests and retries them until they are answered or have failed too often."""
 
     def __init__(self, connection: Connection, clients: list[httpx.AsyncClient]) -> None:
         self._connection = connection
@@ -205,13 +206,13 @@ class _Sender:
                 self._pool.release(server, outcome, sent_at, trouble.retry_after_seconds if trouble else None)
             if isinstance(result, Reply):
                 return result
-            # A server that answers others while it turns this request away is busy, not broken.
+            # A server that rejects this request but answers others is busy, not broken.
             if not (result.is_throttled and server.num_answered > num_answered):
                 num_tries += result.num_tries
             if num_tries >= self._patience.num_tries:
                 return Reply(request.request_id, failure=self._hide_key(result.failure))
             seconds = self._patience.pause_seconds(max(1, num_tries))
-            # A server may name a time that is over already: by its clock, or because it always says 0.
+            # Retry-After may be in the past, by the server's clock, or always 0.
             if result.outcome is not Outcome.UNREACHABLE and (result.retry_after_seconds or 0.0) < seconds:
                 await self._pause(seconds)
         return None
@@ -235,7 +236,7 @@ class _Sender:
                 response = await self._post(_scoring_url(server, task), body)
                 return self._read(response, request, task)
         except TimeoutError:
-            failure = Failure(Reason.TIMEOUT, f"the server gave no answer within {seconds:g} s")
+            failure = Failure(Reason.TIMEOUT, f"the server did not answer within {seconds:g} s")
             return _Trouble(failure, num_tries=math.ceil(self._patience.num_tries / 2))
         except (httpx.ConnectError, httpx.ConnectTimeout):
             failure = Failure(Reason.SERVER_ERROR, f"the server at {server.url} cannot be reached")
@@ -244,8 +245,8 @@ class _Sender:
             return _Trouble(Failure(Reason.SERVER_ERROR, f"the connection broke ({type(error).__name__})"))
         except httpx.RequestError as error:
             raise EngineError(
-                f"the server at {server.url} cannot be talked to ({type(error).__name__}: "
-                f"{self._connection.hide_key(str(error))}); check 'run.urls' and what stands before the server"
+                f"requests to the server at {server.url} fail ({type(error).__name__}: "
+                f"{self._connection.hide_key(str(error))}); check 'run.urls' and any proxy in front of the server"
             ) from error
 
     async def _post(self, url: str, body: dict[str, object]) -> httpx.Response:
@@ -256,7 +257,7 @@ class _Sender:
             self._places.append(client)
 
     async def _find_scoring_task(self, server: Server) -> ScoringTask | _Trouble:
-        """Return how this server is asked for raw scores, found out once."""
+        """Return the task by which this server returns raw scores; probed once per server."""
         async with self._locks[server.url]:
             if server.url not in self._scoring_tasks:
                 for task in self._connection.scoring_tasks:
@@ -304,16 +305,16 @@ class _Sender:
         return reply
 
     def _count_refusal(self, failure: Failure) -> None:
-        """Raise EngineError if it is the settings and not the requests that the servers refuse."""
+        """Count a rejection, and raise an EngineError if the settings seem to be wrong rather than the requests."""
         self._num_refused += failure.reason is Reason.REFUSED_BY_ENGINE
         if self._num_refused >= MAX_REFUSED and not self._has_answered:
-            raise EngineError(f"every one of {self._num_refused} requests was refused; {failure.detail}")
+            raise EngineError(f"all of the first {self._num_refused} requests were refused; {failure.detail}")
 
     def _read_error(self, response: httpx.Response) -> _Trouble:
-        """Return why to try again.
+        """Return the trouble of an error response that is worth a retry.
 
         Raises:
-            EngineError: there is no use in trying again.
+            EngineError: a retry is pointless.
         """
         status, url = response.status_code, response.request.url
         message = self._connection.hide_key(read_error_message(response.content))
@@ -336,12 +337,12 @@ class _Sender:
 
 
 def _scoring_url(server: Server, task: ScoringTask) -> str:
-    """Return the address of a scoring API, which vLLM has beside ``/v1``."""
+    """Return the URL of a scoring API, which vLLM serves beside ``/v1``, not below it."""
     return server.url.removesuffix("/v1") + SCORING_PATHS[task]
 
 
 def read_retry_after(value: str | None) -> float | None:
-    """Return the seconds in a Retry-After header: a number or an HTTP date; None without one that can be read."""
+    """Return the seconds in a Retry-After header (a number or an HTTP date), or None if it is missing or invalid."""
     if value is None:
         return None
     try:

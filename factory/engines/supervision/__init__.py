@@ -1,1 +1,1 @@
-"""Models in child processes that are watched and started again."""
+"""Models in child processes that are monitored and restarted."""

@@ -1,13 +1,14 @@
-"""The child process in which a model runs: requests come in on one pipe, replies go out on another.
+"""The child process in which a model runs; it reads requests from one pipe and writes replies to another.
 
-Started as ``python -m factory.engines.supervision.child CORE REQUESTS REPLIES LIFELINE``, the last three being file descriptors.
-A frame is one line of ASCII JSON: it needs no length, a torn last line is recognised, and any text survives, lone
-surrogates and NUL included. The first line on the request pipe is the core's settings. Requests are known on the
-wire by a serial number, so that a late reply is never taken for the answer to a request that was sent again.
+Started as ``python -m factory.engines.supervision.child CORE REQUESTS REPLIES LIFELINE``, the last three being file
+descriptors. A frame is one line of ASCII JSON: it needs no length prefix, an incomplete last line is recognized, and
+any text survives, including lone surrogates and NUL. The first line on the request pipe contains the core's settings.
+On the wire, requests have serial numbers instead of ids, so that a late reply is never matched with a later attempt of
+the same request.
 
-The child leads a session of its own, so Ctrl-C does not reach it. It must not outlive its parent, however that dies:
-a guardian process, forked before anything heavy is loaded, kills the whole process group when the lifeline pipe
-closes. (PR_SET_PDEATHSIG would do it too early: it fires when the *thread* that started the child ends.)
+The child has a session of its own, so Ctrl-C does not reach it. It must not outlive its parent, however that dies: a
+guardian process, forked before anything heavy is loaded, kills the whole process group when the lifeline pipe closes.
+(PR_SET_PDEATHSIG would be too early, since it fires when the *thread* that started the child ends.)
 """
 
 import importlib
@@ -28,26 +29,26 @@ from schemas.errors import EngineError
 from schemas.reasons import Reason
 
 HEARTBEAT_SECONDS = 1.0
-"""At most this often a child that works, but has finished nothing, says that it is alive."""
+"""The minimum interval between messages by which a working child shows that it is alive."""
 
 
 class Core(Protocol):
-    """What runs in the child: a model that works on a batch of requests, step by step.
+    """The code that runs in the child: a model that processes a batch of requests, step by step.
 
-    A request that cannot be answered becomes a reply with a failure; an exception from ``submit`` or ``step`` ends
-    the child, and the supervisor treats it as dead.
+    A request that cannot be answered becomes a reply with a failure. An exception from ``submit`` or ``step`` ends the
+    child, which the supervisor treats as a crash.
     """
 
     def submit(self, request: Request) -> None:
-        """Take a request on; quick."""
+        """Accept a request; must return quickly."""
         ...
 
     def step(self) -> list[Reply]:
-        """Do some work and return what finished; called again and again while anything is submitted."""
+        """Do some work and return finished replies; called repeatedly while requests are pending."""
         ...
 
     def close(self) -> None:
-        """Free what the model holds."""
+        """Free the model's resources."""
         ...
 
 
@@ -58,12 +59,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A step was made."""
+    """The core has made a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The core cannot be loaded, for the reason given."""
+    """The core cannot be loaded; with the reason."""
 
     sentence: str
 
@@ -76,7 +77,7 @@ def encode_request(serial: int, request: Request) -> bytes:
 
 
 def decode_request(frame: bytes) -> Request:
-    """Return the request in a frame; its serial number stands in the place of its id."""
+    """Return the request in a frame, with its serial number as its id."""
     serial, messages, source_language, target_language, seed = json.loads(frame)
     return Request(str(serial), tuple(messages), source_language, target_language, seed)
 
@@ -91,7 +92,7 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def decode_event(frame: bytes) -> Ready | Alive | Refused | tuple[int, Reply]:
-    """Return what the child says in a frame: a serial number and its reply, or news of itself.
+    """Return the content of a frame from the child: a serial number with its reply, or the child's state.
 
     The reply's ``request_id`` is the serial number as text.
     """
@@ -124,7 +125,7 @@ def load_core(path: str) -> Callable[[dict[str, object]], Core]:
 
 
 def serve(core: Core, requests: "queue.SimpleQueue[Request | None]", replies: BinaryIO) -> None:
-    """Answer requests until ``None`` comes; what is unanswered then is dropped."""
+    """Answer requests until ``None`` comes; unanswered ones are then dropped."""
     num_submitted = 0
     last_frame = time.monotonic()
     while True:
@@ -191,4 +192,4 @@ if __name__ == "__main__":
     main(sys.argv[1], *map(int, sys.argv[2:5]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # the threads and finalisers of a large library have nothing left to do that the kernel does not
+    os._exit(0)  # skip the slow finalizers of large libraries; the kernel frees everything

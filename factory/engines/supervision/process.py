@@ -1,4 +1,4 @@
-"""One child process and its pipes, as the supervisor sees it."""
+"""A child process and its pipes, from the supervisor's side."""
 
 import contextlib
 import json
@@ -14,18 +14,18 @@ from pathlib import Path
 LOG_TAIL_LINES = 12
 CLOSE_SECONDS = 10.0
 EXIT_SECONDS = 2.0
-"""How long a child that has closed its pipe may take to end, before it is killed and its own end is not known."""
+"""How long to wait for the exit status of a child that has closed its pipe, before killing it."""
 
 GROUP_SECONDS = 5.0
-"""How long killed processes may take to give their memory back; a large GPU's takes a second or two."""
+"""How long to wait for killed processes to release their memory; that of a large GPU takes a second or two."""
 
 _CHUNK_BYTES = 1 << 16
 
 
 class ChildProcess:
-    """A started child (``factory.engines.supervision.child``): non-blocking pipes, its log, and its end.
+    """A running child (``factory.engines.supervision.child``), with non-blocking pipes and a log.
 
-    What the child and its own children print goes to an unlinked temporary file; ``log_tail`` shows the end of it.
+    The output of the child and its own children goes to an unlinked temporary file; ``log_tail`` returns its end.
     """
 
     def __init__(self, core: str, settings: Mapping[str, object], environment: Mapping[str, str]) -> None:
@@ -69,7 +69,7 @@ class ChildProcess:
         self._unsent += frame
 
     def flush(self) -> None:
-        """Write what the pipe takes now. That the child is dead is noticed when reading, not here."""
+        """Write as much as the pipe accepts now. A dead child is noticed when reading, not here."""
         try:
             while self._unsent:
                 del self._unsent[: os.write(self.request_fd, self._unsent[:_CHUNK_BYTES])]
@@ -79,7 +79,7 @@ class ChildProcess:
             self._unsent.clear()
 
     def read_frames(self) -> list[bytes] | None:
-        """Return the complete frames that have come, or None at the end of the pipe."""
+        """Return the complete frames that have arrived, or None at the end of the pipe."""
         try:
             data = os.read(self.reply_fd, _CHUNK_BYTES)
         except BlockingIOError:
@@ -93,7 +93,7 @@ class ChildProcess:
     def kill(self) -> None:
         """Kill the child and every process of its group, and close its pipes and its log.
 
-        The guardian stays in the group until then, so the group's number cannot have passed to somebody else.
+        The guardian stays in the group until then, so the group's number cannot have been reused.
         """
         if not self._open:
             return
@@ -107,10 +107,10 @@ class ChildProcess:
         self._log.close()
 
     def close(self) -> None:
-        """Let the child close its model, then make sure that nothing of it is left."""
+        """Let the child close its model, then kill whatever is left of it."""
         if self._open and self.is_running():
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.request_fd, inheritable=False)  # closes the pipe, and kill() can close the number
+            os.dup2(null, self.request_fd, inheritable=False)  # closes the pipe but keeps the number valid for kill()
             os.close(null)
             deadline = time.monotonic() + CLOSE_SECONDS
             while self.is_running() and time.monotonic() < deadline:
@@ -118,7 +118,7 @@ class ChildProcess:
         self.kill()
 
     def _discard_replies(self) -> None:
-        """Empty the pipe on which the child would block, and wait a moment for its end."""
+        """Drain the reply pipe, on which the child might block, and wait a moment for the child to end."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self.reply_fd, _CHUNK_BYTES):
                 pass
@@ -126,7 +126,7 @@ class ChildProcess:
             self._process.wait(0.02)
 
     def await_end(self) -> str:
-        """Wait a little for a child that has closed its pipe; return how it ended, in words."""
+        """Wait briefly for a child that has closed its pipe; return how it ended, for a message."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(EXIT_SECONDS)
         code = self._process.poll()
@@ -135,7 +135,7 @@ class ChildProcess:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
     def log_tail(self) -> str:
-        """Return the last lines that the child printed."""
+        """Return the last lines of the child's output."""
         descriptor = self._log.fileno()
         start = max(0, os.fstat(descriptor).st_size - _CHUNK_BYTES)
         lines = os.pread(descriptor, _CHUNK_BYTES, start).decode("utf-8", errors="replace").splitlines()
@@ -143,9 +143,9 @@ class ChildProcess:
 
 
 def _await_group(group: int) -> None:
-    """Wait a little until every killed process of a group has given its memory back.
+    """Wait briefly until all killed processes of a group have released their memory.
 
-    Orphans stay zombies until somebody reaps them, which need not be soon, so their states are read.
+    Orphans remain zombies until they are reaped, which may take long, so zombies count as ended.
     """
     deadline = time.monotonic() + GROUP_SECONDS
     while any(_is_alive(stat, group) for stat in Path("/proc").glob("[0-9]*/stat")) and time.monotonic() < deadline:

@@ -1,16 +1,18 @@
-"""Who killed the child? Deciding what is sent again after a death, so that no innocent request is blamed.
+"""Finding the request that crashes the child, without blaming an innocent one, by deciding what is sent again.
 
-A death tells little when hundreds of requests are in flight, and often it is no request's fault at all. So:
+A crash reveals little when hundreds of requests are in flight, and often no request is to blame. Therefore:
 
-1. After a first death everything that was in flight is sent again as if nothing had happened.
-2. A request that is in flight at a second death becomes a suspect. Suspects are sent in probes, groups that have the
-   child to themselves; a group that dies is split into ``FAN_OUT`` smaller ones, down to one request.
-3. A request that dies alone ``SOLO_DEATHS`` times is guilty and set aside. It gets its second chance only after the
-   other probes, so that these answer in between. Where guilty ones lie side by side, as the samples of one prompt do,
-   two that die alone are followed by the probe that is farthest from them.
+1. After a first crash, everything that was in flight is sent again as if nothing had happened.
+2. A request that is in flight at a second crash becomes a suspect. Suspects are sent in probes: groups that have the
+   child to themselves. A group that crashes is split into ``FAN_OUT`` smaller ones, down to a single request.
+3. A request that crashes the child ``SOLO_DEATHS`` times on its own is guilty and is given up. It gets its second
+chance
+   only after the other probes, so that these are answered in between. Guilty requests are often adjacent, as samples of
+   one prompt are; so after two that crash on their own, the probe farthest from them comes next.
 
-One guilty request among n costs about log(n) / log(FAN_OUT) + 4 restarts and a few small batches at each level:
-sending n suspects one by one would leave the batcher empty for as long as n requests take, halving would restart more.
+One guilty request among n costs about log(n) / log(FAN_OUT) + 4 restarts, and a few small batches at each level.
+Sending n suspects one by one would leave batches nearly empty for the time of n requests; halving would need more
+restarts.
 """
 
 from collections import Counter, deque
@@ -21,7 +23,7 @@ SOLO_DEATHS = 2
 
 
 class Recovery:
-    """The requests, by serial number, that wait to be sent again."""
+    """The requests, by serial number, that are waiting to be sent again."""
 
     def __init__(self) -> None:
         self._again: deque[int] = deque()
@@ -34,11 +36,11 @@ class Recovery:
         self._died_alone: list[int] = []
 
     def __bool__(self) -> bool:
-        """Whether anything waits, or a probe has the child to itself: then no new request may be sent."""
+        """Whether requests are waiting or a probe is running; no new request may be sent then."""
         return bool(self._is_probing or self._again or self._probes or self._second_chances)
 
     def take(self, num_in_flight: int) -> int | None:
-        """Return the next request to send again; None when there is none, or when it must wait for a probe's end."""
+        """Return the next request to send again; None if there is none, or if it must wait for a probe to end."""
         if num_in_flight == 0 and not self._probe:
             self._probe.extend(self._next_probe())
             self._is_probing = bool(self._probe)
@@ -56,7 +58,7 @@ class Recovery:
         return far
 
     def note_answer(self, serial: int) -> None:
-        """An answered request is innocent."""
+        """Record that a request was answered, which clears it of suspicion."""
         self._died_alone.clear()
         self._forget(serial)
 
@@ -65,7 +67,7 @@ class Recovery:
         self._num_solo_deaths.pop(serial, None)
 
     def note_death(self, in_flight: Collection[int]) -> int | None:
-        """Sort what was in flight when the child died; return the request that is guilty, if that is known now."""
+        """Record a crash with these requests in flight; return the guilty request if it is now known, else None."""
         guilty = None
         self._num_deaths.update(in_flight)
         if self._probe:

@@ -1,4 +1,8 @@
-"""An engine whose model runs in a child process that is supervised: fed, watched, and started again when it dies."""
+"""An engine whose model runs in a supervised child process, which is monitored and restarted when it crashes.
+
+CUDA errors, out-of-memory kills and hangs take down the whole process in which they happen. In a child process they
+cost only a restart, and all memory is released when the child ends.
+"""
 
 import contextlib
 import itertools
@@ -20,7 +24,8 @@ from schemas.errors import EngineError
 from schemas.reasons import Reason
 
 MAX_DEATHS_WITHOUT_ANSWER = 16
-"""One guilty request among 2,048 takes 7 deaths to find, at worst with no answer in between; eight side by side, 12."""
+"""The limit of consecutive crashes without an answer. Finding one guilty request among 2,048 takes at most 7 crashes,
+finding eight adjacent ones 12, in the worst case without an answer in between."""
 
 START_SECONDS = 3600.0
 POLL_SECONDS = 0.2
@@ -30,9 +35,9 @@ _MAX_UNSENT_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class ChildModel:
-    """What a child process runs: a core, opened by the function ``core`` (``module:function``) from ``settings``.
+    """The core that a child process runs, opened by the function ``core`` (``module:function``) with ``settings``.
 
-    ``name`` is what errors call it. ``devices`` are the numbers of GPUs among those that this process sees.
+    ``name`` is used in error messages. ``devices`` are GPU numbers among those that are visible to this process.
     """
 
     core: str
@@ -44,11 +49,11 @@ class ChildModel:
 class ChildEngine:
     """A core (``factory.engines.supervision.child.Core``) in a child process, behind the ``Engine`` protocol.
 
-    The child starts with the first request and ends on exit, and its memory comes back with it. A child that dies,
-    or stays silent for ``stall_seconds`` while it has work, is replaced and what was in flight is sent again; a
-    request that kills it again and again on its own becomes a failure (POISON, or TIMEOUT if the child hung), and the
-    run goes on. Setting ``stop`` ends a stream early and cleanly: nothing new is sent, what is in flight is still
-    answered and yielded. One stream at a time.
+    The child starts with the first request and ends on exit. A child that crashes, or is silent for ``stall_seconds``
+    while it has work, is replaced and the requests in flight are sent again. A request that repeatedly crashes it on
+    its own becomes a failure (POISON, or TIMEOUT if the child hung), and the run continues. Setting ``stop`` ends a
+    stream early and cleanly: nothing new is sent, and replies to requests in flight are still yielded. Only one stream
+    may be open at a time.
     """
 
     def __init__(
@@ -79,7 +84,7 @@ class ChildEngine:
         """Yield one reply per request as each finishes.
 
         Raises:
-            EngineError: the core cannot be loaded, or the child keeps dying without answering anything.
+            EngineError: the core cannot be loaded, or the child keeps crashing without answering anything.
         """
         exchange = _Exchange(self, requests)
         try:
@@ -88,13 +93,13 @@ class ChildEngine:
             exchange.close()
 
     def start_child(self) -> ChildProcess:
-        """Start a fresh child; ``is_ready`` becomes true when it says so."""
+        """Start a new child; ``is_ready`` becomes true when the child reports it."""
         self.is_ready = False
         self.child = ChildProcess(self._model.core, self._model.settings, visible_devices(self._model.devices))
         return self.child
 
     def end_child(self) -> None:
-        """End the child, if there is one; one that is at work on its model is given a moment to close it."""
+        """End the child, if there is one; it is given a moment to close its model."""
         if self.child is not None:
             if self.is_ready:
                 self.child.close()
@@ -103,7 +108,7 @@ class ChildEngine:
 
 
 class _Puller:
-    """Takes requests from an iterable in a thread of its own, a few ahead, so that slow planning delays nothing else."""
+    """Takes a few requests in advance from an iterable, in a thread, so that slow planning does not delay the rest."""
 
     def __init__(self, requests: Iterable[Request], wake: "_Alarm") -> None:
         self._requests = requests
@@ -142,7 +147,7 @@ class _Puller:
         return self._pulled.popleft()
 
     def is_finished(self) -> bool:
-        """Whether the iterable has ended; raises what it raised."""
+        """Whether the iterable is exhausted; re-raises its exception, if it raised one."""
         if self._is_exhausted and self._error is not None:
             raise self._error
         return self._is_exhausted and not self._pulled
@@ -154,7 +159,7 @@ class _Puller:
 
 
 class _Alarm:
-    """A pipe that ends a poll from another thread."""
+    """A pipe by which another thread can interrupt a poll."""
 
     def __init__(self) -> None:
         self.fd, self._ringer = os.pipe()
@@ -180,10 +185,10 @@ class _Alarm:
 
 
 class _Exchange:
-    """One stream: a thread that feeds the child and listens to it, and the replies that wait to be consumed.
+    """One stream: a thread that exchanges requests and replies with the child, and replies that wait to be consumed.
 
-    Everything about the child happens in that one thread, so neither slow planning nor a slow consumer starves it,
-    and no lock guards the book-keeping.
+    Only that thread handles the child, so neither slow planning nor a slow consumer delays it, and its state needs no
+    lock.
     """
 
     def __init__(self, engine: ChildEngine, requests: Iterable[Request]) -> None:
@@ -311,7 +316,7 @@ class _Exchange:
                 self._answer(serial, reply)
 
     def _answer(self, serial: int, reply: Reply) -> None:
-        """Pass a reply on under its request's own id; one to a request of an earlier, abandoned stream is dropped."""
+        """Pass on a reply with the request's own id; a reply to a request of an earlier, closed stream is dropped."""
         request = self._requests.pop(serial, None)
         if request is None:
             return
@@ -327,7 +332,7 @@ class _Exchange:
             self._changed.notify()
 
     def _bury(self, reason: Reason) -> None:
-        """Take leave of a dead or silent child, and decide what becomes of the requests that it had."""
+        """End a crashed or silent child, and decide what happens to its requests."""
         engine, child = self._engine, self._engine.child
         assert child is not None
         engine.child = None
@@ -336,11 +341,11 @@ class _Exchange:
         child.kill()
         self._num_deaths += 1
         if not engine.was_ready:
-            raise EngineError(f"{engine.name} cannot be loaded: its process {end}; the last lines it printed:\n{tail}")
+            raise EngineError(f"{engine.name} cannot be loaded: its process {end}; its last output:\n{tail}")
         if self._num_deaths >= MAX_DEATHS_WITHOUT_ANSWER:
             raise EngineError(
-                f"{engine.name} died {self._num_deaths} times without answering anything; the last time its process "
-                f"{end}; the last lines it printed:\n{tail}"
+                f"{engine.name} crashed {self._num_deaths} times without answering anything; the last time its process "
+                f"{end}; its last output:\n{tail}"
             )
         in_flight, self._in_flight = list(self._in_flight), {}
         guilty = self._recovery.note_death(in_flight)

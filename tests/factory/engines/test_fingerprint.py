@@ -114,7 +114,9 @@ def test_a_hub_id_counts_by_the_commit_in_the_cache(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="there is no model folder"):
         fingerprint_model(Model(model=str(tmp_path / "nowhere")))
-    with pytest.raises(EngineError, match="no such folder as 'nobody/nothing'; as a hub id it has not been downloaded"):
+    with pytest.raises(
+        EngineError, match="there is no folder 'nobody/nothing', and as a hub id it is not in the cache"
+    ):
         fingerprint_model(Model(model="nobody/nothing"))
     with pytest.raises(EngineError, match="there is no chat template"):
         template_digest(Model(model="m", chat_template=str(tmp_path / "nowhere.jinja")))

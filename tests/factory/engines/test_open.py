@@ -36,7 +36,7 @@ def test_a_folder_without_a_configuration(broken: Path) -> None:
 
 def test_a_tokenizer_without_a_chat_template(broken: Path) -> None:
     (broken / "chat_template.jinja").unlink()
-    with pytest.raises(EngineError, match="has no chat template; name a file in 'chat_template'"):
+    with pytest.raises(EngineError, match="has no chat template; set 'chat_template' to a file"):
         open_engine(Model(model=str(broken)), "generate")
 
 
@@ -62,7 +62,9 @@ def test_a_configuration_that_is_not_json(broken: Path) -> None:
 
 
 def test_a_model_that_is_not_on_the_hub() -> None:
-    with pytest.raises(EngineError, match="no such folder as 'nobody/nothing'; as a hub id it has not been downloaded"):
+    with pytest.raises(
+        EngineError, match="there is no folder 'nobody/nothing', and as a hub id it is not in the cache"
+    ):
         open_engine(Model(model="nobody/nothing"), "generate")
 
 

@@ -184,7 +184,7 @@ def test_a_child_that_works_long_without_an_answer_is_not_hung() -> None:
 def test_a_child_that_always_dies_ends_the_run() -> None:
     with (
         ChildEngine(ChildModel(CORE, {})) as engine,
-        pytest.raises(EngineError, match="died 16 times without answering anything"),
+        pytest.raises(EngineError, match="crashed 16 times without answering anything"),
     ):
         list(engine.stream(ask_all(["poison"] * 1000)))
 

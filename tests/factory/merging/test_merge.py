@@ -191,8 +191,8 @@ def test_what_comes_along(parents, tmp_path):
         (parents[1] / "config.json").read_text()
     )
     assert result.notes == (
-        f"config.json: rope_theta is null in '{parents[1]}', which counts, and 5.0 in '{parents[3]}'",
-        f"chat_template.jinja of '{parents[2]}' differs; that of '{parents[1]}' comes along",
+        f"config.json: rope_theta is null in '{parents[1]}', which is used, and 5.0 in '{parents[3]}'",
+        f"chat_template.jinja of '{parents[2]}' differs; that of '{parents[1]}' is copied",
     )
 
 
@@ -293,7 +293,7 @@ def change_tokenizer(folder: Path) -> None:
         ),
         (change_config(vocab_size=41), "vocab_size is 40 in '.*/a' and 41 in '.*/b'"),
         (change_config(num_attention_heads=4), "num_attention_heads is 2 in '.*/a' and 4 in '.*/b'"),
-        (change_config(quantization_config={"bits": 4}), "'.*/b' is quantised"),
+        (change_config(quantization_config={"bits": 4}), "'.*/b' is quantized"),
         (
             change_tokenizer,
             "1 tokens have different ids in '.*/b/tokenizer.json' .* such as 'é' .7 and 1.; only models of",
@@ -304,15 +304,15 @@ def change_tokenizer(folder: Path) -> None:
         ),
         (
             change_weights(model__norm__weight=torch.zeros(24, dtype=torch.int32)),
-            "parameter 'model.norm.weight' is of dtype torch.bfloat16 in '.*/a' and torch.int32 in '.*/b'",
+            "parameter 'model.norm.weight' has dtype torch.bfloat16 in '.*/a' and torch.int32 in '.*/b'",
         ),
         (
             change_weights(model__extra__weight=torch.zeros(2)),
-            "'.*/b' has the parameter 'model.extra.weight', which '.*/a' has not",
+            "'.*/b' has the parameter 'model.extra.weight', which '.*/a' does not have",
         ),
         (
             change_weights(model__norm__weight=torch.zeros(24).to(torch.float8_e4m3fn)),
-            "tensor 'model.norm.weight' in '.*' is of dtype F8_E4M3; allowed are F64, F32, F16, BF16",
+            "tensor 'model.norm.weight' in '.*' has dtype F8_E4M3; allowed are F64, F32, F16, BF16",
         ),
     ],
 )

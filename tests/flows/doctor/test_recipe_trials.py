@@ -92,7 +92,10 @@ def test_judges_and_translators_and_reward_models_are_tried_too(folder):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"chat_template_kwargs": {"enable_thinkin": False}}, "knows no 'enable_thinkin' of 'chat_template_kwargs'"),
+        (
+            {"chat_template_kwargs": {"enable_thinkin": False}},
+            "does not use 'enable_thinkin' of 'chat_template_kwargs'",
+        ),
         ({"engine_args": {"speed": "high"}}, "engine_args of model"),
         ({"adapter": "/nowhere"}, "adapter '/nowhere' cannot be read"),
         ({"run": {"max_model_len": 4}}, "'run.max_model_len' allows 4 with the answer"),
@@ -106,7 +109,7 @@ def test_settings_that_the_run_refuses_are_named(folder, settings, said):
     assert said in refusal
 
 
-LIMIT = "'run.max_model_len' is 513, and the model's configuration allows at most 512"
+LIMIT = "'run.max_model_len' is 513, but the model's configuration allows at most 512"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,11 @@ LIMIT = "'run.max_model_len' is 513, and the model's configuration allows at mos
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, {"run": {"max_model_len": 513}}, LIMIT),
         ({"model_max_length": 2048}, {"run": {"max_model_len": 2049}}, "allows at most 2048"),
         ({"model_max_length": 2048}, {"run": {"max_model_len": 2048}}, None),
-        ({}, {"run": {"gpus": 3}}, "'run.gpus' is 3, and the model has 4 attention heads, which divide by 1, 2, 4"),
+        (
+            {},
+            {"run": {"gpus": 3}},
+            "'run.gpus' is 3, but the model has 4 attention heads, which are divisible by 1, 2, 4",
+        ),
         ({}, {"run": {"gpus": 2}}, None),
     ],
 )
@@ -136,7 +143,7 @@ def test_what_the_configuration_of_a_model_does_not_allow_is_named(folder, confi
 def test_a_length_beyond_the_configuration_is_refused_before_the_run(folder):
     recipe = make(folder, "chatml", run={"max_model_len": 2049})
     assert find_refusals(recipe) == [
-        "requests to teacher t: 'run.max_model_len' is 2049, and the model's configuration allows at most 2048"
+        "requests to teacher t: 'run.max_model_len' is 2049, but the model's configuration allows at most 2048"
     ]
 
 
@@ -151,7 +158,7 @@ def test_switches_of_the_template_are_a_setting_of_the_model(folder):
 def test_settings_that_a_server_does_not_take_are_named():
     server = {"engine": "openai", "model": "m", "run": {"urls": ["http://localhost:1/v1"]}}
     teacher = Teacher.model_validate({"name": "t", "adapter": "x"} | server)
-    assert "takes no 'adapter'" in str(find_setting_fault(Trial(teacher, "generate", {}, None)))
+    assert "does not support 'adapter'" in str(find_setting_fault(Trial(teacher, "generate", {}, None)))
 
 
 def test_a_model_without_a_tokenizer_is_named(folder):
@@ -178,7 +185,7 @@ def test_the_plan_says_what_would_fail(folder, capsys):
 @pytest.mark.parametrize("name", ["models/teachr", "nobody/nothing"])
 def test_a_mistyped_folder_is_no_such_folder(folder, name):
     recipe = make(folder, model=name)
-    with pytest.raises(EngineError, match=f"no such folder as '{name}'; as a hub id it has not been downloaded"):
+    with pytest.raises(EngineError, match=f"there is no folder '{name}', and as a hub id it is not in the cache"):
         print_plan(recipe)
 
 

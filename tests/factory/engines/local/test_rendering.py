@@ -163,7 +163,7 @@ def test_a_template_that_reads_control_tokens_of_the_data_itself_is_no_way_aroun
     template = "{% for m in messages %}<|user|>{{ m.content.split('<|end|>')[0] }}<|end|>{% endfor %}"
     renderer = Renderer(tokenizer, template)
     renderer.render(converse("one"), opens=True)
-    with pytest.raises(RenderingError, match=r"takes '<\|end\|>' in the text for its own"):
+    with pytest.raises(RenderingError, match=r"mistakes '<\|end\|>' in the text for its own"):
         renderer.render(converse("one<|end|>two"), opens=True)
 
 
@@ -229,8 +229,8 @@ def test_a_token_that_is_within_another_is_found_on_either_side_of_its_middle():
 def test_a_text_with_every_private_character_and_a_control_token_is_refused():
     """There is no character left that could stand for one of the token's."""
     every = "".join(map(chr, range(0xF0000, 0xFFFFE)))
-    with pytest.raises(RenderingError, match="every private character"):
+    with pytest.raises(RenderingError, match="all private-use characters"):
         make_renderer("chatml").render(converse(f"{every}<|im_end|>"), opens=True)
     renderer = make_renderer("chatml")
-    with pytest.raises(RenderingError, match="every private character"):
+    with pytest.raises(RenderingError, match="all private-use characters"):
         renderer.encode_pair(f"{every}<|im_end|>", "cat")

@@ -279,7 +279,10 @@ def test_a_text_that_the_tokenizer_makes_control_tokens_of_is_refused(nllb):
     core._control = core._control | set(core._tokenizer("today", add_special_tokens=False)["input_ids"])
     failure = answer(core, [make_request("today", "fr", request_id="x")])["x"].failure
     assert failure is not None
-    assert (failure.reason, failure.detail) == ("invalid_text", "the text becomes control tokens of the translator")
+    assert (failure.reason, failure.detail) == (
+        "invalid_text",
+        "the text is encoded as control tokens of the translator",
+    )
 
 
 def test_sampling_draws_and_a_seed_repeats_the_draw(nllb):
@@ -313,7 +316,7 @@ def test_a_batch_too_large_for_the_memory_is_made_smaller(nllb, monkeypatch):
 def test_a_model_that_cannot_translate_is_named(tmp_path, nllb):
     with pytest.raises(EngineError, match=r"the translator '.*nowhere' cannot be loaded"):
         open_translator(tmp_path / "nowhere")
-    with pytest.raises(EngineError, match="takes no 'adapter'"):
+    with pytest.raises(EngineError, match="does not support 'adapter'"):
         open_core({"engine": "transformers", "model": str(nllb), "adapter": str(tmp_path)})
     words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "<pad>": 2}, unk_token="<unk>"))
     AutoModelForSeq2SeqLM.from_pretrained(nllb).save_pretrained(tmp_path)

@@ -365,7 +365,7 @@ def test_a_cross_encoder_is_told_which_text_a_token_belongs_to(tmp_path: Path) -
 def test_an_engine_argument_that_vllm_does_not_know(tiny_reward: Path) -> None:
     with (
         open_engine(reward_model(tiny_reward, speed="high"), "score") as engine,
-        pytest.raises(EngineError, match="holds 'speed', which vLLM does not know"),
+        pytest.raises(EngineError, match="contains 'speed', which vLLM does not know"),
     ):
         answer(engine, [ask(0, "Why?", "Because.")])
 
