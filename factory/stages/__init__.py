@@ -1,1 +1,1 @@
-"""Pure functions: they plan requests from rows and turn replies into rows."""
+"""The stages as pure functions: they plan requests from rows and turn replies into rows."""

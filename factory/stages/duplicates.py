@@ -18,7 +18,7 @@ from schemas.languages import LANGUAGES
 
 NUM_HASHES = 128
 MIN_RECALL = 0.99
-"""Share of the pairs exactly at the threshold that the bands must find."""
+"""The share of pairs with a similarity equal to the threshold that the bands must find."""
 
 Hashes: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
 Signature: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
@@ -30,9 +30,9 @@ _MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 
 class NearDuplicates:
-    """An index of texts in the order of their arrival, in a temporary file: about 500 bytes each at a threshold of 0.9.
+    """An index of texts in order of arrival, in a temporary file; about 500 bytes per text at a threshold of 0.9.
 
-    What it takes of memory does not grow with the texts. The file is gone with the index, or with its process.
+    Memory does not grow with the number of texts. The file disappears with the index or its process.
     """
 
     def __init__(self, similarity: float) -> None:
@@ -46,10 +46,10 @@ class NearDuplicates:
     def add(
         self, ids: Sequence[str], texts: Sequence[str], languages: Sequence[str], groups: Sequence[str]
     ) -> list[tuple[str, float] | None]:
-        """Index each text that is not a near-duplicate of an earlier one; say of which it is one, and how similar.
+        """Return the id and similarity of the earlier text that each text nearly duplicates, or None.
 
-        Only texts of one language and group are compared. The result depends on the order of all texts so far, not on
-        how they were cut into calls.
+        Texts without a match are added to the index. Only texts of the same language and group are compared. The result
+        depends on the order of all texts so far, not on how they are split into calls.
         """
         if not ids:
             return []
@@ -61,7 +61,7 @@ class NearDuplicates:
         return [self._place(*text) for text in zip(ids, keys.view(np.int64).tolist(), signatures, strict=True)]
 
     def _place(self, text_id: str, keys: list[int], signature: Signature) -> tuple[str, float] | None:
-        """Return the first text that this one is like; index it where there is none."""
+        """Return the first similar text with its similarity; if there is none, index this text and return None."""
         earlier = self._index.execute(
             f"SELECT text_id, signature FROM texts WHERE row IN (SELECT row FROM bands WHERE key IN "
             f"({','.join('?' * len(keys))})) ORDER BY row",
@@ -78,7 +78,7 @@ class NearDuplicates:
         return None
 
     def _make_keys(self, minima: Hashes, groups: Sequence[str]) -> Hashes:
-        """Return a key for every band of every text, shape (texts, bands): a hash of its group, number and values."""
+        """Return a key for each band of each text, [texts, bands]: a hash of group, band number and band values."""
         codes = {group: int(content_id("group", group)[:16], 16) for group in set(groups)}
         keys = np.array([codes[group] for group in groups], dtype=np.uint64)[:, None]
         bands = minima.reshape(len(groups), -1, self._rows_per_band)
@@ -90,7 +90,10 @@ class NearDuplicates:
 
 
 def _choose_band(similarity: float) -> int:
-    """Return the most rows per band, a power of two, with which a pair at the threshold is found: 1 - (1 - s^r)^b."""
+    """Return the largest number of rows per band (a power of two) that still finds pairs at the threshold.
+
+    The probability of finding a pair of similarity s with b bands of r rows is 1 - (1 - s^r)^b.
+    """
     for rows in (32, 16, 8, 4, 2):
         if 1 - (1 - similarity**rows) ** (NUM_HASHES // rows) >= MIN_RECALL:
             return rows
@@ -98,13 +101,13 @@ def _choose_band(similarity: float) -> int:
 
 
 def _sign(text: str, language: str) -> Hashes:
-    """Return the least value, below 2**32, of each hash function over a text's n-grams, case and spacing aside."""
+    """Return the minimum (below 2**32) of each hash function over a text's n-grams, ignoring case and spacing."""
     normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     known = LANGUAGES.get(language)
     size = 5 if known is None or known.is_spaced else 3
     grams = (hash_ngrams(normal or " ", size) >> np.uint64(32)).astype(np.uint32)
     minima = np.full(NUM_HASHES, 2**32 - 1, dtype=np.uint32)
-    for begin in range(0, len(grams), 512):  # a table that fits into the processor's cache
+    for begin in range(0, len(grams), 512):  # chunks that fit in the processor's cache
         part = grams[begin : begin + 512, None] * _FACTORS
         part += _SHIFTS
         minima = np.minimum(minima, part.min(axis=0))

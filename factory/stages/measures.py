@@ -1,4 +1,4 @@
-"""What is measured on every text when it lands: length, repetition, language. The gates only compare these numbers."""
+"""Measures that are computed once for each text: length, repetition, language. Gates only compare these numbers."""
 
 import re
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from factory.texts.langid import Detect
 from factory.texts.scripts import measure_script
 
 NGRAM_CHARS = 24
-"""Length of the n-grams whose return counts as repetition; a quarter of the text for texts under 96 characters."""
+"""The length of n-grams whose recurrence counts as repetition; a quarter of the text for texts under 96 characters."""
 
 MIN_CHARS = 20
-"""Shorter texts have no repetition: "ha ha ha" and "1000000" may be fine answers."""
+"""Shorter texts have a repetition of 0: "ha ha ha" and "1000000" may be good answers."""
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -25,9 +25,9 @@ def measure(text: str) -> Row:
 
 
 def measure_languages(texts: Sequence[tuple[str, str]], detect: Detect | None) -> list[Row]:
-    """Return the measures of every text, given with the language that it should be in; nulls without a detector.
+    """Return the language measures of each (text, expected language), in order; nulls without a detector.
 
-    These are ``detected_language`` and ``language_score``, and ``script_share`` (``scripts.measure_script``).
+    These are ``detected_language``, ``language_score`` and ``script_share`` (``scripts.measure_script``).
     """
     if detect is None:
         return [dict.fromkeys(("detected_language", "language_score", "script_share")) for _ in texts]
@@ -38,11 +38,11 @@ def measure_languages(texts: Sequence[tuple[str, str]], detect: Detect | None) -
 
 
 def repetition(text: str) -> float:
-    """Return the share, in [0, 1], of a text's characters that repeat what stood before them.
+    """Return the share, in [0, 1], of a text's characters that repeat earlier text.
 
-    A character counts when it lies in an n-gram that occurred earlier in the text; white space counts as one space.
-    A text of k equal parts has about (k - 1) / k; prose stays under 0.1, lists and code under 0.4. Half the n-gram
-    length serves Chinese, Japanese and Korean, which say about twice as much per character.
+    A character counts if it is in an n-gram that occurred earlier; runs of white space count as one space. A text of k
+    equal parts has about (k - 1) / k; prose stays below 0.1, lists and code below 0.4. Chinese, Japanese and Korean use
+    n-grams of half the length, because their characters carry about twice as much information.
     """
     text = " ".join(text.split())
     if len(text) < MIN_CHARS:
@@ -53,7 +53,7 @@ def repetition(text: str) -> float:
     first = np.unique(hashes, return_index=True)[1]
     is_again = np.ones(len(hashes), dtype=bool)
     is_again[first] = False
-    # +1 where a repeated n-gram begins, -1 behind its end: the running sum counts the n-grams over each character.
+    # +1 at the start of a repeated n-gram, -1 after its end: the running sum counts repeated n-grams at each character.
     steps = np.zeros(len(text) + 1, dtype=np.int64)
     starts = np.flatnonzero(is_again)
     np.add.at(steps, starts, 1)
@@ -62,7 +62,7 @@ def repetition(text: str) -> float:
 
 
 def hash_ngrams(text: str, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """Return a 64-bit hash of each character n-gram, by position; one of the whole text if it is shorter than that."""
+    """Return a 64-bit hash of each character n-gram, by position; of a shorter text, a single hash of all of it."""
     codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32).astype(np.uint64)
     size = min(size, len(codes))
     num_ngrams = len(codes) - size + 1
@@ -70,7 +70,7 @@ def hash_ngrams(text: str, size: int) -> np.ndarray[tuple[int], np.dtype[np.uint
     for offset in range(size):
         hashes *= _FACTOR
         hashes += codes[offset : offset + num_ngrams] + np.uint64(1)
-    # The upper half of a product with an odd number depends on all bits below it; folding it down mixes both halves.
+    # The upper half of a product with an odd number depends on all lower bits; folding it down mixes both halves.
     hashes ^= hashes >> np.uint64(32)
     hashes *= _FACTOR
     hashes ^= hashes >> np.uint64(29)

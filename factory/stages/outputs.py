@@ -1,4 +1,4 @@
-"""What the stages have in common: who answers, what has landed, and how rows become frames of a table."""
+"""What all stages share: the model behind rows, finished rows and rejections, and the ``Stage`` protocol."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from schemas.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """One model with its settings: what the rows that it makes carry. ``model`` is its name in the tables."""
+    """The model and settings that a stage's rows are attributed to. ``model`` is its name in the tables."""
 
     settings_id: str
     model: str
@@ -24,14 +24,14 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """Rows that are ready for the warehouse: ``rows`` for the stage's table, ``rejections`` for that of rejections."""
+    """Finished rows: ``rows`` for the stage's table, ``rejections`` for the table of that name."""
 
     rows: pl.DataFrame
     rejections: pl.DataFrame
 
 
 def gather(landed: Iterable[StageOutput], *, commit_rows: int = 5_000, commit_mb: float = 4) -> Iterator[StageOutput]:
-    """Join what has landed into fewer and larger commits, of about so many rows or megabytes, in the same order."""
+    """Join outputs into larger ones of about ``commit_rows`` rows or ``commit_mb`` megabytes, in the same order."""
     waiting: list[StageOutput] = []
     num_rows, num_mb = 0, 0.0
     for part in landed:
@@ -50,10 +50,10 @@ def _join(parts: Sequence[StageOutput]) -> StageOutput:
 
 
 class Stage(Protocol):
-    """A model stage: plans the requests of pending rows, takes the replies in any order, hands out finished rows.
+    """A model stage: plans requests for pending rows, accepts replies in any order, and returns finished rows.
 
-    Only rows in flight are held in memory. ``requests`` may run in another thread than ``add`` and ``take``. ``take``
-    is called once more after the last reply, for rows that needed none.
+    Only rows in flight are kept in memory. ``requests`` may run in a different thread from ``add`` and ``take``.
+    ``take`` is called once more after the last reply, for rows that needed no request.
     """
 
     def requests(self, pending: Iterable[pl.DataFrame]) -> Iterator[Request]:
@@ -61,7 +61,7 @@ class Stage(Protocol):
         ...
 
     def add(self, reply: Reply) -> int:
-        """Take a reply; return how many rows it finished (0 or 1)."""
+        """Accept a reply; return how many rows it finished (0 or 1)."""
         ...
 
     def take(self) -> StageOutput:
@@ -70,8 +70,8 @@ class Stage(Protocol):
 
 
 def make_frame(table: str, rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
-    """Return rows as a frame of a table: what else a row holds is left out, a column that it lacks is null."""
-    from schemas.tables import TABLES  # takes half a second, and who only reads does not need it
+    """Return rows as a frame with a table's columns; other keys of rows are ignored, missing ones become null."""
+    from schemas.tables import TABLES  # takes half a second, and readers do not need it
 
     return pl.DataFrame(list(rows), schema=TABLES[table].create_empty().schema, orient="row")
 
@@ -85,7 +85,7 @@ def make_rejection(
     lane: Provenance | None = None,
     language: str | None = None,
 ) -> Row:
-    """Return one row of ``rejections``; ``lane`` is that of the model whose answer was rejected, if one had answered."""
+    """Return a row of ``rejections``; ``lane`` is that of the model whose answer was rejected, if there was one."""
     return {
         "config_id": config_id,
         "row_id": row_id,
@@ -99,7 +99,7 @@ def make_rejection(
 
 
 def find_reply_fault(reply: Reply) -> Failure | None:
-    """Return a reply's failure, or the reason why its text cannot be stored."""
+    """Return a reply's failure, or why its text cannot be stored, or None."""
     if reply.failure is not None:
         return reply.failure
     if reply.text is None:
@@ -109,9 +109,10 @@ def find_reply_fault(reply: Reply) -> Failure | None:
 
 
 def find_thinking(reply: Reply, text: str, tags: tuple[str, str] | None, source: str = "") -> Failure | None:
-    """Return why a reply's ``text`` is not an answer but thinking; ``tags`` and ``source`` as for ``find_stray_reasoning``.
+    """Return a failure if a reply's ``text`` contains thinking, else None.
 
-    ``sql/gates/completions.sql`` says the same of stored answers.
+    ``tags`` and ``source`` are those of ``find_stray_reasoning``. ``sql/gates/completions.sql`` applies the same rule
+    to stored answers.
     """
     if (mark := find_stray_reasoning(text, tags, source)) is not None:
         return Failure(Reason.STRAY_REASONING, f"thinks aloud: {mark}")
@@ -121,5 +122,5 @@ def find_thinking(reply: Reply, text: str, tags: tuple[str, str] | None, source:
 
 
 def clean_detail(detail: str) -> str:
-    """Return a failure's detail in a form that any table can hold, shortened to 1,000 characters."""
+    """Return a failure's detail in a form that any table can store, shortened to 1,000 characters."""
     return detail.replace("\0", "\\0").encode(errors="backslashreplace").decode()[:1000]

@@ -1,4 +1,4 @@
-"""Which prompt a recorded answer is for: the one that its key names among all rows that the sources have."""
+"""Finding the prompt of a recorded answer by its key, among all rows of the sources."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,23 +18,24 @@ from schemas.reasons import Reason
 from schemas.recipe.models import Recorded
 
 _Named: TypeAlias = tuple[str, str, str | None, bool, str, str | None]
-"""A key, the prompt that has it, its language if known, whether it is a row's own prompt, its place, why it was dropped."""
+"""A key, its prompt's id and language (if known), whether that is the row's own prompt, its place, why it was dropped."""
 
 
 class PromptIndex:
-    """What recorded rows may name, and how many answers each prompt has got; on disk.
+    """Maps the keys of recorded rows to prompts, and counts the answers of each prompt; on disk.
 
-    A key names what all rows with it hold, whether these became prompts or not. Where that is more than one prompt,
-    nobody can say which of them was answered; a row that cannot be read may hold any. One prompt in several rows is one.
+    A key refers to all rows that have it, whether they became prompts or were dropped. If these rows have different
+    prompts, the key is ambiguous; an unreadable row counts as a different prompt. The same prompt in several rows is
+    one.
     """
 
     def __init__(self, recorded: Recorded, rows: Iterable[pl.DataFrame], prompts: Iterable[pl.DataFrame]) -> None:
         """Index the rows of the sources and the prompts in scope.
 
         Args:
-            recorded: what its rows are joined by.
+            recorded: how its rows are joined.
             rows: source, row, key, language, prompt_id and text_id as in ``source_rows``, and ``why`` a row was dropped
-                (null: it was not, or nobody knows).
+                (null: it was not, or the reason is unknown).
             prompts: prompt_id, language, parent_id, messages and is_kept of source prompts and of translations.
         """
         self.recorded = recorded
@@ -56,14 +57,14 @@ class PromptIndex:
             self._add_prompts(frame.to_dicts())
 
     def find(self, key: Sequence[str], language: str | None) -> tuple[str, str] | Failure:
-        """Return the id and language of the one prompt that a key, and a language if given, name.
+        """Return the id and language of the prompt that a key and, if given, a language refer to; else a failure.
 
-        Without a language a source's prompt is meant, not its translations, which go by the same row.
+        Without a language, the source prompt is meant and not its translations, which have the same key.
         """
         by_row = self.recorded.join == "source_row"
         named = f"{self.recorded.join} {show_id(key)[:80]!r}" + (f" in {language}" if language else "")
         found: list[tuple[str, str, str | None]] = self._index.execute(
-            # Of an id and a place each prompt has one row at most, so that three rows are of two prompts.
+            # A prompt has at most two rows, one by its id and one by its place, so among three rows are two prompts.
             "SELECT prompt_id, min(place), why FROM ("
             "SELECT prompt_id, place, why FROM named WHERE key IN (SELECT value FROM json_each(?1)) "
             "AND iif(?2 IS NULL, is_own, language IS NULL OR language = ?2 OR ?3) LIMIT 3"
@@ -86,27 +87,27 @@ class PromptIndex:
         return Failure(Reason.NO_SUCH_PROMPT, f"{detail}: {why}" if why else detail)
 
     def compare(self, prompt_id: str, asked: Sequence[Message]) -> Failure | None:
-        """Say whether a prompt in scope is other than the turns ``asked``, white space at the ends of a text aside."""
+        """Return a failure if a prompt in scope differs from the turns ``asked``, ignoring outer white space."""
         sql = "SELECT asked_id, shown FROM kept WHERE prompt_id = ?"
         asked_id, shown = self._index.execute(sql, [prompt_id]).fetchall()[0]
         if asked_id == _make_asked_id(asked):
             return None
-        detail = f"the row asks {_show(asked)}, the prompt that its key names {shown}"
+        detail = f"the row asks {_show(asked)}, but the prompt of its key asks {shown}"
         return Failure(Reason.OTHER_QUESTION, detail)
 
     def is_row_zero(self, key: Sequence[str]) -> bool:
-        """Whether a key, which is no row's id, names row 0 of a source without ids, whose rows are counted from 1."""
+        """Whether a key that is not the id of a row seems to be row 0 of a source without ids, which counts from 1."""
         if len(key) > 1 or not key[0].endswith("0") or key[0][:-1] not in self._numbered:
             return False
         return self._index.execute("SELECT 1 FROM named WHERE key = ?", [make_key(key)]).fetchone() is None
 
     def count_answer(self, prompt_id: str) -> int:
-        """Return how many answers a prompt had before this one."""
+        """Count an answer to a prompt; return how many there were before."""
         sql = "INSERT INTO answers VALUES (?, 1) ON CONFLICT DO UPDATE SET num = num + 1 RETURNING num - 1"
         return int(self._index.execute(sql, [prompt_id]).fetchall()[0][0])
 
     def _spell(self, key: Sequence[str]) -> list[str]:
-        """Return all that a key may be: a text, or an id and, of a single value, the place of a row without one."""
+        """Return all possible meanings of a key: a text, or an id and (for a single value) the place of a row."""
         if self.recorded.join == "prompt_text":
             return [make_text_id(key[0])]
         return [make_key(key), *([make_key(key[0])] if len(key) == 1 else [])]
@@ -145,7 +146,7 @@ class PromptIndex:
 
 
 def _describe(messages: Sequence[Message]) -> tuple[str, str]:
-    """Return what a prompt's turns, the system's aside, are compared and shown by."""
+    """Return an id by which a prompt's turns (without system turns) are compared, and a text that shows them."""
     turns = [message for message in messages if message["role"] != "system"]
     return _make_asked_id(turns), _show(turns)
 

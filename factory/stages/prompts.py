@@ -1,4 +1,4 @@
-"""From raw rows to prompts: what is not a prompt, in the wrong language, or there already is rejected with its reason."""
+"""Turning raw rows into prompts; invalid ones, duplicates and those in the wrong language are rejected."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from factory.stages.duplicates import NearDuplicates
 
 PROMPT_GATE_REASONS = frozenset({Reason.WRONG_LANGUAGE, Reason.WRONG_SCRIPT, Reason.NEAR_DUPLICATE, Reason.TOO_LONG})
-"""Reasons that depend on the gates' thresholds: their stage is ``prompt_gate``, that of all others is ``read``."""
+"""Reasons that depend on thresholds of gates; their rejections have the stage ``prompt_gate``, all others ``read``."""
 
 
 class SeenPrompts:
-    """The prompts of a build so far, over all its sources: what new rows are compared with.
+    """The prompts of a build so far, from all its sources, with which new rows are compared.
 
-    A build's earlier prompts are given to ``remember`` before its sources are read. They win over new rows, so that a
-    decision once made stays when a source grows or is reordered. They lie in temporary files: memory does not grow with
-    them.
+    Earlier prompts of the build are passed to ``remember`` before its sources are read. They take precedence over new
+    rows, so that decisions persist when a source grows or is reordered. They are kept in temporary files, so that
+    memory does not grow.
     """
 
     def __init__(self, gates: PromptGates) -> None:
@@ -37,13 +37,13 @@ class SeenPrompts:
         self._near = _index_near(gates.near_duplicate_similarity)
 
     def remember(self, prompts: pl.DataFrame) -> None:
-        """Add source prompts that the build has already: the columns prompt_id, language and messages."""
+        """Add source prompts that the build already has; a frame with prompt_id, language and messages."""
         self._seen.executemany("INSERT OR IGNORE INTO seen VALUES (?, 0)", prompts.select("prompt_id").iter_rows())
         if self._near is not None:
             self._find_near(prompts.to_dicts())
 
     def find_duplicates(self, rows: Sequence[Row]) -> list[Failure | None]:
-        """Add rows with the keys prompt_id, language and messages; say which of them are duplicates, and of what."""
+        """Add rows with the keys prompt_id, language and messages; return a failure for each duplicate, else None."""
         found: list[Failure | None] = []
         fresh = []
         for row in rows:
@@ -89,9 +89,9 @@ def build_prompts(
     seen: SeenPrompts,
     detect: Detect | None,
 ) -> StageOutput:
-    """Turn a frame of ``sources.RAW_ROWS`` into rows of ``prompts`` and of ``rejections``, in their order.
+    """Turn a frame of ``sources.RAW_ROWS`` into rows of ``prompts`` and ``rejections``, in order.
 
-    Every raw row is in one of the two. The id of a rejected row is ``content_id("source_row", [source, row])``.
+    Every raw row ends up in exactly one of them. A rejected row's id is ``content_id("source_row", [source, row])``.
     """
     rows = [_complete(row, source) for row in raw.to_dicts()]
     _set_reasons(rows, [_find_fault(row, gates) for row in rows])
@@ -99,19 +99,19 @@ def build_prompts(
     kept = [row for row in rows if row["reason"] is None]
     if gates.language and detect is not None:
         _set_reasons(kept, [_find_wrong_language(row, gates) for row in kept])
-    # Duplicates come last, so that a prompt named as the one that was kept really was kept.
+    # Duplicates are checked last, so that a rejection never refers to a prompt that was itself rejected.
     kept = [row for row in rows if row["reason"] is None]
     _set_reasons(kept, seen.find_duplicates(kept))
     return _partition(rows, source, config_id)
 
 
 def make_text_id(text: str) -> str:
-    """Return the id of the text of a single turn; white space at its ends does not count."""
+    """Return the id of the text of a single turn, ignoring outer white space."""
     return content_id("text", text.strip())
 
 
 def list_rows(raw: pl.DataFrame, source: PromptSource, config_id: str) -> pl.DataFrame:
-    """Return a row of ``source_rows`` for each row of ``sources.RAW_ROWS``, whatever becomes of it, in their order."""
+    """Return a row of ``source_rows`` for each row of ``sources.RAW_ROWS``, kept or not, in order."""
     rows = []
     for row in raw.to_dicts():
         turns = [message["content"] for message in row["messages"] or () if message["role"] != "system"]
@@ -153,7 +153,7 @@ def _measure(rows: Iterable[Row], detect: Detect | None) -> None:
 
 
 def _find_wrong_language(row: Row, gates: PromptGates) -> Failure | None:
-    """Reject on evidence alone: a text that says too little, or an unsure guess, passes."""
+    """Return a failure if there is evidence of the wrong language; short texts and uncertain detections pass."""
     language, detected, score = row["language"], row["detected_language"], row["language_score"]
     if detected not in {None, LANGUAGES[language].detector_code} and score >= gates.min_language_score:
         return Failure(Reason.WRONG_LANGUAGE, f"detected {detected} with a score of {score:.2f}, declared {language}")

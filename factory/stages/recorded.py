@@ -1,4 +1,4 @@
-"""Recorded completions: answers that a team already has, joined to the prompts that they answer."""
+"""Recorded completions: answers that a team already has, joined with their prompts."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -27,15 +27,15 @@ from schemas.recipe.models import Recorded
 from schemas.toml.section import list_columns
 
 STAGE, REJOIN_STAGE = "read", "join"
-"""The stages of rejections: of rows that cannot be joined, and of stored answers that no row joins any more."""
+"""The stages of rejections: of rows that cannot be joined, and of stored answers that no row supports any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class LandedAnswers(StageOutput):
     """Recorded rows that are ready for the warehouse.
 
-    ``unjoined`` says by text why a stored answer that is in no row of ``rows`` is joined no more: rejections whose row id
-    is ``make_answer_id`` of the text of a row that was rejected.
+    ``unjoined`` explains, by text, why a stored answer may no longer be among ``rows``: these are rejections whose row
+    id is ``make_answer_id`` of the text of a rejected row.
     """
 
     unjoined: pl.DataFrame
@@ -43,7 +43,7 @@ class LandedAnswers(StageOutput):
 
 @dataclass(slots=True)
 class Tally:
-    """How many rows of a recorded file could be joined, and why the others could not."""
+    """Counts how many rows of a recorded file could be joined, and why the others could not."""
 
     num_joined: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -63,11 +63,11 @@ class Tally:
 
     @property
     def is_poor(self) -> bool:
-        """Whether fewer than a tenth of the rows could be joined, which is most often a wrong mapping."""
+        """Whether fewer than a tenth of the rows could be joined, usually because the columns are mapped wrongly."""
         return 9 * self.num_joined < self.num_rejected
 
     def describe(self) -> str:
-        """Say in one line how many rows could be joined, and the most frequent reason why the others could not."""
+        """Return one line with the number of joined rows, and the most frequent reason of the others."""
         ((reason, number),) = self.reasons.most_common(1)
         num_rows = self.num_joined + self.num_rejected
         return (
@@ -78,7 +78,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a recipe says of recorded answers: the languages of their prompts (None: any), the tags around their thinking."""
+    """A recipe's settings for recorded answers: the prompts' languages (None: any), and the tags of their thinking."""
 
     languages: Collection[str] | None = None
     reasoning: tuple[str, str] | None = None
@@ -93,12 +93,12 @@ def read_recorded(
     config_id: str,
     batch_rows: int = 2000,
 ) -> Iterator[LandedAnswers]:
-    """Yield recorded rows as completions (origin "recorded") and rejections; every row is in one of the two.
+    """Yield recorded rows as completions (origin "recorded") or rejections.
 
-    Several answers to a prompt are its samples 0, 1, ... in the order of the file, and their ids follow from
-    ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"`` the key must be the text of a single-turn
-    prompt, white space at its ends aside. A conversation before the answer must be that of the prompt, system turns
-    aside. Answers to prompts in other languages than the declared ones are rejected.
+    Several answers to a prompt are its samples 0, 1, ... in the order of the file, and their ids are derived from
+    ``lane.settings_id``, prompt and sample. With ``join = "prompt_text"``, the key must be the text of a single-turn
+    prompt, ignoring outer white space. A conversation before the answer must equal the prompt, ignoring system turns.
+    Answers to prompts in languages that are not declared are rejected.
 
     Raises:
         InputError: the file is missing or cannot be read, lacks a column, none of its rows has the right shape, or one
@@ -132,7 +132,7 @@ def read_recorded(
 
 
 def open_recorded(recorded: Recorded) -> Iterator[RawRow]:
-    """Yield recorded rows as they lie there.
+    """Yield recorded rows unchanged.
 
     Raises:
         InputError: the file is missing or cannot be read, or lacks a column.
@@ -161,7 +161,7 @@ def _read_row(raw: RawRow, index: PromptIndex, languages: Collection[str] | None
 
 
 def _refuse_row_zero(value: Row, where: str, index: PromptIndex) -> None:
-    """Refuse a file that counts rows from 0, of which every answer but one would be joined to the prompt before its own."""
+    """Refuse a file that counts rows from 0, whose answers would all be joined to the prompt before their own."""
     key = index.recorded.columns.key
     named = None if key is None or index.recorded.join == "prompt_text" else read_id(value, key)
     if named is not None and index.is_row_zero(named):
@@ -201,7 +201,7 @@ def _find_other_language(language: str, languages: Collection[str] | None) -> Fa
 
 
 def _read_key(value: Row, recorded: Recorded, answer: Answer) -> list[str] | None:
-    """Return what names the prompt: a row's id, or the text that is asked; of several parts those that there are."""
+    """Return the parts of the key of the prompt: a row's id, or the text of the question; None if it is missing."""
     key = recorded.columns.key
     if key is None:
         return [answer.asked[0]["content"]] if [turn["role"] for turn in answer.asked] == ["user"] else None
@@ -245,12 +245,12 @@ def _make_rejection(row: Row, lane: Provenance, config_id: str) -> Row:
 
 
 def make_answer_id(text: str) -> str:
-    """Return the id of an answer's text, which ``sql/recorded/unjoined.sql`` makes too."""
+    """Return the id of an answer's text; the same as in ``sql/recorded/unjoined.sql``."""
     return content_id("answer", [text])
 
 
 def _explain_by_text(dropped: Sequence[Row], lane: Provenance, config_id: str) -> list[Row]:
-    """Return what a stored answer with the text of a row that was dropped is rejected for; of equal texts the first."""
+    """Return rejections for stored answers with the same text as a dropped row; the first one for equal texts."""
     first = {
         row["text"]: row for row in reversed(dropped) if row["text"] is not None and not find_text_fault(row["text"])
     }

@@ -1,4 +1,4 @@
-"""Sampling: pending prompts in, requests out; replies in, completions out."""
+"""Sampling: turns pending prompts into requests, and replies into completions."""
 
 from collections.abc import Sequence
 
@@ -69,7 +69,7 @@ class Sampler(SingleReplyStage):
 
 
 def add_system_prompt(messages: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
-    """Return a conversation under a model's system prompt, which stands before the conversation's own, if any."""
+    """Return a conversation with a model's system prompt, which comes before the conversation's own, if it has one."""
     own = [Message(role=turn["role"], content=turn["content"]) for turn in messages]
     if not system_prompt:
         return tuple(own)
@@ -79,5 +79,5 @@ def add_system_prompt(messages: Sequence[Message], system_prompt: str | None) ->
 
 
 def make_seed(seed: int | None, request_id: str) -> int | None:
-    """Return a request's own seed, in [0, 2**31): another for every sample, the same on every run."""
+    """Return a request's seed in [0, 2**31), different for each sample and the same in every run, or None."""
     return None if seed is None else (seed + int(request_id[:8], 16)) % 2**31

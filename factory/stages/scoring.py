@@ -1,4 +1,4 @@
-"""Scoring: pending completions in, requests out; replies in, raw rewards out."""
+"""Scoring: turns pending completions into requests, and replies into raw rewards."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Scorer(SingleReplyStage):
         return Request(request_id, (*prompt, Message(role="assistant", content=row["text"])))
 
     def find_fault(self, reply: Reply) -> Failure | None:
-        """Return a reply's failure, or the reason why its score is no reward."""
+        """Return a reply's failure, or why its score cannot be used as a reward, or None."""
         if reply.failure is not None:
             return reply.failure
         if reply.score is None:

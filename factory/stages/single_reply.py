@@ -1,4 +1,4 @@
-"""What stages have in common of which every row takes one request, and whose reply is its answer."""
+"""The base of stages in which each row takes one request, whose reply is its answer."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -13,17 +13,17 @@ from factory.stages.outputs import Provenance, StageOutput, find_reply_fault, ma
 
 
 class SingleReplyStage(ABC):
-    """A stage (``outputs.Stage``) whose rows are answered by one reply each."""
+    """A stage (``outputs.Stage``) in which each row is answered by one reply."""
 
     stage: ClassVar[str]
     table: ClassVar[str]
-    """Where its rows go."""
+    """The table of its rows."""
 
     id_column: ClassVar[str] = "completion_id"
-    """The column of pending rows that names their request."""
+    """The column of pending rows that is the request's id."""
 
     kept: ClassVar[tuple[str, ...]]
-    """The columns of a pending row that its answer needs; the language is one of them."""
+    """The columns of a pending row that are kept until its reply comes; they include the language."""
 
     def __init__(self, lane: Provenance) -> None:
         self._lane = lane
@@ -36,10 +36,10 @@ class SingleReplyStage(ABC):
 
     @abstractmethod
     def make_rows(self, answered: Sequence[tuple[Row, Reply]]) -> list[Row]:
-        """Return the table's rows of replies without a fault, each with what was kept of its row, in the same order."""
+        """Return the table's rows for replies without a fault, given with the kept columns of their rows, in order."""
 
     def find_fault(self, reply: Reply) -> Failure | None:
-        """Return why a reply answers nothing, or None where it does."""
+        """Return why a reply is not a valid answer, or None."""
         return find_reply_fault(reply)
 
     def requests(self, pending: Iterable[pl.DataFrame]) -> Iterator[Request]:
@@ -51,7 +51,7 @@ class SingleReplyStage(ABC):
                 yield self.make_request(request_id, row)
 
     def add(self, reply: Reply) -> int:
-        """Take a reply; it finishes its row."""
+        """Accept a reply, which finishes its row; return 1."""
         self._answered.append((self._in_flight.pop(reply.request_id), reply))
         return 1
 

@@ -1,4 +1,4 @@
-"""Reading prompt sources: rows of many shapes in, conversations with a language and a row id out."""
+"""Reading prompt sources: converts rows of many formats to conversations with a language and a row id."""
 
 import json
 import math
@@ -75,9 +75,9 @@ def _make_frames(rows: Iterator[Row], batch_rows: int, *, is_read: bool) -> Iter
 
 
 def identify_sources(sources: Sequence[PromptSource], settings: Json) -> str | None:
-    """Return what the rows of all sources, and what is made of them under ``settings``, follow from.
+    """Return an id of the content of all sources and ``settings``, which determine the prompts that are made of them.
 
-    None where a source is a Hugging Face dataset, whose rows may change without a sign.
+    None if a source is a Hugging Face dataset, whose rows may change unnoticed.
 
     Raises:
         InputError: a file is missing, cannot be read, or is of no known kind.
@@ -99,7 +99,7 @@ def identify_sources(sources: Sequence[PromptSource], settings: Json) -> str | N
 
 
 def open_rows(source: PromptSource, labels: Sequence[str] = ()) -> Iterator[RawRow]:
-    """Yield a source's rows as they lie there, with the columns that it maps and ``labels`` besides.
+    """Yield a source's rows unchanged, with the columns that it maps and, where they exist, ``labels``.
 
     Raises:
         InputError: the source is missing or cannot be read, or lacks a column.
@@ -113,21 +113,21 @@ def make_prompt_id(language: str, messages: Sequence[Message]) -> str:
 
 
 def _open(source: PromptSource, labels: Sequence[str] = ()) -> tuple[Layout, Iterator[RawRow]]:
-    """Return which columns of a source hold the conversations, and all of its rows, whatever its limit."""
+    """Return the layout of a source's columns, and an iterator over all of its rows, ignoring its limit."""
     if source.path is not None:
         layout = _find_layout(source, partial(read_file_columns, source.path, list_content_columns()))
         return layout, _open_files(source.path, layout, list_columns(source.columns), labels)
     name = str(source.dataset)
     dataset = open_dataset(name, config=source.config, split=source.split, revision=source.revision)
     if overlap := find_overlap(dataset, source.split):
-        raise InputError(f"split '{source.split}' of dataset '{name}' names rows of '{overlap}' more than once")
+        raise InputError(f"split '{source.split}' of dataset '{name}' selects rows of '{overlap}' more than once")
     layout = _find_layout(source, lambda: dataset.column_names)
     needed = [*layout.needed, *labels, *list_columns(source.columns)]
     return layout, read_dataset_rows(dataset, name, needed, layout.optional, split=source.split)
 
 
 def _find_layout(source: PromptSource, list_names: Callable[[], list[str]]) -> Layout:
-    """Return which columns of a source hold the conversations: as its settings or the columns' names say."""
+    """Return the layout of a source's columns, from its settings or the columns' names."""
     given = {part: column for part, column in source.columns if column is not None and part not in {"language", "id"}}
     is_told = source.columns.messages is not None or source.columns.prompt not in {None, "instruction"}
     names = [] if is_told else list_names()
@@ -162,21 +162,21 @@ def refuse_hopeless(rows: Iterator[Row], name: str) -> Iterator[Row]:
 
 
 def read_id(value: Row, columns: str | Sequence[str]) -> list[str] | None:
-    """Return a row's id: the values of its columns as text; none where one of them is absent, null or empty.
+    """Return a row's id: the values of its columns as text; None if one of them is missing, null or empty.
 
-    Whole numbers are the same id in every type that holds them exactly: 1, 1.0 and "1" are one, "01" is another.
+    Whole numbers are the same id in all types that represent them exactly: 1, 1.0 and "1" are equal, "01" is different.
     """
     parts = [_id_text(find_optional(value, column)) for column in ([columns] if isinstance(columns, str) else columns)]
     return None if None in parts else [part for part in parts if part is not None]
 
 
 def show_id(parts: Sequence[str]) -> str:
-    """Return an id as people know it: the one value, or the JSON list of several."""
+    """Return an id in a form for people: a single value, or the JSON list of several."""
     return parts[0] if len(parts) == 1 else json.dumps(list(parts), ensure_ascii=False)
 
 
 def make_key(named: str | Sequence[str]) -> str:
-    """Return what names a row among those of all sources: its id, or its place where the source has no ids."""
+    """Return the key of a row, as JSON: a list for its id, or a text for its place if the source has no ids."""
     return json.dumps(named if isinstance(named, str) else list(named), ensure_ascii=False)
 
 
@@ -194,7 +194,7 @@ def _read_row(raw: RawRow, source: PromptSource, layout: Layout) -> Row:
     row |= {"messages": None} if source.columns.id is None else {"messages": None, "source_row": None, "key": None}
     fault = raw.fault
     if raw.value is not None:
-        row |= _map_columns(raw.value, source)  # first, since a row without a prompt has an id all the same
+        row |= _map_columns(raw.value, source)  # first, because a row without a valid prompt still has an id
         try:
             row["messages"] = _read_prompt(raw.value, layout)
             fault = _find_fault(row)
@@ -222,16 +222,16 @@ def _map_columns(value: Row, source: PromptSource) -> Row:
 
 
 def _read_language(value: object) -> str:
-    """Return the code of a language, or the value itself where it names no known one."""
+    """Return the code of a language, or the value itself if the language is unknown."""
     name = "" if value is None else str(value)
     return find_language(name) or name
 
 
 def _read_prompt(value: Row, layout: Layout) -> list[Message]:
-    """Return what is to be answered: a conversation without the answer that it may end with.
+    """Return the prompt: a conversation without an answer at its end.
 
     Raises:
-        RowError: it holds more than the roles and the texts that a prompt has.
+        RowError: it contains something other than the roles and texts that a prompt may have.
     """
     found = read_conversation(value, layout)
     assert isinstance(found.prompt, list)

@@ -364,7 +364,7 @@ def test_files_without_any_row(write, tmp_path, content):
     (tmp_path / "prompts.jsonl").write_bytes(content)
     path = write()
     if content.strip():
-        with pytest.raises(InputError, match=r"no row of 'questions' can be read; first row: prompts\.jsonl:1: no "):
+        with pytest.raises(InputError, match=r"no row of 'questions' can be read; first row: prompts\.jsonl:1: not? "):
             build(path, until="read")
     else:
         assert build(path, until="route").counts["num_in"].sum() == 0

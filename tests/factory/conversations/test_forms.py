@@ -455,7 +455,7 @@ def test_a_flag_or_a_weight_says_the_same_in_every_kind_of_file(
         assert isinstance(found, TextRow) == is_trained, found
         if isinstance(found, Rejected):
             assert f"'{column}'" in found.detail
-            assert "to leave it out, name the columns that are meant" in found.detail
+            assert "to ignore it, name the columns to use" in found.detail
         assert [type(each) for each in train_on(path, columns={"prompt": "prompt", "completion": "completion"})] == [
             TextRow
         ]

@@ -75,7 +75,7 @@ def test_pairs_beside_a_question_are_told_how_to_name_it(tmp_path: Path) -> None
     rejected = train_on(path, "dpo")
     assert isinstance(rejected, Rejected)
     named = 'columns = { prompt = "question", chosen = "chosen", rejected = "rejected", system = "system" }'
-    assert rejected.detail.endswith(f"must be whole conversations; the question may be meant: {named}")
+    assert rejected.detail.endswith(f"must be whole conversations; perhaps the question is the prompt: {named}")
     columns = {"prompt": "question", "chosen": "chosen", "rejected": "rejected", "system": "system"}
     assert isinstance(train_on(path, "dpo", **columns), TextRow)
 
@@ -101,4 +101,4 @@ def test_recorded_answers_without_columns_are_told_what_they_look_like(tmp_path:
         load_recipe(path)
     example = 'columns = { text = "answer", key = "id" } or columns = { messages = "messages", key = "id" }'
     (line,) = (line for line in str(error.value).splitlines() if "columns" in line)
-    assert line.endswith(f"recorded: 'columns' is needed, as {example}"), line
+    assert line.endswith(f"recorded: 'columns' is needed, such as {example}"), line

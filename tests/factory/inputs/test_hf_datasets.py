@@ -104,7 +104,7 @@ def test_a_saved_dataset_has_the_configuration_and_revision_that_it_was_saved_wi
     info = datasets.DatasetInfo(config_name="fr")
     datasets.Dataset.from_dict({"q": ["a"]}, info=info).save_to_disk(str(tmp_path / "fr"))
     assert read(tmp_path / "fr", "train", config="fr") == [{"q": "a"}]
-    with pytest.raises(InputError, match="there is no configuration 'ar'; this dataset, saved to disk, holds fr"):
+    with pytest.raises(InputError, match="there is no configuration 'ar'; this dataset, saved to disk, has fr"):
         read(tmp_path / "fr", "train", config="ar")
     with pytest.raises(InputError, match="revision 'v2' was given"):
         open_dataset(str(saved), config=None, split="train", revision="v2")

@@ -753,7 +753,7 @@ def test_the_question_that_an_answer_brings_along_is_that_of_its_prompt(world: W
     wrong = landed.rejections.filter(pl.col("reason") == "other_question")["detail"].to_list()
     assert len(wrong) == (1 if by == "text" else 2)
     assert "answers.jsonl:2: the row asks 'Why?' (4 characters, turn 1 of 1), " in wrong[0]
-    assert "the prompt that its key names 'How?' (4 characters, turn 1 of 1)" in wrong[0]
+    assert "but the prompt of its key asks 'How?' (4 characters, turn 1 of 1)" in wrong[0]
     assert wrong[1:] == [] or "turn 1 of 3" in wrong[1]
 
 

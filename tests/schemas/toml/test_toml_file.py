@@ -221,7 +221,7 @@ def test_a_file_of_other_settings_is_not_called_a_recipe(tmp_path):
         return str(refused.value)
 
     path = tmp_path / "merge.toml"
-    assert refuse_table(path) == f"there is no file {path}; a TOML file with a table [merge] is wanted"
+    assert refuse_table(path) == f"there is no file {path}; a TOML file with a table [merge] is needed"
     path.write_text("name = ")
     assert refuse_table(path).startswith(f"{path} is not TOML: ")
     assert refuse_table(tmp_path).startswith(f"{tmp_path} cannot be read: ")
