@@ -702,7 +702,7 @@ def test_rows_of_several_splits_have_the_names_of_these(world: World) -> None:
     with pytest.raises(InputError, match=r"answers\.jsonl:1 of the recorded answers has the key 'test:0'"):
         world.join([{"id": "test:0", "a": "x"}])
     with pytest.raises(
-        InputError, match=r"split 'test\[:2\]\+test\[1:\]' of dataset .* names rows of 'test' more than"
+        InputError, match=r"split 'test\[:2\]\+test\[1:\]' of dataset .* selects rows of 'test' more than"
     ):
         world.read(PromptSource.model_validate(source | {"split": "test[:2]+test[1:]"}))
 

@@ -116,7 +116,7 @@ def test_folders_count_by_their_files_and_not_by_their_place(tmp_path: Path) -> 
 
 
 def test_files_have_no_revision(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"revision 'v1' was given, and .* is not a data set of the hub"):
+    with pytest.raises(TrainingError, match=r"revision 'v1' was given, but .* is not a data set of the hub"):
         identify_run(make(tmp_path, revision="v1"))
 
 

@@ -48,7 +48,7 @@ def before_step(monkeypatch, number, act):
 def test_a_held_out_loss_that_is_no_number_names_the_rows(broken_llama, tmp_path):
     held_out = write_rows(tmp_path / "eval.jsonl", [*turns(3), {"id": "odd"} | chat("what is ~", "that")])
     data = write_rows(tmp_path / "rows.jsonl", turns(20))
-    with pytest.raises(TrainingError, match=r"after step 0 the held-out loss is nan, from the rows odd$"):
+    with pytest.raises(TrainingError, match=r"after step 0 the held-out loss is nan, caused by the rows odd$"):
         train(settings(broken_llama, data, "sft", eval_data=str(held_out)), tmp_path / "run", quiet=True)
 
 
@@ -57,7 +57,7 @@ def test_a_full_disk_at_the_final_save_leaves_the_checkpoints(llama, pair_file, 
     chosen = settings(llama, pair_file, run={"checkpoint_every": 3})
     with monkeypatch.context() as patch:
         before_step(patch, 6, lambda: fill(disk, room=60_000))
-        with pytest.raises(TrainingError, match=r"could not be written to .*: .*No space left.*; the checkpoints stay"):
+        with pytest.raises(TrainingError, match=r"could not be written to .*: .*No space left.*; the checkpoints are kept"):
             train(chosen, disk / "run", quiet=True)
     assert [path.name for path in (disk / "run" / "checkpoints").iterdir()] == ["step-0000003"]
     assert not list((disk / "run").glob("*model*"))

@@ -335,7 +335,7 @@ def test_bfloat16_keeps_float32_weights_and_the_checkpoint_keeps_its_dtype(llama
 
 def test_a_loss_that_is_no_number_names_the_step_and_the_rows(broken_llama, tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", [*turns(40), {"id": "odd"} | chat("what is ~", "that")])
-    with pytest.raises(TrainingError, match=r"step \d has the loss nan .* from the rows odd$"):
+    with pytest.raises(TrainingError, match=r"step \d has loss nan .* caused by the rows odd$"):
         train(settings(broken_llama, data, "sft", learning_rate=1e-5), tmp_path / "run", quiet=True)
 
 
@@ -405,14 +405,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(llama, pair_file, tmp_path,
 
 
 def test_a_model_that_is_too_small_for_its_data_is_refused(llama, pair_file, tmp_path):
-    with pytest.raises(TrainingError, match=r"a row has 603 tokens, model .* has 512 positions; lower 'max_length'"):
+    with pytest.raises(TrainingError, match=r"a row has 603 tokens, but model .* has 512 positions; lower 'max_length'"):
         long = write_rows(tmp_path / "long.jsonl", [chat("?", "cat " * 900)])
         train(settings(llama, long, "sft", max_length=603), tmp_path / "run", quiet=True)
     folder = shutil.copytree(llama, tmp_path / "small")
     model = AutoModelForCausalLM.from_pretrained(folder)
     model.resize_token_embeddings(100)
     model.save_pretrained(folder)
-    with pytest.raises(TrainingError, match=r"gives token \d+, the model has 100 words"):
+    with pytest.raises(TrainingError, match=r"produces token \d+, but the model has only 100 tokens"):
         train(settings(folder, pair_file), tmp_path / "run2", quiet=True)
 
 
