@@ -81,9 +81,9 @@ class _Measured(dy.Schema):
 
 
 class Completions(_Known, _Asked, _Written, _Measured):
-    """Answers: sampled from a model, recorded elsewhere, or translated from a parent. ``model`` wrote the answer.
+    """Answers: sampled from a model, recorded elsewhere, or translated from a parent.
 
-    ``script_share`` is as in prompts.
+    ``model`` is the model that wrote the answer. ``script_share`` is defined as in prompts.
     """
 
 

@@ -13,7 +13,10 @@ from schemas.errors import InputError
 
 
 def open_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
-    """Yield a file's records. Most programs that write TSV do not quote: their quotes are ordinary characters."""
+    """Return an iterator over the locations and fields of a file's records.
+
+    Most programs that write TSV do not quote fields, so whether quotes are special is found out for each file.
+    """
     csv.field_size_limit(sys.maxsize)
     if find_kind(path) == "csv":
         return _records(path, csv.reader(file, strict=True))
@@ -24,12 +27,12 @@ def open_records(path: Path, file: TextIO) -> Iterator[tuple[str, list[str]]]:
 
 @lru_cache(maxsize=10_000)
 def _is_quoted(stamp: Stamp) -> bool:
-    """Whether the quotes in a TSV file are those around fields; remembered, since this reads the file to its end.
+    """Whether the quotes in a TSV file surround fields; cached, since the whole file must be read.
 
-    Ordinary quotes may stand as those around a field do, by chance, and then take whole rows for a part of it.
+    Ordinary quotes may by chance be placed as if they surrounded a field, and would then swallow whole rows.
 
     Raises:
-        InputError: nothing tells, or some quotes look like the one and some like the other.
+        InputError: the quotes are ambiguous, or some look like ordinary characters and some as if around fields.
     """
     path, signs = Path(stamp[0]), set[bool | None]()
     try:
@@ -38,8 +41,8 @@ def _is_quoted(stamp: Stamp) -> bool:
                 signs.add(sign)
                 if sign is None or len(signs) > 1:
                     raise InputError(
-                        f"{path}:{line}: what stands between quotes here may be one field or parts of several rows; save "
-                        "the file as JSON, or as CSV, where quotes always surround a field"
+                        f"{path}:{line}: the text between quotes may be one field or parts of several rows; save the "
+                        "file as JSON, or as CSV, where quotes always surround a field"
                     )
     except csv.Error:
         return False
@@ -47,12 +50,12 @@ def _is_quoted(stamp: Stamp) -> bool:
 
 
 def _find_signs(file: TextIO) -> Iterator[tuple[int, bool | None]]:
-    """Yield what the records with line breaks or tabs between quotes tell of these, each with the number of its first line.
+    """Yield the line number and a verdict on the quotes for each record with line breaks or tabs between quotes.
 
-    False: they are ordinary characters. True: they are around a field. None: they may be either.
+    False: the quotes are ordinary characters. True: they surround a field. None: they may be either.
     """
     kept: list[str] = []
-    first: tuple[int, int] | None = None  # how wide the first record is, if tabs alone count, and if quotes do
+    first: tuple[int, int] | None = None  # number of fields in the first record: with quotes ignored, and honoured
     reader = csv.reader(_keep(file, kept), delimiter="\t", strict=True)
     for fields in reader:
         lines = kept.copy()
@@ -87,7 +90,7 @@ def _records(path: Path, lines: Iterable[list[str]]) -> Iterator[tuple[str, list
         except csv.Error as error:
             raise InputError(
                 f"{path}:{begin}: a quoted field has no closing quote, or text after it ({error}); "
-                "a quote within a quoted field is written twice"
+                "quotes inside a quoted field must be doubled"
             ) from error
         if fields:
             yield f"{begin}", fields

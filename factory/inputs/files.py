@@ -333,6 +333,4 @@ def _refuse_twice(columns: Sequence[str], header: Sequence[str], path: Path) -> 
     """Refuse a header that contains one of ``columns`` more than once, because it is ambiguous."""
     twice = next((column for column in columns if header.count(column) > 1), None)
     if twice is not None:
-        raise InputError(
-            f"{path} has the column '{twice}' {header.count(twice)} times; a column's name must be its own"
-        )
+        raise InputError(f"{path} has the column '{twice}' {header.count(twice)} times; column names must differ")

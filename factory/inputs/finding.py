@@ -14,24 +14,24 @@ from schemas.errors import InputError
 from schemas.toml.paths import is_path, split_glob
 
 Stamp: TypeAlias = tuple[str, int, int, int]
-"""A file's path, number on its disk, bytes, and time of its last change in nanoseconds."""
+"""A file's path, inode, size in bytes, and modification time in nanoseconds."""
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|test|eval|validation|valid|val|dev)(?![a-z])")
 
 
 def is_on_hub(data: str) -> bool:
-    """Whether a name is that of a data set of the hub: no file or folder has it, and it has the form of none."""
+    """Whether a name is a hub data set: no file or folder of that name exists, and it does not look like a path."""
     return not (is_path(data) or find_kind(Path(data)) or glob.has_magic(data) or Path(data).exists())
 
 
 def find_files(pattern: str) -> tuple[list[Path], Path | None]:
-    """Return the files that a path, folder or glob names, by name, and, but for a path, the folder above all of them.
+    """Return the files that a path, folder or glob matches, sorted, and their common folder (None for a single path).
 
-    A file or folder of that very name comes before what its brackets would stand for in a glob. Of a folder those
-    files count that the card of its data set names, in their order, and without a card all that can be read.
+    An existing file or folder whose name contains brackets is taken literally, not as a glob. For a folder with a data
+    set card, the files that the card names are returned in the card's order; without a card, all readable files.
 
     Raises:
-        InputError: there is none, or one is of no known kind, or a folder holds more than the shards of one table.
+        InputError: nothing matches, a file is of an unknown kind, or a folder contains more than the shards of one table.
     """
     if Path(pattern).is_file():
         paths, base = [Path(pattern)], None
@@ -45,13 +45,13 @@ def find_files(pattern: str) -> tuple[list[Path], Path | None]:
         raise InputError(f"no file at {pattern}")
     for path in paths:
         if find_kind(path) is None:
-            raise InputError(f"{path} is not a kind of file that can be read; allowed are {ALLOWED}")
+            raise InputError(f"{path} is of a kind that cannot be read; allowed are {ALLOWED}")
     return paths, base
 
 
 def _find_shards(folder: Path) -> list[Path]:
     if is_saved_dataset(folder):
-        raise InputError(f"{folder} is a data set saved to disk, not a folder of files; name it as a data set")
+        raise InputError(f"{folder} is a data set saved to disk, not a folder of files; give it as a data set")
     if has_card_with_files(folder):
         return _list_by_card(folder)
     paths = list_data_files(folder)
@@ -68,17 +68,17 @@ def _list_by_card(folder: Path) -> list[Path]:
     refuse_several(folder, "the splits", set(found.splits))
     if found.options:
         raise InputError(
-            f"the card of the data set in {folder} says how its files are read ({', '.join(found.options)}); "
-            "name it as a data set, or the wanted files by a glob"
+            f"the card of the data set in {folder} sets options for reading its files ({', '.join(found.options)}); "
+            "give it as a data set, or name the files by a glob"
         )
     return list(chain(*found.splits.values()))
 
 
 def stamp_files(pattern: str) -> list[Stamp]:
-    """Return a stamp of each file that a path or glob names; it is another one once the file was written to.
+    """Return a stamp of each file that a path or glob matches; writing to a file changes its stamp.
 
     Raises:
-        InputError: there is none, or one is of no known kind or cannot be opened.
+        InputError: nothing matches, or a file is of an unknown kind or cannot be opened.
     """
     try:
         return [stamp(path) for path in find_files(pattern)[0]]
@@ -92,6 +92,6 @@ def stamp(path: Path) -> Stamp:
     Raises:
         OSError: it cannot be opened.
     """
-    with path.open("rb") as file:  # a network disk tells the latest times only of a file that is opened
+    with path.open("rb") as file:  # network file systems may cache the times of a file until it is opened
         found = os.fstat(file.fileno())
     return str(path), found.st_ino, found.st_size, found.st_mtime_ns

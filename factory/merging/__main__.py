@@ -15,7 +15,7 @@ PACKAGE = "factory.merging"
 def main() -> int:
     """Run the command line and return its exit status."""
     arguments = make_parser(PACKAGE, "Merge models.", "JSON of the fields of a [merge] table").parse_args()
-    # A merge that is told to end removes what it has written.
+    # On SIGTERM, raise an exception, so that a stopped merge removes its unfinished folder.
     signal.signal(signal.SIGTERM, interrupt)
     if arguments.parent is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which decides

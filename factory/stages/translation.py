@@ -179,7 +179,7 @@ def plan_translation(row: Row, row_id: str, translation: Translation) -> Plan:
 
 
 def assemble(plan: Plan, replies: Sequence[Reply]) -> tuple[str, ...] | Failure:
-    """Return a plan's translated texts, given the replies to its requests in their order, or why there are none."""
+    """Return a plan's translated texts from the replies to its requests, in order, or a failure."""
     answers: list[str] = []
     faults: list[Failure] = []
     for segment, reply in zip(plan.segments, replies, strict=True):

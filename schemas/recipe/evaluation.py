@@ -26,7 +26,7 @@ class Contestant(Teacher):
 class JudgeModel(NamedWriter):
     """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision.
 
-    What its verdicts look like is said by the judge's ``output``. Its criteria, which ``scale`` chooses, stand in the
+    The form of its verdicts is set by the judge's ``output``. Its criteria, which ``scale`` chooses, stand in the
     place of a system prompt.
     """
 

@@ -312,7 +312,7 @@ class NamedWriter(Writer):
 
 
 class Teacher(NamedWriter, Instructed):
-    """``[[teachers]]``: one model of the pool, or answers that it has given before."""
+    """``[[teachers]]``: one model of the pool, or recorded answers in place of one."""
 
     engine: Annotated[Literal["vllm", "openai", "recorded"], FINGERPRINTED] = "vllm"
     structured: Structured | None = None
@@ -348,7 +348,7 @@ class Translation(Writer, Instructed):
 
 
 class RewardModel(Model, Instructed):
-    """``[[reward_models]]``: a sequence classifier or reward model served by vLLM pooling."""
+    """``[[reward_models]]``: a sequence classifier or reward model, run as a pooling model of vLLM."""
 
     engine: Annotated[Literal["vllm", "openai"], FINGERPRINTED] = "vllm"
     name: Annotated[str, REQUEST] = Field(min_length=1)

@@ -125,7 +125,7 @@ def identify(
 
 
 def _identify_value(value: object, dumped: Any, marks: Set[Mark], how: _How) -> Json:
-    """Return what counts of a field's value: of sections their identity, of names their content, all else as it is."""
+    """Return what counts of a field's value: a section's identity, a name's content, any other value as dumped."""
     match value:
         case BaseModel():
             own = how.stand_in(value)

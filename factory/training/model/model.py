@@ -102,7 +102,7 @@ class Policy(nn.Module):
         embedding.sparse = embedding.weight.requires_grad
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Shard the layers, each by itself, and the whole over processes."""
+        """Shard each layer, and then the rest of the model, over all processes."""
         names = set(
             self.causal_lm._no_split_modules or ()
         )  # transformers says nowhere else which modules are its layers
@@ -263,4 +263,4 @@ def add_adapters(policy: Policy, lora: Lora) -> None:
     except ValueError as error:
         raise TrainingError(f"adapters cannot be added to {', '.join(lora.targets)}: {error}") from error
     if isinstance(policy.causal_lm.get_output_embeddings(), BaseTunerLayer):
-        raise TrainingError("adapters cannot be added to the output layer, whose logits are never computed as a whole")
+        raise TrainingError("adapters cannot be added to the output layer, because its logits are computed in tiles")

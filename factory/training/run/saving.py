@@ -105,7 +105,7 @@ def _merge(
 
 
 def _untie_adapted(model: PreTrainedModel) -> None:
-    """Where the embeddings of a tied model have adapters, give it an output layer of its own, which has none."""
+    """Untie the output layer if the embeddings have adapters, because those were not applied to the output layer."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     if model.config.tie_word_embeddings and isinstance(model.get_input_embeddings(), BaseTunerLayer):

@@ -188,7 +188,7 @@ def test_what_is_no_url_is_refused(url):
 
 @pytest.mark.parametrize("setting", ["chat_template", "adapter"])
 def test_settings_of_the_server_are_refused(setting):
-    with pytest.raises(EngineError, match=f"takes no '{setting}'"):
+    with pytest.raises(EngineError, match=f"does not support '{setting}'"):
         OpenAIEngine(make_teacher("http://host").model_copy(update={setting: "x"}), "generate")
 
 

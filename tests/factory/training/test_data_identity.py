@@ -123,7 +123,9 @@ def test_files_have_no_revision(tmp_path: Path) -> None:
 def test_a_data_set_that_the_hub_does_not_give_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     response: Any = httpx.Response(404, request=httpx.Request("GET", "http://hub/api"))  # as good as the hub's own
     hub.error = HfHubHTTPError("404 not found\nmore", response=response)
-    with pytest.raises(InputError, match=r"^'org/set' at revision 'x' is neither a file or folder .*: 404 not found$"):
+    with pytest.raises(
+        InputError, match=r"^'org/set' at revision 'x' is neither an existing file or folder .*: 404 not found$"
+    ):
         resolve_revision("org/set", "x")
 
 

@@ -57,7 +57,9 @@ def test_a_full_disk_at_the_final_save_leaves_the_checkpoints(llama, pair_file, 
     chosen = settings(llama, pair_file, run={"checkpoint_every": 3})
     with monkeypatch.context() as patch:
         before_step(patch, 6, lambda: fill(disk, room=60_000))
-        with pytest.raises(TrainingError, match=r"could not be written to .*: .*No space left.*; the checkpoints are kept"):
+        with pytest.raises(
+            TrainingError, match=r"could not be written to .*: .*No space left.*; the checkpoints are kept"
+        ):
             train(chosen, disk / "run", quiet=True)
     assert [path.name for path in (disk / "run" / "checkpoints").iterdir()] == ["step-0000003"]
     assert not list((disk / "run").glob("*model*"))

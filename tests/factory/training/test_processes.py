@@ -213,7 +213,7 @@ def test_a_model_whose_rows_lie_elsewhere_in_its_files_is_loaded_whole(llama, mo
     halves = WeightConverter(["qk_proj"], ["q_proj", "k_proj"], operations=[Chunk(dim=0)])
     monkeypatch.setattr(sharding, "get_model_conversion_mapping", lambda _: [halves])
     mesh: Any = object()
-    with pytest.warns(UserWarning, match="every process loads the whole of"):
+    with pytest.warns(UserWarning, match="every process loads all of"):
         policy = load_policy(str(llama), dtype=torch.float32, device=CPU, mesh=mesh)
     assert not any(isinstance(parameter, DTensor) for parameter in policy.parameters())
 

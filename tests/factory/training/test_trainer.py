@@ -405,7 +405,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(llama, pair_file, tmp_path,
 
 
 def test_a_model_that_is_too_small_for_its_data_is_refused(llama, pair_file, tmp_path):
-    with pytest.raises(TrainingError, match=r"a row has 603 tokens, but model .* has 512 positions; lower 'max_length'"):
+    with pytest.raises(
+        TrainingError, match=r"a row has 603 tokens, but model .* has 512 positions; lower 'max_length'"
+    ):
         long = write_rows(tmp_path / "long.jsonl", [chat("?", "cat " * 900)])
         train(settings(llama, long, "sft", max_length=603), tmp_path / "run", quiet=True)
     folder = shutil.copytree(llama, tmp_path / "small")
