@@ -10,7 +10,7 @@ READY := $(VENV)/.ready-$(DEVICE)
 BROKEN_ON_CPU := torchvision torchaudio torchcodec triton
 BROKEN := fasttext-predict robust-downloader colorlog
 
-.PHONY: setup demo study test test-slow test-gpu lint format lock models clean
+.PHONY: setup demo study test test-slow test-gpu lint format docs lock models clean
 
 setup: $(READY)
 
@@ -49,6 +49,11 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The handbook, in site/: it needs no network to be read. Broken links and warnings fail.
+docs: setup
+	$(BIN)/python -c "import zensical" 2>/dev/null || $(BIN)/python -m pip install --quiet "zensical>=0.0.73"
+	$(BIN)/python -m handbook
+
 # Trains the microworld's models from scratch (the shipped ones were made by this command).
 models: setup
 	$(BIN)/python -m factory.microworld.train
@@ -66,4 +71,4 @@ lock:
 	sed -i 's/+cpu$$//' requirements-gpu.lock
 
 clean:
-	rm -rf $(VENV) lake exports models build
+	rm -rf $(VENV) lake exports models build site docs/reference

@@ -1,10 +1,11 @@
 """The merge commands: merging, searching for weights, leaving one out."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import polars as pl
@@ -46,7 +47,7 @@ class Merge(Protocol):
 def run_merge(path: Path, output: Path, *, warehouse: WarehouseSettings | None, quiet: bool = False) -> MergeResult:
     """Merge as the ``[merge]`` table of a file says, and record the result where there is a warehouse."""
     settings = load_table(path, "merge", MergeSettings)
-    return _merge_and_record(settings, output, {}, warehouse, quiet=quiet)
+    return merge_and_record(settings, output, warehouse=warehouse, quiet=quiet)
 
 
 def run_search(
@@ -69,7 +70,7 @@ def run_search(
 
     best = search_weights(_open_evaluator(settings, command, folder), num_evaluations=num_evaluations, progress=tell)
     chosen = with_weights(settings, best.weights)
-    _merge_and_record(chosen, output, {"fitness": best.fitness}, warehouse, quiet=False, merge=merge_visibly)
+    merge_and_record(chosen, output, warehouse=warehouse, metrics={"fitness": best.fitness}, merge=merge_visibly)
     return best
 
 
@@ -88,7 +89,7 @@ def merge_once(
     """Merge into a folder that is named by what the merge is, where there is none yet; return it and its checkpoint id."""
     output = folder / f"{name}-{content_id('merge', identify_merge(settings))[:8]}"
     if not output.exists():
-        _merge_and_record(settings, output, {}, warehouse, quiet=quiet)
+        merge_and_record(settings, output, warehouse=warehouse, quiet=quiet)
     # A merge appears whole; a run that was killed then has not recorded it. What is recorded stays as it is.
     return str(output), _record(settings, output, {}, (), warehouse)
 
@@ -111,15 +112,16 @@ def _merge_in_child(settings: MergeSettings, output: Path, *, quiet: bool) -> Me
     return RESULT.validate_json(reported)
 
 
-def _merge_and_record(
+def merge_and_record(
     settings: MergeSettings,
     output: Path,
-    metrics: dict[str, float],
-    warehouse: WarehouseSettings | None,
     *,
-    quiet: bool,
+    warehouse: WarehouseSettings | None,
+    metrics: Mapping[str, float] = MappingProxyType({}),
+    quiet: bool = False,
     merge: Merge = _merge_in_child,
 ) -> MergeResult:
+    """Merge, and record the result, with what was found of it before, where there is a warehouse."""
     with _hold_device(settings, quiet=quiet):
         result = merge(settings, output, quiet=quiet)
     if not quiet:
@@ -129,7 +131,7 @@ def _merge_and_record(
         print(f"{output}: {result.num_parameters:,} parameters in {result.seconds:,.1f} s, {rate:.2f} GB/s")
     if warehouse is not None:
         size = {"num_parameters": result.num_parameters, "seconds": round(result.seconds, 3)}
-        checkpoint_id = _record(settings, output, metrics | size, result.notes, warehouse)
+        checkpoint_id = _record(settings, output, {**metrics, **size}, result.notes, warehouse)
         if not quiet:
             print(f"recorded as checkpoint {checkpoint_id}")
     return result

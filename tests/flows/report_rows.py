@@ -53,7 +53,7 @@ def usage_row(stage: str, model: str, settings_id: str, number: int, seconds: fl
     }  # fmt: skip
 
 
-def add_policy(lake: Lake, folder: Path) -> None:
+def add_policy(lake: Lake, folder: Path, config_id: str = CONFIG_ID) -> None:
     """Add a base, three kept steps and a stopped one; the first was merged of two clusters' models."""
     append(lake, "checkpoints", [
         checkpoint("base-id", "base", [], folder / "base"),
@@ -68,7 +68,7 @@ def add_policy(lake: Lake, folder: Path) -> None:
     for place, step in enumerate(STEPS):
         is_kept = step != "online_2"
         steps.append({
-            "policy_id": "p" * 32, "step": step, "place": place, "build_id": CONFIG_ID, "config_id": CONFIG_ID,
+            "policy_id": "p" * 32, "step": step, "place": place, "build_id": config_id, "config_id": config_id,
             "export_id": None, "parent_id": f"{STEPS[place - 1]}-id" if place else None, "checkpoint_id": f"{step}-id",
             "settings_id": f"s-{step}", "path": str(folder / step), "is_kept": is_kept, "detail": None if is_kept else REASON, "config": "{}", "metrics": "{}",
             "recorded_at": datetime.now(UTC),
