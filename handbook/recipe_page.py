@@ -78,7 +78,7 @@ def _describe(
         if found is not None and found not in seen and found not in _TABLES.values():
             inner.append((path, found))
             seen[found] = f"[{path}]"
-        if found in _TABLES.values() and place == "":
+        if found is not None and found in _TABLES.values() and not place:
             seen.setdefault(found, f"[{key}]")
         kind = _show_section(found, seen) if found is not None else _show_type(field)
         note = said.get((re.sub(r"^policy\.steps\.on_policy\.", "", place), key)) or said.get((place, key), "")

@@ -31,7 +31,7 @@ from flows.orchestration import watching
 from schemas.recipe.arena import ArenaRecipe
 from schemas.recipe.evaluation import EvaluationSettings
 from schemas.recipe.merging import MergeSettings
-from schemas.recipe.recipe import Recipe, load_recipe
+from schemas.recipe.recipe import Recipe
 from schemas.recipe.settings import WarehouseSettings
 from schemas.recipe.training import TrainSettings
 from tests.flows.report_rows import add_policy
@@ -113,7 +113,7 @@ def test_the_sql_of_an_example_has_rows(name: str, project: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["recorded", "server", "own_sql", "policy"])
 def test_an_example_can_be_planned(name: str, stand_ins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "12 of questions" in run_factory(["plan", str(DOCS / f"examples/{name}.toml")])
+    assert "reward" in run_factory(["plan", str(DOCS / f"examples/{name}.toml")])
 
 
 def test_the_first_example_is_the_recipe_of_the_first_tutorial() -> None:
