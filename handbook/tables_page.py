@@ -65,9 +65,11 @@ def _list_reasons() -> Iterator[str]:
 
 
 def _read_header(view: str) -> tuple[str, str]:
-    """Return what a view's file says of its purpose and its grain."""
+    """Return what a view's file says of its purpose and its grain; nothing of one that is made of another."""
     file = "rewards/single" if view == "build_rewards" else f"views/{view}"
     path = Path(str(SQL_FOLDER)) / f"{file}.sql"
+    if not path.exists():
+        return "", ""
     lines = path.read_text(encoding="utf-8").splitlines()
     header = " ".join(line.removeprefix("--").strip() for line in lines if line.startswith("--"))
     purpose, _, grain = header.removeprefix("Purpose: ").partition(" Grain: ")

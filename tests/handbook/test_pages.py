@@ -22,22 +22,24 @@ import typer.main
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from flows import cli
+from flows import api, cli
 from flows.evaluation import winrate
 from flows.evaluation.evaluate import evaluate
 from flows.lanes.context import open_context
 from flows.lanes.side_by_side import Unwatched
 from flows.orchestration import watching
+from handbook.__main__ import write_reference
 from schemas.recipe.arena import ArenaRecipe
 from schemas.recipe.evaluation import EvaluationSettings
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.recipe import Recipe
 from schemas.recipe.settings import WarehouseSettings
 from schemas.recipe.training import TrainSettings
+from schemas.tables import TABLES as SCHEMAS
 from tests.flows.report_rows import add_policy
 from tests.handbook.blocks import Block, read_blocks
 from tests.handbook.microworld_engines import open_stand_in
-from warehouse.build.scope import Scope, latest_build
+from warehouse.build.scope import VIEWS, Scope, latest_build
 from warehouse.lake.lake import Lake
 from warehouse.shell.shell import open_for_reading
 
@@ -120,6 +122,28 @@ def test_the_first_example_is_the_recipe_of_the_first_tutorial() -> None:
     (shown,) = [block for block in read_blocks(FIRST) if block.title == "recipe.toml"]
     example = (DOCS / "examples/first.toml").read_text(encoding="utf-8").replace('"../../factory', '"./factory')
     assert tomllib.loads(shown.text) == tomllib.loads(example)
+
+
+def test_the_reference_has_every_key_table_view_and_command(tmp_path: Path) -> None:
+    write_reference(tmp_path)
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.md")}
+    assert set(pages) == {"settings", "tables", "commands", "python"}
+    for name in (*SCHEMAS, *VIEWS):
+        assert f"### {name} {{" in pages["tables"]
+    for name in COMMAND.commands:
+        assert f"## factory {name} " in pages["commands"]
+    for key in ("min_script_share", "temperature", "batch_rows", "density", "bootstrap_rounds"):
+        assert f"| `{key}` |" in pages["settings"]
+    for name in api.__all__:
+        assert name == "FactoryError" or f"## {name} {{" in pages["python"]
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            is_generated = (page.parent / target).resolve().parent == DOCS / "reference"
+            assert "://" in target or is_generated or (page.parent / target).exists(), f"{page}: {target}"
 
 
 def test_the_readme_can_be_read_in_five_minutes() -> None:
