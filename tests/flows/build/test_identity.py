@@ -129,7 +129,7 @@ def test_so_does_the_policy_that_answers_in_a_round(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tags", [["<think>", ""], ["<think>", "<think>"], [" ", "</think>"]])
 def test_tags_that_part_nothing_are_refused(tags: list[str]) -> None:
-    with pytest.raises(ValidationError, match="two different tags"):
+    with pytest.raises(ValidationError, match="the opening and the closing tag must differ"):
         Teacher.model_validate({"name": "t", "model": "m", "reasoning": tags})
 
 
