@@ -1,17 +1,15 @@
 /* Browsers start no worker from a file, so the search of a page that was opened as one works in a hidden frame instead. */
 if (location.protocol === "file:") {
-  window.Worker = class extends EventTarget {
+  window.Worker = class {
     constructor(url) {
-      super()
       this.waiting = []
       const frame = document.createElement("iframe")
       frame.hidden = true
       document.body.appendChild(frame)
       const inside = frame.contentWindow
       inside.postMessage = data => {
-        const event = new MessageEvent("message", { data })
-        this.dispatchEvent(event)
-        this.onmessage?.(event)
+        const event = new MessageEvent("message", { data: structuredClone(data) })
+        setTimeout(() => this.onmessage?.(event)) // later, as from a worker
       }
       inside.importScripts = (...urls) =>
         urls.reduce((before, each) => before.then(() => this.load(inside, each)), Promise.resolve())
@@ -31,8 +29,8 @@ if (location.protocol === "file:") {
     }
     postMessage(data) {
       if (!this.inside) return void this.waiting.push(data)
-      const event = new MessageEvent("message", { data })
-      this.inside.dispatchEvent(event)
+      const event = new this.inside.MessageEvent("message", { data: this.inside.structuredClone(data) })
+      setTimeout(() => this.inside.dispatchEvent(event))
     }
     terminate() {}
   }
