@@ -11,7 +11,7 @@ from factory.stages.recorded import open_recorded
 from factory.stages.sources import read_source
 from schemas.errors import EngineError, FactoryError, InputError
 from schemas.extras import require
-from schemas.names import STAGES
+from schemas.names import STAGES, suggest
 from schemas.recipe.models import Model, Recorded
 from schemas.recipe.prompts import PromptSource
 from schemas.recipe.recipe import Recipe
@@ -124,4 +124,4 @@ def _require_packages(recipe: Recipe, until: str) -> None:
 def check_stage(until: str, allowed: tuple[str, ...]) -> None:
     """Refuse a stage that there is not."""
     if until not in allowed:
-        raise FactoryError(f"there is no stage {until!r}; allowed are {', '.join(allowed)}")
+        raise FactoryError(f"there is no stage {until!r}{suggest(until, allowed)} allowed are {', '.join(allowed)}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from schemas.errors import FactoryError
+from schemas.names import suggest
 from schemas.recipe.settings import WarehouseSettings
 from warehouse.shell.output import Form
 from warehouse.shell.shell import open_for_reading, run_query, run_shell
@@ -36,7 +37,7 @@ def parse_form(name: str) -> Form:
     Raises:
         FactoryError: there is none of that name.
     """
-    for form in get_args(Form):
-        if form == name:
-            return cast("Form", form)
-    raise FactoryError(f"there is no output format {name!r}; allowed are {', '.join(get_args(Form))}")
+    if name in get_args(Form):
+        return cast("Form", name)
+    forms = get_args(Form)
+    raise FactoryError(f"there is no output format {name!r}{suggest(name, forms)} allowed are {', '.join(forms)}")

@@ -1,6 +1,8 @@
-"""Which names are allowed: reserved names, names that collide on disk, and names that cannot be folder names."""
+"""Which names are allowed: reserved ones, those that collide on disk or cannot be folders; what a mistyped one meant."""
 
+import difflib
 import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 from pydantic_core import PydanticCustomError
@@ -47,6 +49,17 @@ _MAX_BYTES = 100
 def refuse_reference(message: str, *location: str | int) -> NoReturn:
     """Raise a validation error for a value that is at another place of the recipe than the section being validated."""
     raise PydanticCustomError("reference", "{message}", {"message": message, "location": location})
+
+
+def suggest(given: object, allowed: Iterable[str] | Mapping[str, str]) -> str:
+    """Return ``; did you mean 'x'?`` for a mistyped name, or ``;`` if no allowed name is like it: a list of them follows.
+
+    A mapping gives what to write for each name that may be meant.
+    """
+    meanings = allowed if isinstance(allowed, Mapping) else {name: name for name in allowed}
+    folded = {fold_name(name): meaning for name, meaning in meanings.items()}
+    similar = difflib.get_close_matches(fold_name(str(given)), folded, n=1)
+    return f"; did you mean {folded[similar[0]]!r}?" if similar else ";"
 
 
 def fold_name(name: str) -> str:

@@ -54,14 +54,24 @@ def resolve_commit(name: str, revision: str | None, file: str = "config.json") -
 
     try:
         return Path(hf_hub_download(name, file, revision=revision)).parent.name
-    except LocalEntryNotFoundError as error:
-        raise EngineError(
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
+        raise _explain_missing(name, revision, error) from error
+
+
+def _explain_missing(name: str, revision: str | None, error: Exception) -> EngineError:
+    """Return the error for a name without a path's form that the hub's client does not find."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if Path(name).is_dir():
+        here = f"for the folder of that name here write ./{name}, or in a file its path from the file's own folder"
+        return EngineError(f"'{name}' is taken as an id of the hub, where it is not found; {here}")
+    if isinstance(error, LocalEntryNotFoundError):
+        return EngineError(
             f"there is no folder '{name}', and as a hub id it is not in the cache and the hub cannot be reached"
-        ) from error
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
-        wanted = "" if revision is None else f" at revision '{revision}'"
-        line = str(error).strip().partition("\n")[0]
-        raise EngineError(f"'{name}'{wanted} is neither a local folder nor a model on the hub: {line}") from error
+        )
+    wanted = "" if revision is None else f" at revision '{revision}'"
+    line = str(error).strip().partition("\n")[0]
+    return EngineError(f"'{name}'{wanted} is neither a local folder nor a model on the hub: {line}")
 
 
 def _identify(name: str, revision: str | None, file: str) -> Json:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from factory.engines.base import Failure
 from factory.evaluation.confusion import Response
 from factory.inputs.files import RawRow, find_value, read_file_rows
-from factory.inputs.language_names import find_language
 from factory.inputs.row import Row
 from schemas.errors import InputError
+from schemas.languages import find_language
 from schemas.reasons import Reason
 
 

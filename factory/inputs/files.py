@@ -16,6 +16,7 @@ from factory.inputs.json_values import parse_json
 from factory.inputs.opening import DAMAGES, find_kind, open_text
 from factory.inputs.text_faults import find_byte_fault
 from schemas.errors import InputError
+from schemas.names import suggest
 from schemas.reasons import Reason
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ def refuse_absent(pattern: str, needed: Sequence[str], columns: Sequence[str]) -
             return
         names |= dict.fromkeys(raw.value or ())
     if names:
+        there = read_file_columns(pattern, needed)
         raise InputError(
-            f"no row of {pattern} has a column '{lacking[0]}'; there are {show_columns(read_file_columns(pattern, needed))}"
+            f"no row of {pattern} has a column '{lacking[0]}'{suggest(lacking[0], there)} there are {show_columns(there)}"
         )
 
 
@@ -185,7 +187,9 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
         parts = column.split(".")
         top = next((top for end in range(len(parts), 0, -1) if (top := ".".join(parts[:end])) in names), None)
         if top is None:
-            raise InputError(f"{where} has no column '{column}'; there are {show_columns(names)}")
+            raise InputError(
+                f"{where} has no column '{column}'{suggest(column, names)} there are {show_columns(names)}"
+            )
         tops[top] = None
     return list(tops)
 

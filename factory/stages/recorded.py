@@ -12,7 +12,6 @@ from factory.conversations.formats import find_optional, join_texts
 from factory.engines.base import Failure
 from factory.engines.reply_text import split_reasoning
 from factory.inputs.files import RawRow, read_file_rows, refuse_absent
-from factory.inputs.language_names import find_language
 from factory.inputs.row import Row, RowError
 from factory.inputs.text_faults import find_fault_within, find_text_fault
 from factory.stages.measures import measure, measure_languages
@@ -22,6 +21,7 @@ from factory.stages.sources import read_id, refuse_hopeless
 from factory.texts.langid import Detect
 from schemas.errors import InputError
 from schemas.ids import content_id
+from schemas.languages import find_language
 from schemas.reasons import Reason
 from schemas.recipe.models import Recorded
 from schemas.toml.section import list_columns

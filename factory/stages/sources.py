@@ -14,12 +14,12 @@ from factory.engines.base import Failure, Message
 from factory.inputs.files import RawRow, read_dataset_rows, read_file_columns, read_file_rows, refuse_absent
 from factory.inputs.finding import find_files
 from factory.inputs.hf_datasets import find_overlap, open_dataset
-from factory.inputs.language_names import find_language
 from factory.inputs.row import Row, RowError
 from factory.inputs.text_faults import NO_UTF8, find_text_fault
 from factory.stages.outputs import clean_detail
 from schemas.errors import InputError
 from schemas.ids import Json, content_id, file_digest
+from schemas.languages import find_language
 from schemas.reasons import Reason
 from schemas.recipe.prompts import PromptSource
 from schemas.toml.section import identify, list_columns

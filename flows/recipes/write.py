@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from schemas.errors import FactoryError
+from schemas.names import suggest
 
 
 def write_recipe(path: Path, template: str) -> None:
@@ -15,7 +16,9 @@ def write_recipe(path: Path, template: str) -> None:
     shipped = Path(str(files("flows") / "recipes"))
     templates = sorted(file.stem for file in shipped.glob("*.toml"))
     if template not in templates:
-        raise FactoryError(f"there is no template {template!r}; allowed are {', '.join(templates)}")
+        raise FactoryError(
+            f"there is no template {template!r}{suggest(template, templates)} allowed are {', '.join(templates)}"
+        )
     if path.exists():
         raise FactoryError(f"there is a file {path} already; it is left as it is, name another path")
     text = (shipped / f"{template}.toml").read_text(encoding="utf-8")

@@ -7,14 +7,14 @@ from pydantic import Field, model_validator
 
 from schemas.ids import Json
 from schemas.languages import LANGUAGES
-from schemas.names import ALL, BASE, STAGES, check_folder_name, fold_name, refuse_reference
+from schemas.names import ALL, BASE, STAGES, check_folder_name, fold_name, refuse_reference, suggest
 from schemas.recipe.curation import PairStrategy
 from schemas.recipe.evaluation import Judge
 from schemas.recipe.merging import MergeSettings, Merging, Weight
 from schemas.recipe.models import ModelRun, ReasoningTags, Sampling, Switches
 from schemas.recipe.prompts import PromptSource
 from schemas.recipe.training import Adapters, Training, TrainSettings
-from schemas.toml.section import EXECUTION, LATER, Languages, ModelName, Names, Section
+from schemas.toml.section import EXECUTION, LATER, Languages, ModelName, Names, Section, suggest_language
 
 
 class StepLora(Adapters):
@@ -220,7 +220,7 @@ class Policy(Section):
         strange = sorted(merge.weights.keys() - clusters.keys())
         if strange and clusters:
             raise ValueError(
-                f"step {step.name!r} has weights for {', '.join(strange)}; its clusters are {', '.join(clusters)}"
+                f"step {step.name!r} has weights for {', '.join(strange)}{suggest(strange[0], clusters)} its clusters are {', '.join(clusters)}"
             )
 
     def clusters_of(self, step: Step) -> dict[str, tuple[str, ...]]:
@@ -254,8 +254,9 @@ def _check_clusters(clusters: Mapping[str, tuple[str, ...]], *location: str | in
         taken[fold_name(name)] = name
         unknown = [code for code in languages if code not in LANGUAGES]
         if unknown or not languages:
+            meant = suggest_language(unknown[0]) if unknown else ";"
             refuse_reference(
-                f"cluster {name!r} has languages {list(languages)}; allowed are known codes", *location, name
+                f"cluster {name!r} has languages {list(languages)}{meant} allowed are known codes", *location, name
             )
 
 

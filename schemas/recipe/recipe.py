@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from schemas.ids import Json
 from schemas.languages import CORE_LANGUAGES
-from schemas.names import BASE, fold_name, refuse_reference
+from schemas.names import BASE, fold_name, refuse_reference, suggest
 from schemas.recipe.curation import Export, Gates, PairStrategy, Rewards, Routing
 from schemas.recipe.merging import MergeSettings
 from schemas.recipe.models import RewardModel, Teacher, Translation
@@ -72,12 +72,15 @@ class Recipe(Section):
         teachers = [teacher.name for teacher in self.teachers]
         for location, name in self._named_teachers():
             if name not in teachers:
-                refuse_reference(f"unknown teacher {name!r}; the pool has {', '.join(teachers)}", *location)
+                refuse_reference(
+                    f"unknown teacher {name!r}{suggest(name, teachers)} the pool has {', '.join(teachers)}", *location
+                )
         sources = [source.name for source in self.prompts]
         for at, teacher in enumerate(self.teachers):
             named = teacher.recorded and teacher.recorded.source
             if named and named not in sources:
-                known = f"unknown prompt source {named!r}; the recipe has {', '.join(sources)}"
+                meant = suggest(named, sources)
+                known = f"unknown prompt source {named!r}{meant} the recipe has {', '.join(sources)}"
                 refuse_reference(known, "teachers", at, "recorded", "source")
         return self
 
@@ -108,10 +111,10 @@ class Recipe(Section):
         for at, step in enumerate(policy.steps):
             for label in step.pairs:
                 if label not in labels:
-                    allowed = ", ".join(labels)
-                    refuse_reference(
-                        f"unknown pair strategy {label!r}; the recipe has {allowed}", "policy", "steps", at, "pairs"
+                    known = (
+                        f"unknown pair strategy {label!r}{suggest(label, labels)} the recipe has {', '.join(labels)}"
                     )
+                    refuse_reference(known, "policy", "steps", at, "pairs")
             exported = self.export.preference if step.train.is_preference else self.export.sft
             if not exported and step.on_policy is None:
                 part = "preference" if step.train.is_preference else "sft"

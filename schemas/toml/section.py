@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from schemas.ids import Json
-from schemas.languages import LANGUAGES
+from schemas.languages import LANGUAGES, find_language
+from schemas.names import suggest
 from schemas.toml.paths import complete_name, complete_path, is_path
 
 
@@ -154,11 +155,18 @@ def check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
     """
     unknown = [code for code in codes if code not in LANGUAGES]
     if unknown:
-        raise ValueError(f"unknown language {', '.join(map(repr, unknown))}; allowed are {', '.join(LANGUAGES)}")
+        named = ", ".join(map(repr, unknown))
+        raise ValueError(f"unknown language {named}{suggest_language(unknown[0])} allowed are {', '.join(LANGUAGES)}")
     repeated = sorted({code for code in codes if codes.count(code) > 1})
     if repeated:
         raise ValueError(f"language {', '.join(map(repr, repeated))} is named twice")
     return codes
+
+
+def suggest_language(given: str) -> str:
+    """Return ``suggest`` for the code of a language, which may have been given by its name or with a region."""
+    names = {name: code for code, known in LANGUAGES.items() for name in (code, known.flores, known.name)}
+    return suggest(find_language(given) or given, names)
 
 
 def refuse_password(value: str) -> str:

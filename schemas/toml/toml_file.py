@@ -1,6 +1,5 @@
 """Reading settings from a TOML file or one of its tables; each mistake is reported in one sentence with its line."""
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.disk import read_text
 from schemas.errors import RecipeError
+from schemas.names import suggest
 from schemas.toml.section import Section
 
 Location = tuple[str | int, ...]
@@ -147,7 +147,7 @@ def _sentences(path: Path, text: str, errors: list[ErrorDetails], section: type[
     for error in errors:
         location: Location = (*table, *error.get("ctx", {}).get("location", error["loc"]))
         key = ".".join(map(str, location)) or "the recipe"
-        placed.append((find_line(text, location), f"{key}: {_message(error, section)}{_shown(error)}"))
+        placed.append((find_line(text, location), f"{key}: {_message(error, section)}{_shown(error)}{_meant(error)}"))
     return [f"{path}:{line}: {sentence}" for line, sentence in sorted(placed)]
 
 
@@ -161,14 +161,18 @@ def _message(error: ErrorDetails, section: type[Section]) -> str:
             return error["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("valid tuple", "list")
 
 
+def _meant(error: ErrorDetails) -> str:
+    """Return which of the allowed words was meant, where one of a few is needed; pydantic lists them in quotes."""
+    allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"]) if error["type"] == "literal_error" else ()
+    return suggest(error["input"], allowed).rstrip(";")
+
+
 def _unknown_key(location: Location, section: type[Section]) -> str:
     inner = _section_at(location[:-1], section)
     allowed = [str(field.serialization_alias or name) for name, field in inner.model_fields.items()]
     if location[-1] in inner.SETTLED:
         return f"is fixed here and cannot be set; allowed are {', '.join(allowed)}"
-    similar = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-    meant = f"; did you mean {similar[0]!r}?" if similar else ";"
-    return f"there is no such key{meant} allowed are {', '.join(allowed)}"
+    return f"there is no such key{suggest(location[-1], allowed)} allowed are {', '.join(allowed)}"
 
 
 def _section_at(location: Location, section: type[Section]) -> type[Section]:

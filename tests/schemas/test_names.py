@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.errors import RecipeError
-from schemas.names import STAGES, check_folder_name, fold_name
+from schemas.names import STAGES, check_folder_name, fold_name, suggest
 from schemas.recipe.evaluation import EvaluationSettings
 from schemas.recipe.policy import OnPolicy
 from schemas.recipe.recipe import Recipe, load_recipe
@@ -141,3 +141,10 @@ def test_two_reward_models_of_an_evaluation_have_two_names():
         EvaluationSettings.model_validate(settings)
     settings["reward"] = settings["judge"]["reward"]
     assert EvaluationSettings.model_validate(settings).reward.model == "org/one"
+
+
+def test_a_mistyped_name_is_recognized():
+    assert suggest("Skywrok", ["qwen", "skywork"]) == "; did you mean 'skywork'?"
+    assert suggest("skywork", ["Skywork"]) == "; did you mean 'Skywork'?"
+    assert suggest("gemma", ["qwen", "skywork"]) == ";"
+    assert suggest(3, ["qwen"]) == ";"

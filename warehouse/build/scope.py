@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from schemas.errors import WarehouseError
+from schemas.names import suggest
 from warehouse.build.reward_index import find_indexed
 from warehouse.lake.cursors import Values
 from warehouse.lake.lake import Lake
@@ -278,9 +279,11 @@ def _find_beginning(builds: list[Values], name: str) -> str:
     if found:
         several = ", ".join(sorted(f"{label} ({config_id})" for config_id, label in found.items()))
         raise WarehouseError(f"several config ids begin with {name!r}: {several}; name one whole")
-    known = ", ".join(dict.fromkeys(label for _, label, _ in builds)) or "none yet"
+    labels = list(dict.fromkeys(str(label) for _, label, _ in builds))
     hint = f" (of an id, {MIN_ID_CHARS} characters are needed)" if len(name) < MIN_ID_CHARS else ""
-    raise WarehouseError(f"no build is named {name!r}; the warehouse has: {known}{hint}")
+    raise WarehouseError(
+        f"no build is named {name!r}{suggest(name, labels)} the warehouse has: {', '.join(labels) or 'none yet'}{hint}"
+    )
 
 
 def _look_up(lake: Lake, config_id: str) -> _Settled:

@@ -21,10 +21,11 @@ from factory.inputs.files import RawRow, read_dataset_rows, read_file_columns, r
 from factory.inputs.finding import find_files, is_on_hub
 from factory.inputs.folders import has_card_with_files
 from factory.inputs.hf_datasets import is_saved_dataset, open_dataset
-from factory.inputs.language_names import find_language
 from factory.inputs.row import RowError
 from factory.inputs.text_faults import find_fault_within
 from schemas.errors import InputError
+from schemas.languages import find_language
+from schemas.names import suggest
 from schemas.reasons import Reason
 from schemas.recipe.training import TrainSettings
 
@@ -132,7 +133,9 @@ def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted:
     if lacking := [
         column for column in given.values() if column.partition(".")[0] not in names and column not in names
     ]:
-        raise InputError(f"{where} has no column '{lacking[0]}'; there are {show_columns(names)}")
+        raise InputError(
+            f"{where} has no column '{lacking[0]}'{suggest(lacking[0], names)} there are {show_columns(names)}"
+        )
     layout = find_layout(names, given, task, where=where, form=settings.format)
     return layout, [wanted.id or next((name for name in _IDS if name in names), "id"), *wanted.columns.values()]
 

@@ -111,6 +111,17 @@ def test_a_hub_id_counts_by_the_commit_in_the_cache(tmp_path: Path) -> None:
     assert none == main == commit != second
 
 
+def test_a_folder_whose_name_looks_like_a_hub_id_is_pointed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "deep").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/a", "runs/a/deep"):  # the second cannot be an id
+        with pytest.raises(
+            EngineError, match=rf"'{name}' is taken as an id of the hub.* write \./{name}, or in a file"
+        ):
+            fingerprint_model(Model(model=name))
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="there is no model folder"):
         fingerprint_model(Model(model=str(tmp_path / "nowhere")))

@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.inputs.files import read_file_rows
-from factory.inputs.language_names import find_language
 from factory.stages.sources import RAW_ROWS, read_source
 from schemas.errors import InputError
-from schemas.languages import LANGUAGES
+from schemas.languages import LANGUAGES, find_language
 from schemas.recipe.prompts import PromptSource
 
 

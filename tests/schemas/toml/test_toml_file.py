@@ -97,7 +97,12 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
         ('["en", "he"]', "[]", 2, "languages: List should have at least 1 item after validation, not 0 (given: [])"),
         ('["en", "he"]', '"en"', 2, "languages: Input should be a list (given: 'en')"),
         ('name = "small"', 'name = "a b"', 1, "name: String should match pattern"),
-        ('language = "en"', 'language = "english"', 6, "prompts.0.language: unknown language 'english'; allowed"),
+        (
+            'language = "en"',
+            'language = "english"',
+            6,
+            "prompts.0.language: unknown language 'english'; did you mean 'en'? allowed",
+        ),
         ('language = "en"\n', "", 3, "prompts.0: exactly one of 'language' (one for all rows) and 'columns.language'"),
         ('path = "p.jsonl"', 'path = "p"\ndataset = "d"', 3, "prompts.0: exactly one of 'path' (a file) and 'dataset'"),
         (
@@ -121,6 +126,31 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
         ),
         ('"best_vs_worst"', '"sql"', 19, "pairs.0: strategy = 'sql' and a path in 'sql' go together"),
         ('"best_vs_worst"', '"best"', 20, "pairs.0.strategy: Input should be 'best_vs_worst', "),
+        (
+            "[warehouse]",
+            '[rewards]\ncombine = "mean_rnak"\n[warehouse]',
+            22,
+            "rewards.combine: Input should be 'mean_rank' or 'mean_zscore' (given: 'mean_rnak'); did you mean 'mean_rank'?",
+        ),
+        (
+            '["en", "he"]',
+            '["en", "pt-BR"]',
+            2,
+            "languages: unknown language 'pt-BR'; did you mean 'pt'? allowed are ar, ",
+        ),
+        (
+            '["en", "he"]',
+            '["en", "Hebrw"]',
+            2,
+            "languages: unknown language 'Hebrw'; did you mean 'he'? allowed are ar, ",
+        ),
+        (
+            'name = "b"\nmodel = "org/b"',
+            'name = "Beta-large"\nmodel = "org/b"\n[translation]\nmodel = "org/t"\ncompletions_of = ["beta-lage"]\n[[teachers]]'
+            '\nname = "c"\nmodel = "org/c"',
+            16,
+            "translation.completions_of: unknown teacher 'beta-lage'; did you mean 'Beta-large'? the pool has a, Beta-large",
+        ),
         ('model = "org/b"', 'engine = "openai"\nmodel = "b"', 11, "teachers.1: the openai engine needs 'run.urls'"),
         ('model = "org/b"', 'engine = "recorded"', 11, "teachers.1: a [teachers.recorded] section and engine ="),
         ('model = "org/b"', "", 11, "teachers.1: 'model' is needed: a hub id or a local folder"),
