@@ -52,7 +52,7 @@ format: setup
 # The handbook, in site/: it needs no network to be read. Broken links and warnings fail.
 docs: setup
 	$(BIN)/python -c "import zensical" 2>/dev/null || $(BIN)/python -m pip install --quiet "zensical>=0.0.73"
-	$(BIN)/python -m handbook
+	$(BIN)/python -m flows.handbook
 
 # Trains the microworld's models from scratch (the shipped ones were made by this command).
 models: setup

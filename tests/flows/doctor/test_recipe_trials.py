@@ -98,7 +98,7 @@ def test_judges_and_translators_and_reward_models_are_tried_too(folder):
         ),
         ({"engine_args": {"speed": "high"}}, "engine_args of model"),
         ({"adapter": "/nowhere"}, "adapter '/nowhere' cannot be read"),
-        ({"run": {"max_model_len": 4}}, "'run.max_model_len' allows 4 with the answer"),
+        ({"run": {"max_model_len": 4}}, "'run.max_model_len' allows 4 including the answer"),
         ({"quantization": "int3"}, "'quantization' is 'int3', which vLLM does not know; allowed are awq, "),
         ({"engine_args": {"dtype": "fp16"}}, "'dtype' is 'fp16', which vLLM does not know; allowed are auto, "),
         ({"chat_template": "/nowhere.jinja"}, "chat template '/nowhere.jinja' cannot be read"),

@@ -1,6 +1,6 @@
 """Everything that the handbook and the README show is run on a small build, or checked as far as it can be without running.
 
-How a block is taken is said in ``tests.handbook.blocks``. Pages share one build, that of the first tutorial: each begins in
+How a block is taken is said in ``tests.flows.handbook.blocks``. Pages share one build, that of the first tutorial: each begins in
 a folder where that one has been run. Models are stand-ins; training and merging are real.
 """
 
@@ -25,10 +25,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from flows import api, cli
 from flows.evaluation import winrate
 from flows.evaluation.evaluate import evaluate
+from flows.handbook.__main__ import write_reference
 from flows.lanes.context import open_context
 from flows.lanes.side_by_side import Unwatched
 from flows.orchestration import watching
-from handbook.__main__ import write_reference
 from schemas.recipe.arena import ArenaRecipe
 from schemas.recipe.evaluation import EvaluationSettings
 from schemas.recipe.merging import MergeSettings
@@ -36,14 +36,14 @@ from schemas.recipe.recipe import Recipe
 from schemas.recipe.settings import WarehouseSettings
 from schemas.recipe.training import TrainSettings
 from schemas.tables import TABLES as SCHEMAS
+from tests.flows.handbook.blocks import Block, read_blocks
+from tests.flows.handbook.microworld_engines import open_stand_in
 from tests.flows.report_rows import add_policy
-from tests.handbook.blocks import Block, read_blocks
-from tests.handbook.microworld_engines import open_stand_in
 from warehouse.build.scope import VIEWS, Scope, latest_build
 from warehouse.lake.lake import Lake
 from warehouse.shell.shell import open_for_reading
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 FIRST = DOCS / "tutorials/first-data-set.md"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if path.parent.name != "reference")]

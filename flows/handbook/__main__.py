@@ -1,6 +1,6 @@
 """Write the reference, build the site, and leave nothing in it that asks for the network.
 
-python -m handbook [--serve]
+python -m flows.handbook [--serve]
 """
 
 import re
@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from handbook.commands_page import write_commands_page
-from handbook.python_page import write_python_page
-from handbook.recipe_page import write_recipe_page
-from handbook.tables_page import write_tables_page
+from flows.handbook.commands_page import write_commands_page
+from flows.handbook.python_page import write_python_page
+from flows.handbook.recipe_page import write_recipe_page
+from flows.handbook.tables_page import write_tables_page
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 PAGES = {
     "settings": write_recipe_page,

@@ -1,1 +1,0 @@
-"""The handbook's reference, made of the code that it describes: ``python -m handbook`` writes its pages and builds the site."""
