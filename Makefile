@@ -1,24 +1,26 @@
 # The two commands a newcomer needs are `make demo` and `make test`; each sets everything up first.
-PYTHON ?= python3.11
+# PYTHON says which Python to use (a version or a path); without it, uv finds one or brings its own.
+PYTHON ?=
 DEVICE ?= cpu
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := requirements-$(DEVICE).lock
 READY := $(VENV)/.ready-$(DEVICE)
+UV = $(firstword $(wildcard $(VENV)/uv/bin/uv) uv)
 # Packages that a lock file must not name: the first three break `import transformers` under a CPU build of torch,
 # triton is of no use there, and fasttext-predict installs over fasttext's own files.
 BROKEN_ON_CPU := torchvision torchaudio torchcodec triton
-BROKEN := fasttext-predict robust-downloader colorlog
+BROKEN := fasttext-predict fasttext-predict-v2 robust-downloader colorlog
 
 .PHONY: setup demo study test test-slow test-gpu lint format docs lock models clean
 
 setup: $(READY)
 
 $(READY): $(LOCK) pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --requirement $(LOCK)
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	touch $@
+	@if command -v python3 >/dev/null; then python3 .ci/setup.py $(DEVICE) $(VENV) $(PYTHON); \
+	elif command -v uv >/dev/null; then uv run --no-project .ci/setup.py $(DEVICE) $(VENV) $(PYTHON); \
+	else echo "setup: there is neither Python nor uv on this machine; install either, for example: sudo apt-get install python3-venv" >&2; exit 1; fi
+	@touch $@
 
 demo: setup
 	$(BIN)/factory demo
@@ -58,17 +60,17 @@ docs: setup
 models: setup
 	$(BIN)/python -m factory.microworld.train
 
-# Resolves both lock files anew; needs uv. The CPU packages want a CPU build of torch, whose own local version no index
-# need offer: plain torch is asked for, and the CUDA packages that it would bring are left out.
-lock:
+# Resolves both lock files anew, for every supported Python. The CPU packages want a CPU build of torch, whose own local
+# version no index need offer: plain torch is asked for, and the CUDA packages that it would bring are left out, as is
+# what only other systems need.
+RESOLVE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --no-header --no-annotate --extra dev
+lock: setup
 	echo 'torch==2.13.0' > $(VENV)/override.txt
-	uv pip compile pyproject.toml --quiet --extra cpu --extra dev --python-version 3.11 --no-header --no-annotate \
-		--override $(VENV)/override.txt \
+	$(RESOLVE) --extra cpu --override $(VENV)/override.txt \
 		$(foreach name,$(BROKEN) $(BROKEN_ON_CPU),--no-emit-package $(name)) --output-file requirements-cpu.lock
-	sed -i -E '/^(nvidia-|cuda-)/d; s/\+cpu$$//' requirements-cpu.lock
-	uv pip compile pyproject.toml --quiet --extra gpu --extra dev --python-version 3.11 --no-header --no-annotate \
-		$(foreach name,$(BROKEN),--no-emit-package $(name)) --output-file requirements-gpu.lock
-	sed -i 's/+cpu$$//' requirements-gpu.lock
+	$(RESOLVE) --extra gpu $(foreach name,$(BROKEN),--no-emit-package $(name)) --output-file requirements-gpu.lock
+	sed -i -E '/^(nvidia-|cuda-)/d' requirements-cpu.lock
+	sed -i -E "s/\+cpu//; /; [a-z_]+ == '(s390x|win32)'$$/d; /and sys_platform == 'emscripten'$$/d" requirements-*.lock
 
 clean:
 	rm -rf $(VENV) lake exports models build site docs/reference
