@@ -30,7 +30,7 @@ INSTALLERS = {  # a package manager and its words for a C++ compiler and Python'
 }
 
 
-class Refused(Exception):
+class SetupError(Exception):
     """What keeps the set-up from going on: a sentence that says what to do about it."""
 
 
@@ -39,10 +39,10 @@ def main(device: str, venv: Path, python: str = "") -> None:
     began = time.monotonic()
     lock = ROOT / f"requirements-{device}.lock"
     if not lock.is_file():
-        raise Refused(f"DEVICE={device} is unknown; it is cpu or gpu")
+        raise SetupError(f"DEVICE={device} is unknown; it is cpu or gpu")
     other = "gpu" if device == "cpu" else "cpu"
     if (venv / f".ready-{other}").exists():
-        raise Refused(f"{venv} is set up for {other}; say VENV=.venv-{device} for a second one, or `make clean` first")
+        raise SetupError(f"{venv} is set up for {other}; say VENV=.venv-{device} for a second one, or `make clean` first")
     uv = find_uv(venv)
     environment = {**os.environ, **read_pip_settings(venv), "UV_NO_PROGRESS": "1", "UV_HTTP_TIMEOUT": "180"}
     environment["UV_NO_BUILD_PACKAGE"] = " ".join(sorted(read_names(lock) - BUILT_HERE))
@@ -74,7 +74,7 @@ def find_uv(venv: Path) -> str:
     uv = venv / "uv/bin/uv"
     if not uv.exists():
         if importlib.util.find_spec("ensurepip") is None:
-            raise Refused(
+            raise SetupError(
                 f"{sys.executable} cannot make virtual environments; install what it lacks "
                 "(`sudo apt-get install python3-venv` on Debian and Ubuntu) or uv"
             )
@@ -135,7 +135,7 @@ def make_venv(uv: str, venv: Path, python: str, environment: dict[str, str]) -> 
         done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             sys.stderr.write(done.stderr)
-            raise Refused(
+            raise SetupError(
                 f"uv found no Python {wanted} and could not bring its own (see above); install Python 3.11, 3.12 or "
                 "3.13, or name one: PYTHON=/path/to/python3.12"
             )
@@ -143,7 +143,9 @@ def make_venv(uv: str, venv: Path, python: str, environment: dict[str, str]) -> 
     version = subprocess.run([str(venv / "bin/python"), "-c", asked], stdout=subprocess.PIPE, text=True, check=True)
     minor = version.stdout.strip()
     if minor not in ("3.11", "3.12", "3.13"):
-        raise Refused(f"{venv} has Python {minor}; supported are 3.11, 3.12 and 3.13: `make clean`, then name one: PYTHON=3.12")
+        raise SetupError(
+            f"{venv} has Python {minor}; supported are 3.11, 3.12 and 3.13: `make clean`, then name one: PYTHON=3.12"
+        )
     return minor
 
 
@@ -165,7 +167,7 @@ def check_compiler(version: str, headers: bool) -> None:
     manager = next(filter(shutil.which, INSTALLERS), "apt-get")
     command, compiler, development = INSTALLERS[manager]
     packages = ([] if has_compiler else [compiler]) + ([] if headers else [development.format(version)])
-    raise Refused(f"fastText is compiled and needs {lacking}: sudo {command} {' '.join(packages)}")
+    raise SetupError(f"fastText is compiled and needs {lacking}: sudo {command} {' '.join(packages)}")
 
 
 def choose_torch(uv: str, venv: Path, torch: str, environment: dict[str, str]) -> str:
@@ -200,7 +202,7 @@ def read_torch(lock: Path) -> str:
     """Return a lock file's requirement of torch."""
     found = re.search(r"^torch==[^ ;\n]+", lock.read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:
-        raise Refused(f"{lock.name} names no torch; run `make lock`")
+        raise SetupError(f"{lock.name} names no torch; run `make lock`")
     return found[0]
 
 
@@ -210,7 +212,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> None:
     if done.returncode == 0:
         return
     sys.stderr.write(done.stderr)
-    raise Refused(explain(done.stderr) or f"`{' '.join(command[:3])}` failed (see above)")
+    raise SetupError(explain(done.stderr) or f"`{' '.join(command[:3])}` failed (see above)")
 
 
 def explain(said: str) -> str | None:
@@ -232,5 +234,5 @@ def say(text: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
-    except Refused as error:
+    except SetupError as error:
         sys.exit(f"setup: {error}")

@@ -66,10 +66,14 @@ class PromptIndex:
         found: list[tuple[str, str, str | None]] = self._index.execute(
             # A prompt has at most two rows, one by its id and one by its place, so among three rows are two prompts.
             "SELECT prompt_id, min(place), why FROM ("
-            "SELECT prompt_id, place, why FROM named WHERE key IN (SELECT value FROM json_each(?1)) "
-            "AND iif(?2 IS NULL, is_own, language IS NULL OR language = ?2 OR ?3) LIMIT 3"
+            "SELECT prompt_id, place, why FROM named WHERE key IN (SELECT value FROM json_each(:keys)) "
+            "AND iif(:language IS NULL, is_own, language IS NULL OR language = :language OR :any) LIMIT 3"
             ") GROUP BY prompt_id ORDER BY 2",
-            [json.dumps(self._spell(key)), language, by_row and language in self._translated],
+            {
+                "keys": json.dumps(self._spell(key)),
+                "language": language,
+                "any": by_row and language in self._translated,
+            },
         ).fetchall()
         if not found:
             return Failure(Reason.NO_SUCH_PROMPT, f"no prompt in scope has the {named}")

@@ -3,9 +3,16 @@
 import sqlite3
 
 
+class _Scratch(sqlite3.Connection):
+    """A connection that ends with whatever holds it, without the warning that Python gives from 3.13 on."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def open_scratch(*statements: str) -> sqlite3.Connection:
     """Run statements in a new temporary database and return it; SQLite deletes its file with the connection."""
-    scratch = sqlite3.connect("")
+    scratch = sqlite3.connect("", factory=_Scratch)
     for statement in ("PRAGMA journal_mode = OFF", *statements):
         scratch.execute(statement)
     return scratch

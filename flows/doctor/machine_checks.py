@@ -94,10 +94,10 @@ class HeavyImports:
 def check_platform() -> Findings:
     """Check the interpreter and the operating system."""
     version = platform.python_version()
-    if (3, 11) <= sys.version_info[:2] < (3, 13):
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
         yield ok("python", version)
     else:
-        yield problem("python", version, "use Python 3.11 or 3.12")
+        yield problem("python", version, "use Python 3.11, 3.12 or 3.13")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = f"{platform.system()} {platform.machine()}, {cores} cores, {size(memory_bytes())} of memory"
     if platform.system() == "Linux":
