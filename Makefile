@@ -19,7 +19,7 @@ setup: $(READY)
 $(READY): $(LOCK) pyproject.toml
 	@if command -v python3 >/dev/null; then python3 .ci/setup.py $(DEVICE) $(VENV) $(PYTHON); \
 	elif command -v uv >/dev/null; then uv run --no-project .ci/setup.py $(DEVICE) $(VENV) $(PYTHON); \
-	else echo "setup: there is neither Python nor uv on this machine; install either, for example: sudo apt-get install python3-venv" >&2; exit 1; fi
+	else echo "setup: there is neither Python nor uv on this machine; install either, for example: sudo apt-get install python3-venv python3-dev g++" >&2; exit 1; fi
 	@touch $@
 
 demo: setup

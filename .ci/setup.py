@@ -42,7 +42,9 @@ def main(device: str, venv: Path, python: str = "") -> None:
         raise SetupError(f"DEVICE={device} is unknown; it is cpu or gpu")
     other = "gpu" if device == "cpu" else "cpu"
     if (venv / f".ready-{other}").exists():
-        raise SetupError(f"{venv} is set up for {other}; say VENV=.venv-{device} for a second one, or `make clean` first")
+        raise SetupError(
+            f"{venv} is set up for {other}; say VENV=.venv-{device} for a second one, or `make clean` first"
+        )
     uv = find_uv(venv)
     environment = {**os.environ, **read_pip_settings(venv), "UV_NO_PROGRESS": "1", "UV_HTTP_TIMEOUT": "180"}
     environment["UV_NO_BUILD_PACKAGE"] = " ".join(sorted(read_names(lock) - BUILT_HERE))
@@ -76,7 +78,7 @@ def find_uv(venv: Path) -> str:
         if importlib.util.find_spec("ensurepip") is None:
             raise SetupError(
                 f"{sys.executable} cannot make virtual environments; install what it lacks "
-                "(`sudo apt-get install python3-venv` on Debian and Ubuntu) or uv"
+                "(`sudo apt-get install python3-venv python3-dev g++` on Debian and Ubuntu)"
             )
         say("installing uv")
         run([sys.executable, "-m", "venv", str(venv / "uv")])
