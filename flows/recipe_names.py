@@ -124,4 +124,4 @@ def _require_packages(recipe: Recipe, until: str) -> None:
 def check_stage(until: str, allowed: tuple[str, ...]) -> None:
     """Refuse a stage that there is not."""
     if until not in allowed:
-        raise FactoryError(f"there is no stage {until!r}{suggest(until, allowed)} allowed are {', '.join(allowed)}")
+        raise FactoryError(f"there is no stage {until!r}{suggest(until, allowed)}; allowed are {', '.join(allowed)}")

@@ -40,4 +40,4 @@ def parse_form(name: str) -> Form:
     if name in get_args(Form):
         return cast("Form", name)
     forms = get_args(Form)
-    raise FactoryError(f"there is no output format {name!r}{suggest(name, forms)} allowed are {', '.join(forms)}")
+    raise FactoryError(f"there is no output format {name!r}{suggest(name, forms)}; allowed are {', '.join(forms)}")

@@ -52,14 +52,14 @@ def refuse_reference(message: str, *location: str | int) -> NoReturn:
 
 
 def suggest(given: object, allowed: Iterable[str] | Mapping[str, str]) -> str:
-    """Return ``; did you mean 'x'?`` for a mistyped name, or ``;`` if no allowed name is like it: a list of them follows.
+    """Return `` (did you mean 'x'?)`` for a mistyped name, or nothing if no allowed name is like it.
 
     A mapping gives what to write for each name that may be meant.
     """
     meanings = allowed if isinstance(allowed, Mapping) else {name: name for name in allowed}
     folded = {fold_name(name): meaning for name, meaning in meanings.items()}
     similar = difflib.get_close_matches(fold_name(str(given)), folded, n=1)
-    return f"; did you mean {folded[similar[0]]!r}?" if similar else ";"
+    return f" (did you mean {folded[similar[0]]!r}?)" if similar else ""
 
 
 def fold_name(name: str) -> str:

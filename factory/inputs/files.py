@@ -118,7 +118,7 @@ def refuse_absent(pattern: str, needed: Sequence[str], columns: Sequence[str]) -
     if names:
         there = read_file_columns(pattern, needed)
         raise InputError(
-            f"no row of {pattern} has a column '{lacking[0]}'{suggest(lacking[0], there)} there are {show_columns(there)}"
+            f"no row of {pattern} has a column '{lacking[0]}'{suggest(lacking[0], there)}; there are {show_columns(there)}"
         )
 
 
@@ -188,7 +188,7 @@ def find_top_columns(columns: Sequence[str], names: Sequence[str], where: str) -
         top = next((top for end in range(len(parts), 0, -1) if (top := ".".join(parts[:end])) in names), None)
         if top is None:
             raise InputError(
-                f"{where} has no column '{column}'{suggest(column, names)} there are {show_columns(names)}"
+                f"{where} has no column '{column}'{suggest(column, names)}; there are {show_columns(names)}"
             )
         tops[top] = None
     return list(tops)

@@ -12,7 +12,8 @@ class _Scratch(sqlite3.Connection):
 
 def open_scratch(*statements: str) -> sqlite3.Connection:
     """Run statements in a new temporary database and return it; SQLite deletes its file with the connection."""
-    scratch = sqlite3.connect("", factory=_Scratch)
+    # One thread works on it, but the garbage collector may close it in another.
+    scratch = sqlite3.connect("", factory=_Scratch, check_same_thread=False)
     for statement in ("PRAGMA journal_mode = OFF", *statements):
         scratch.execute(statement)
     return scratch

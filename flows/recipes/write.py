@@ -17,7 +17,7 @@ def write_recipe(path: Path, template: str) -> None:
     templates = sorted(file.stem for file in shipped.glob("*.toml"))
     if template not in templates:
         raise FactoryError(
-            f"there is no template {template!r}{suggest(template, templates)} allowed are {', '.join(templates)}"
+            f"there is no template {template!r}{suggest(template, templates)}; allowed are {', '.join(templates)}"
         )
     if path.exists():
         raise FactoryError(f"there is a file {path} already; it is left as it is, name another path")

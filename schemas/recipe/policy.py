@@ -220,7 +220,7 @@ class Policy(Section):
         strange = sorted(merge.weights.keys() - clusters.keys())
         if strange and clusters:
             raise ValueError(
-                f"step {step.name!r} has weights for {', '.join(strange)}{suggest(strange[0], clusters)} its clusters are {', '.join(clusters)}"
+                f"step {step.name!r} has weights for {', '.join(strange)}{suggest(strange[0], clusters)}; its clusters are {', '.join(clusters)}"
             )
 
     def clusters_of(self, step: Step) -> dict[str, tuple[str, ...]]:
@@ -254,9 +254,9 @@ def _check_clusters(clusters: Mapping[str, tuple[str, ...]], *location: str | in
         taken[fold_name(name)] = name
         unknown = [code for code in languages if code not in LANGUAGES]
         if unknown or not languages:
-            meant = suggest_language(unknown[0]) if unknown else ";"
+            meant = suggest_language(unknown[0]) if unknown else ""
             refuse_reference(
-                f"cluster {name!r} has languages {list(languages)}{meant} allowed are known codes", *location, name
+                f"cluster {name!r} has languages {list(languages)}{meant}; allowed are known codes", *location, name
             )
 
 

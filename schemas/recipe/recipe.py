@@ -73,14 +73,14 @@ class Recipe(Section):
         for location, name in self._named_teachers():
             if name not in teachers:
                 refuse_reference(
-                    f"unknown teacher {name!r}{suggest(name, teachers)} the pool has {', '.join(teachers)}", *location
+                    f"unknown teacher {name!r}{suggest(name, teachers)}; the pool has {', '.join(teachers)}", *location
                 )
         sources = [source.name for source in self.prompts]
         for at, teacher in enumerate(self.teachers):
             named = teacher.recorded and teacher.recorded.source
             if named and named not in sources:
                 meant = suggest(named, sources)
-                known = f"unknown prompt source {named!r}{meant} the recipe has {', '.join(sources)}"
+                known = f"unknown prompt source {named!r}{meant}; the recipe has {', '.join(sources)}"
                 refuse_reference(known, "teachers", at, "recorded", "source")
         return self
 
@@ -112,7 +112,7 @@ class Recipe(Section):
             for label in step.pairs:
                 if label not in labels:
                     known = (
-                        f"unknown pair strategy {label!r}{suggest(label, labels)} the recipe has {', '.join(labels)}"
+                        f"unknown pair strategy {label!r}{suggest(label, labels)}; the recipe has {', '.join(labels)}"
                     )
                     refuse_reference(known, "policy", "steps", at, "pairs")
             exported = self.export.preference if step.train.is_preference else self.export.sft

@@ -156,7 +156,7 @@ def check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
     unknown = [code for code in codes if code not in LANGUAGES]
     if unknown:
         named = ", ".join(map(repr, unknown))
-        raise ValueError(f"unknown language {named}{suggest_language(unknown[0])} allowed are {', '.join(LANGUAGES)}")
+        raise ValueError(f"unknown language {named}{suggest_language(unknown[0])}; allowed are {', '.join(LANGUAGES)}")
     repeated = sorted({code for code in codes if codes.count(code) > 1})
     if repeated:
         raise ValueError(f"language {', '.join(map(repr, repeated))} is named twice")

@@ -164,7 +164,7 @@ def _message(error: ErrorDetails, section: type[Section]) -> str:
 def _meant(error: ErrorDetails) -> str:
     """Return which of the allowed words was meant, where one of a few is needed; pydantic lists them in quotes."""
     allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"]) if error["type"] == "literal_error" else ()
-    return suggest(error["input"], allowed).rstrip(";")
+    return suggest(error["input"], allowed)
 
 
 def _unknown_key(location: Location, section: type[Section]) -> str:
@@ -172,7 +172,7 @@ def _unknown_key(location: Location, section: type[Section]) -> str:
     allowed = [str(field.serialization_alias or name) for name, field in inner.model_fields.items()]
     if location[-1] in inner.SETTLED:
         return f"is fixed here and cannot be set; allowed are {', '.join(allowed)}"
-    return f"there is no such key{suggest(location[-1], allowed)} allowed are {', '.join(allowed)}"
+    return f"there is no such key{suggest(location[-1], allowed)}; allowed are {', '.join(allowed)}"
 
 
 def _section_at(location: Location, section: type[Section]) -> type[Section]:

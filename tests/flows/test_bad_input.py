@@ -319,7 +319,7 @@ finally:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=GUARD_SECONDS)
     stages = "read, translate, sample, score, route, pair, export"
     assert (done.returncode, done.stdout) == (1, "False\n")
-    assert done.stderr == f"error: there is no stage 'trnslate'; did you mean 'translate'? allowed are {stages}\n"
+    assert done.stderr == f"error: there is no stage 'trnslate' (did you mean 'translate'?); allowed are {stages}\n"
 
 
 def test_a_recipe_that_is_not_there(refused, tmp_path):

@@ -144,7 +144,7 @@ def test_two_reward_models_of_an_evaluation_have_two_names():
 
 
 def test_a_mistyped_name_is_recognized():
-    assert suggest("Skywrok", ["qwen", "skywork"]) == "; did you mean 'skywork'?"
-    assert suggest("skywork", ["Skywork"]) == "; did you mean 'Skywork'?"
-    assert suggest("gemma", ["qwen", "skywork"]) == ";"
-    assert suggest(3, ["qwen"]) == ";"
+    assert suggest("Skywrok", ["qwen", "skywork"]) == " (did you mean 'skywork'?)"
+    assert suggest("skywork", ["Skywork"]) == " (did you mean 'Skywork'?)"
+    assert suggest("gemma", ["qwen", "skywork"]) == ""
+    assert suggest(3, ["qwen"]) == ""

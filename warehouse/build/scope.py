@@ -282,7 +282,7 @@ def _find_beginning(builds: list[Values], name: str) -> str:
     labels = list(dict.fromkeys(str(label) for _, label, _ in builds))
     hint = f" (of an id, {MIN_ID_CHARS} characters are needed)" if len(name) < MIN_ID_CHARS else ""
     raise WarehouseError(
-        f"no build is named {name!r}{suggest(name, labels)} the warehouse has: {', '.join(labels) or 'none yet'}{hint}"
+        f"no build is named {name!r}{suggest(name, labels)}; the warehouse has: {', '.join(labels) or 'none yet'}{hint}"
     )
 
 

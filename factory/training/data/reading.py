@@ -134,7 +134,7 @@ def _find_columns(settings: TrainSettings, names: list[str], where: str, wanted:
         column for column in given.values() if column.partition(".")[0] not in names and column not in names
     ]:
         raise InputError(
-            f"{where} has no column '{lacking[0]}'{suggest(lacking[0], names)} there are {show_columns(names)}"
+            f"{where} has no column '{lacking[0]}'{suggest(lacking[0], names)}; there are {show_columns(names)}"
         )
     layout = find_layout(names, given, task, where=where, form=settings.format)
     return layout, [wanted.id or next((name for name in _IDS if name in names), "id"), *wanted.columns.values()]

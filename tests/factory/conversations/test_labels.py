@@ -68,7 +68,9 @@ def test_a_shard_may_lack_a_column_that_another_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
 def test_a_column_that_no_row_has_is_refused_with_those_that_there_are(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a{suffix}", [{"q": "a", "uid": "1"}, {"q": "b", "uid": "2"}])
-    with pytest.raises(InputError, match=r"no row of .*a\.\w+ has a column 'uidd'; there are 'q', 'uid'"):
+    with pytest.raises(
+        InputError, match=r"no row of .*a\.\w+ has a column 'uidd' \(did you mean 'uid'\?\); there are 'q', 'uid'"
+    ):
         prompts_of(path, {"prompt": "q", "id": "uidd"})
 
 

@@ -130,6 +130,7 @@ def test_the_reference_has_every_key_table_view_and_command(tmp_path: Path) -> N
     assert set(pages) == {"settings", "tables", "commands", "python"}
     for name in (*SCHEMAS, *VIEWS):
         assert f"### {name} {{" in pages["tables"]
+    assert isinstance(COMMAND, typer.core.TyperGroup)
     for name in COMMAND.commands:
         assert f"## factory {name} " in pages["commands"]
     for key in ("min_script_share", "temperature", "batch_rows", "density", "bootstrap_rounds"):

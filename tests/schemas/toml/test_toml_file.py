@@ -75,7 +75,7 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
             "max_tokens = 64",
             "max_token = 64",
             15,
-            "teachers.1.sampling.max_token: there is no such key; did you mean 'max_tokens'? allowed are temperature, "
+            "teachers.1.sampling.max_token: there is no such key (did you mean 'max_tokens'?); allowed are temperature, "
             "top_p, top_k, min_p, repetition_penalty, max_tokens, stop, seed",
         ),
         (
@@ -101,7 +101,7 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
             'language = "en"',
             'language = "english"',
             6,
-            "prompts.0.language: unknown language 'english'; did you mean 'en'? allowed",
+            "prompts.0.language: unknown language 'english' (did you mean 'en'?); allowed",
         ),
         ('language = "en"\n', "", 3, "prompts.0: exactly one of 'language' (one for all rows) and 'columns.language'"),
         ('path = "p.jsonl"', 'path = "p"\ndataset = "d"', 3, "prompts.0: exactly one of 'path' (a file) and 'dataset'"),
@@ -130,26 +130,26 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
             "[warehouse]",
             '[rewards]\ncombine = "mean_rnak"\n[warehouse]',
             22,
-            "rewards.combine: Input should be 'mean_rank' or 'mean_zscore' (given: 'mean_rnak'); did you mean 'mean_rank'?",
+            "rewards.combine: Input should be 'mean_rank' or 'mean_zscore' (given: 'mean_rnak') (did you mean 'mean_rank'?)",
         ),
         (
             '["en", "he"]',
             '["en", "pt-BR"]',
             2,
-            "languages: unknown language 'pt-BR'; did you mean 'pt'? allowed are ar, ",
+            "languages: unknown language 'pt-BR' (did you mean 'pt'?); allowed are ar, ",
         ),
         (
             '["en", "he"]',
             '["en", "Hebrw"]',
             2,
-            "languages: unknown language 'Hebrw'; did you mean 'he'? allowed are ar, ",
+            "languages: unknown language 'Hebrw' (did you mean 'he'?); allowed are ar, ",
         ),
         (
             'name = "b"\nmodel = "org/b"',
             'name = "Beta-large"\nmodel = "org/b"\n[translation]\nmodel = "org/t"\ncompletions_of = ["beta-lage"]\n[[teachers]]'
             '\nname = "c"\nmodel = "org/c"',
             16,
-            "translation.completions_of: unknown teacher 'beta-lage'; did you mean 'Beta-large'? the pool has a, Beta-large",
+            "translation.completions_of: unknown teacher 'beta-lage' (did you mean 'Beta-large'?); the pool has a, Beta-large",
         ),
         ('model = "org/b"', 'engine = "openai"\nmodel = "b"', 11, "teachers.1: the openai engine needs 'run.urls'"),
         ('model = "org/b"', 'engine = "recorded"', 11, "teachers.1: a [teachers.recorded] section and engine ="),
@@ -172,7 +172,7 @@ def test_a_dataset_is_a_folder_beside_the_recipe_or_a_hub_id(tmp_path):
             "[warehouse]",
             "[warehose]",
             21,
-            "warehose: there is no such key; did you mean 'warehouse'? allowed are name, ",
+            "warehose: there is no such key (did you mean 'warehouse'?); allowed are name, ",
         ),
     ],
 )
