@@ -329,7 +329,7 @@ def test_a_missing_shard(make, tmp_path):
     parents = [make(name, seed=seed, num_shards=3) for seed, name in enumerate("ab")]
     (parents[1] / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(
-        InputError, match=r"'.*/b' lacks the shard model-00002-of-00003.safetensors that its index names"
+        InputError, match=r"'.*/b' lacks the shard model-00002-of-00003.safetensors, which its index names"
     ):
         merge(settings("linear", [None, *parents]), tmp_path / "out")
 
