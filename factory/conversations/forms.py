@@ -16,8 +16,7 @@ Message = dict[str, Any]
 Messages = list[Message]
 """A conversation. Each message has ``role`` (system, user, assistant, tool) and ``content`` (text; "" if an assistant
 only calls tools) and, if the row has them, ``reasoning_content``, ``tool_calls`` (in OpenAI's form, with ``arguments``
-as
-a dictionary), ``tool_call_id``, ``name`` and ``weight`` (0: not trained)."""
+as a dictionary), ``tool_call_id``, ``name`` and ``weight`` (0: not trained)."""
 
 _CALL = "function_call"
 

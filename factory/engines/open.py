@@ -1,7 +1,7 @@
 """Creating the engine for a model of a recipe. Importing this module imports no heavy package."""
 
 import threading
-from typing import Literal
+from typing import Literal, assert_never
 
 from factory.engines.base import Engine
 from factory.engines.fingerprint import resolve_commit
@@ -49,6 +49,8 @@ def open_engine(
             settings = model.model_dump(mode="json")
         case "recorded":
             raise EngineError("a recorded teacher has no engine; its completions are read from a file")
+        case _:
+            assert_never(model.engine)
     return ChildEngine(
         ChildModel(core, settings, f"model '{model.model}'", devices),
         max_in_flight=model.run.max_in_flight or MAX_IN_FLIGHT,

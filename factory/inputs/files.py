@@ -53,8 +53,7 @@ def read_file_rows(pattern: str, columns: Sequence[str], optional: Sequence[str]
 
     Raises:
         InputError: a file is missing, of an unknown kind or unreadable, lacks a column or has it twice, or is a CSV
-        file
-            with a malformed quoted field.
+            file with a malformed quoted field.
     """
     paths, base = find_files(pattern)
     for path in paths:

@@ -1,8 +1,7 @@
 """The formulas of the merge methods, as pure functions of tensors of any float dtype.
 
 ``theta_i`` are the models' values of a parameter or a block of it, ``w_i`` their weights; ``delta_i = theta_i - base``
-is
-a task vector. The module ``passes`` applies them to whole parameters:
+is a task vector. The module ``passes`` applies them to whole parameters:
 
 linear: ``sum(w_i theta_i)``, divided by ``sum(w_i)`` if normalized (model soups: Wortsman et al., arXiv 2203.05482).
 

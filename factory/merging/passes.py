@@ -7,7 +7,7 @@ and returns a function that computes one block of the result.
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 import torch
@@ -77,8 +77,10 @@ def plan_steps(settings: MergeSettings, parameter: Parameter) -> Steps:
             return _slerp(parameter, at)
         case "ties":
             return _ties(settings, parameter, at)
-        case _:
+        case "dare_linear" | "dare_ties":
             return _dare(settings, parameter, at)
+        case _:
+            assert_never(settings.method)
 
 
 def copy_steps() -> Steps:

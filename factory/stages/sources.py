@@ -42,7 +42,7 @@ RAW_ROWS: dict[str, pl.DataType] = {
 source has no id column, the place again; null where the id is null. ``key`` is the same as JSON: an id is a list of
 texts, a place a text, so that no place is ever taken for an id. ``is_read`` is false of rows beyond the source's limit.
 A row with a ``reason``
-(null = none) could not be read; its messages are null then, and ``prompt_id`` is null where there are no messages."""
+could not be read; its messages are null then, and ``prompt_id`` is null where there are no messages."""
 
 _EXACT = float(2**53)
 """Below this every whole number has a float of its own, so that an id is still the one that it was."""
@@ -55,8 +55,7 @@ def read_source(source: PromptSource, *, beyond: int | None = 0, batch_rows: int
     """Yield a source's rows, in their order, in frames of ``RAW_ROWS`` with at most ``batch_rows`` rows.
 
     ``source.limit`` counts the rows that are read. After them come, in frames of their own, up to ``beyond`` more
-    (None:
-    all of them), which are not read as prompts but may be named by recorded answers. A conversation that ends with an
+    (None: all of them), which are not read as prompts but may be named by recorded answers. A conversation that ends with an
     assistant's turn loses that turn: it is the answer, not the prompt.
 
     Raises:

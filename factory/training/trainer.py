@@ -22,8 +22,7 @@ def train(settings: TrainSettings, output: Path, *, quiet: bool = False) -> Trai
 
     Raises:
         TrainingError: settings, model and data do not match, ``output`` contains or is used by another run, a file
-        cannot
-            be written, the loss is not finite or diverges, or a signal stopped the run (its state is then saved).
+            cannot be written, the loss is not finite or diverges, or a signal stopped the run (its state is then saved).
         InputError: the data cannot be read.
         EngineError: the model is missing.
     """

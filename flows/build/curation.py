@@ -41,7 +41,7 @@ def gate_completions(run: BuildRun, *, known: int = 0) -> int:
 def route(run: BuildRun) -> None:
     """Select the SFT rows, as soon as queries of all rewards are quick."""
     if index_rewards(run.lake):
-        run.scope.settle()
+        run.scope.refresh_views()
     change = curate.route(run.scope, run.build.recipe)
     run.context.say(
         f"  route · {run.build.recipe.routing.method}: {change.num_rows:,} selections ({change.num_added:,} new)"

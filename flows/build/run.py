@@ -1,4 +1,4 @@
-"""The way of every prompt: from the recipe's sources to its training shards, stage by stage."""
+"""Runs a build: every prompt's path from the recipe's sources to training shards, stage by stage."""
 
 import contextlib
 import time
@@ -40,7 +40,7 @@ class _Done:
 def _run_stages(run: BuildRun, until: str) -> _Done:
     """Run the stages in order."""
     wanted = STAGES[: STAGES.index(until) + 1]
-    num_sent = num_gated = 0
+    num_sent = num_known = 0
     counts = export_path = None
     if "read" in wanted:
         run.context.do({"read prompts": partial(read_prompts, run)})
@@ -49,14 +49,15 @@ def _run_stages(run: BuildRun, until: str) -> _Done:
         gate_prompts(run)
     if "sample" in wanted:
         _read_recorded(run)
-        for make_jobs in (sampling_jobs, completion_translation_jobs):
-            if (jobs := make_jobs(run)) or not num_gated:
-                num_sent += _answer(run, jobs)
-                num_gated = gate_completions(run, known=num_gated)
+        num_sent += _answer(run, sampling_jobs(run))
+        num_known = gate_completions(run, known=num_known)  # only what passes is translated
+        if translations := completion_translation_jobs(run):
+            num_sent += _answer(run, translations)
+            num_known = gate_completions(run, known=num_known)
     if "score" in wanted:
         num_sent += _answer(run, scoring_jobs(run))
     if "route" in wanted:
-        gate_completions(run, known=num_gated)  # a build beside this one may have answered meanwhile
+        gate_completions(run, known=num_known)  # a concurrent build may have added answers
         route(run)
     if "pair" in wanted:
         pair(run)
@@ -71,7 +72,7 @@ def _read_recorded(run: BuildRun) -> None:
 
 
 def _answer(run: BuildRun, jobs: Sequence[LaneJob]) -> int:
-    """Have models answer what is wanted and not there; return how many rows were sent."""
+    """Have models answer what is wanted but missing; return how many rows were sent."""
     work = partial(run_lane, run.context, run.scope, scorers=run.build.rewards)
     return sum(run.context.do({f"{job.stage} {job.lane.name}": partial(work, job) for job in jobs}))
 
@@ -85,7 +86,7 @@ def execute_build(
     together: Together = run_in_order,
     open_engine: OpenEngine = open_engine,
 ) -> BuildSummary:
-    """Look for all that a recipe names, open its warehouse, and run its build there; see ``run_build``."""
+    """Check that everything the recipe names exists, open its warehouse, and run its build there; see ``run_build``."""
     check_stage(until, STAGES)
     refuse_missing(recipe, with_policy=False)
     with open_context(recipe.warehouse, recipe.run, quiet=quiet, together=together, open_engine=open_engine) as context:
@@ -96,12 +97,12 @@ def run_build(context: RunContext, recipe: Recipe, *, until: str = "export", lim
     """Run a build up to a stage; stages that have nothing left to do send nothing.
 
     Raises:
-        FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
+        FactoryError: something that the user can fix; BuildStoppedError after Ctrl-C or SIGTERM.
     """
     started = time.monotonic()
     build = resolve_build(recipe)
     context.say(f"build {recipe.name} ({build.config_id[:8]}) · {len(recipe.languages)} languages")
-    with context.hold(f"build {recipe.name} ({build.config_id})") as context, _recorded(context, build):
+    with context.hold(f"build {recipe.name} ({build.config_id})") as context, _logged(context, build):
         context.lake.append("build_models", build.models())
         with Scope.open(context.lake, build.config_id) as scope:
             try_sql(scope, recipe)
@@ -114,9 +115,9 @@ def run_build(context: RunContext, recipe: Recipe, *, until: str = "export", lim
 
 
 @contextlib.contextmanager
-def _recorded(context: RunContext, build: Build) -> Iterator[None]:
-    """Keep the run's start and end in the table of builds."""
-    record = partial(_record, context, build)
+def _logged(context: RunContext, build: Build) -> Iterator[None]:
+    """Write the run's start and end to the table ``builds``."""
+    record = partial(_write_status, context, build)
     record("running")
     try:
         yield
@@ -129,7 +130,7 @@ def _recorded(context: RunContext, build: Build) -> Iterator[None]:
     record("finished")
 
 
-def _record(context: RunContext, build: Build, status: str, detail: str | None = None) -> None:
+def _write_status(context: RunContext, build: Build, status: str, detail: str | None = None) -> None:
     row = {
         "run_id": context.run_id,
         "config_id": build.config_id,

@@ -26,8 +26,8 @@ class Contestant(Teacher):
 class JudgeModel(NamedWriter):
     """``[evaluation.judge.llm]``: a model that reads two answers and says which is better. Pin its revision.
 
-    The form of its verdicts is set by the judge's ``output``. Its criteria, which ``scale`` chooses, stand in the
-    place of a system prompt.
+    The form of its verdicts is set by the judge's ``output``, and the criteria that they follow stand in the place of a
+    system prompt.
     """
 
     SETTLED: ClassVar[Mapping[str, Json]] = {"structured": None, "system_prompt": None}

@@ -98,7 +98,7 @@ class Scope:
         """Open the scope of a build; of none, its views are empty."""
         return cls(lake, config_id or "", lake.make_schema("build"))
 
-    def settle(self) -> None:
+    def refresh_views(self) -> None:
         """Have the views made anew: after the reward index has grown, they read it as far as it goes now."""
         with self._making:
             self._selects, self._made = {}, set()

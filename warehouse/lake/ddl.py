@@ -1,4 +1,4 @@
-"""SQL of the warehouse's tables, and their documentation, made from the schemas."""
+"""SQL of the warehouse's tables, made from the schemas."""
 
 from typing import TYPE_CHECKING
 

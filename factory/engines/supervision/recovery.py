@@ -6,9 +6,8 @@ A crash reveals little when hundreds of requests are in flight, and often no req
 2. A request that is in flight at a second crash becomes a suspect. Suspects are sent in probes: groups that have the
    child to themselves. A group that crashes is split into ``FAN_OUT`` smaller ones, down to a single request.
 3. A request that crashes the child ``SOLO_DEATHS`` times on its own is guilty and is given up. It gets its second
-chance
-   only after the other probes, so that these are answered in between. Guilty requests are often adjacent, as samples of
-   one prompt are; so after two that crash on their own, the probe farthest from them comes next.
+   chance only after the other probes, so that these are answered in between. Guilty requests are often adjacent, as
+   samples of one prompt are; so after two that crash on their own, the probe farthest from them comes next.
 
 One guilty request among n costs about log(n) / log(FAN_OUT) + 4 restarts, and a few small batches at each level.
 Sending n suspects one by one would leave batches nearly empty for the time of n requests; halving would need more

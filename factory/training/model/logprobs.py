@@ -3,8 +3,7 @@
     logp_t = z_t[y_t] - logsumexp_v z_t[v],    z_t = cap * tanh(s W h_t / cap)   or   z_t = s W h_t
 
 The outer loop is over blocks of the vocabulary, so that a block of ``W`` and of its gradient stays in the cache while
-all
-tokens are processed; a tile of logits has at most ``TILE_BYTES``. Backward recomputes the tiles:
+all tokens are processed; a tile of logits has at most ``TILE_BYTES``. Backward recomputes the tiles:
 
     dL/dz_t = g_t (onehot(y_t) - softmax(z_t)),  whose terms are computed separately: the first is a gather and a
     scatter.

@@ -15,6 +15,7 @@ divided by the number of rows (preference) or of trained tokens (SFT) in the who
 """
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -97,9 +98,17 @@ def preference_rows(
 
 def _pair_losses(settings: TrainSettings, gap: Tensor) -> Tensor:
     beta, smoothing = settings.beta, settings.label_smoothing
-    if settings.objective == "ipo":
-        return (gap - 1 / (2 * beta)).square()
-    logits = beta * gap - (settings.gamma if settings.objective == "simpo" else 0.0)
+    match settings.objective:
+        case "ipo":
+            return (gap - 1 / (2 * beta)).square()
+        case "simpo":
+            logits = beta * gap - settings.gamma
+        case "dpo":
+            logits = beta * gap
+        case "sft":
+            raise ValueError("sft has no pairs")
+        case _:
+            assert_never(settings.objective)
     return -(1 - smoothing) * logsigmoid(logits) - smoothing * logsigmoid(-logits)
 
 

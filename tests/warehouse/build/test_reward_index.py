@@ -63,7 +63,7 @@ def test_views_of_an_open_scope_see_what_comes_after_the_index(tmp_path: Path) -
         facts.write(lake)
         with Scope.open(lake, CONFIG) as scope:
             assert index_rewards(lake) == 1
-            scope.settle()
+            scope.refresh_views()
             facts.completion(prompt, "b", (2.0,))
             facts.write(lake)
             assert sorted(scope.query("FROM scored_without_text")["teacher"]) == ["a", "b"]

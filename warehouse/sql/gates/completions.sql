@@ -53,7 +53,7 @@ SELECT
         WHEN 'wrong_script'
             THEN format('{:.0f}% of the letters are in the script of {}, at least {:.0f}% needed', 100 * script_share, language, 100 * $min_script_share)
         WHEN 'repetition' THEN format('repetition {:.2f}, at most {:.2f} allowed', repetition, $max_repetition)
-        ELSE format('refuses: {}', regexp_extract(text, $refusals))
+        WHEN 'refusal' THEN format('refuses: {}', regexp_extract(text, $refusals))
     END AS detail,
     language,
     model

@@ -28,7 +28,8 @@ SELECT
         WHEN 'too_long' THEN format('{} chars, at most {} allowed', num_chars, $max_chars)
         WHEN 'wrong_script'
             THEN format('{:.0f}% of the letters are in the script of {}, at least {:.0f}% needed', 100 * script_share, language, 100 * $min_script_share)
-        ELSE format('detected {} with score {:.2f}, expected {}', detected_language, language_score, language)
+        WHEN 'wrong_language'
+            THEN format('detected {} with score {:.2f}, expected {}', detected_language, language_score, language)
     END AS detail,
     language,
     translator AS model
