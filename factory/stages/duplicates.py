@@ -23,9 +23,15 @@ MIN_RECALL = 0.99
 Hashes: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
 Signature: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
 
-_NOISE = np.random.Generator(np.random.Philox(23))
-_FACTORS = _NOISE.integers(0, 2**31, size=NUM_HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
-_SHIFTS = _NOISE.integers(0, 2**32, size=NUM_HASHES, dtype=np.uint32)
+
+def _draw_hashes() -> tuple[np.ndarray[tuple[int], np.dtype[np.uint32]], np.ndarray[tuple[int], np.dtype[np.uint32]]]:
+    """Return the odd factors and the shifts of the hash functions, [NUM_HASHES] each: always the same ones."""
+    noise = np.random.Generator(np.random.Philox(23))
+    factors = noise.integers(0, 2**31, size=NUM_HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    return factors, noise.integers(0, 2**32, size=NUM_HASHES, dtype=np.uint32)
+
+
+_FACTORS, _SHIFTS = _draw_hashes()
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 

@@ -18,11 +18,12 @@ def complete_path(path: str, folder: Path | None) -> str:
 def complete_name(name: str, folder: Path | None) -> str:
     """Return an absolute path, or a hub id unchanged.
 
-    A name is a path if it looks like one, is a glob, or exists below ``folder``. Without a folder only its form counts:
-    the name was completed when its file was read.
+    A name is a path if it looks like one, is a glob, or exists below ``folder``. Without a folder only its form counts,
+    since a name from a file was completed when the file was read; what is written in Python is relative to the working
+    directory.
     """
     is_there = folder is not None and name != "" and (glob.has_magic(name) or (folder / name).exists())
-    return complete_path(name, folder) if is_there or is_path(name) else name
+    return complete_path(name, folder or Path.cwd()) if is_there or is_path(name) else name
 
 
 def split_glob(pattern: str) -> tuple[Path, str]:

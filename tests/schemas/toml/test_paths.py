@@ -55,6 +55,12 @@ def test_names_that_were_read_stay_as_they_are(folder, monkeypatch):
     assert load_train_settings(folder / "read.json") == settings
 
 
+def test_a_path_in_settings_made_in_python_is_relative_to_the_working_directory(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    settings = TrainSettings(model="./runs/model", data="../data.jsonl", objective="sft")
+    assert (settings.model, settings.data) == (str(folder / "runs/model"), str(folder.parent / "data.jsonl"))
+
+
 def test_what_overrides_is_meant_from_the_working_directory(folder, monkeypatch):
     monkeypatch.chdir(folder.parent / "elsewhere")
     file = folder / "settings.toml"
