@@ -51,7 +51,8 @@ def main(device: str, venv: Path, python: str = "") -> None:
     version = make_venv(uv, venv, python, environment)
     check_compiler(version, has_headers(venv))
 
-    install = [uv, "pip", "install", "--quiet", "--python", str(venv / "bin/python")]
+    # Compiled now, once: importing vLLM takes half a minute otherwise, each time where Python may not write bytecode.
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(venv / "bin/python")]
     torch = read_torch(lock)
     build = choose_torch(uv, venv, torch, environment) if device == "cpu" else "default"
     say(f"installing {len(read_names(lock))} packages for Python {version}; the first time takes minutes")
