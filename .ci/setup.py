@@ -47,12 +47,13 @@ def main(device: str, venv: Path, python: str = "") -> None:
         )
     uv = find_uv(venv)
     environment = {**os.environ, **read_pip_settings(venv), "UV_NO_PROGRESS": "1", "UV_HTTP_TIMEOUT": "180"}
+    # Once, now: otherwise importing vLLM takes half a minute, and does each time where Python may not write bytecode.
+    environment["UV_COMPILE_BYTECODE"] = "1"
     environment["UV_NO_BUILD_PACKAGE"] = " ".join(sorted(read_names(lock) - BUILT_HERE))
     version = make_venv(uv, venv, python, environment)
     check_compiler(version, has_headers(venv))
 
-    # Compiled now, once: importing vLLM takes half a minute otherwise, each time where Python may not write bytecode.
-    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(venv / "bin/python")]
+    install = [uv, "pip", "install", "--quiet", "--python", str(venv / "bin/python")]
     torch = read_torch(lock)
     build = choose_torch(uv, venv, torch, environment) if device == "cpu" else "default"
     say(f"installing {len(read_names(lock))} packages for Python {version}; the first time takes minutes")
