@@ -75,7 +75,7 @@ def test_a_build_is_found_by_the_beginning_of_its_config_id(tmp_path: Path) -> N
         assert latest_build(lake, "7c4a9d") == "ffffffffff"  # a name comes first
         with pytest.raises(
             WarehouseError,
-            match=r"no build is named '7c4a'; the warehouse has: .* \(of an id, 6 characters are needed\)",
+            match=r"no build is named '7c4a' \(did you mean '7c4a9d'\?\); the warehouse has: .* \(of an id, 6 characters are needed\)",
         ):
             latest_build(lake, "7c4a")
         several = (
