@@ -88,7 +88,7 @@ def open_warehouse(place: Place = "lake", *, build: str | None = None, as_of: in
     Raises:
         WarehouseError: there is none, it cannot be opened, or it has no such build.
     """
-    return Warehouse(_find_warehouse(place), build=build, as_of=as_of)
+    return Warehouse(find_warehouse(place), build=build, as_of=as_of)
 
 
 def run(recipe: Recipe, *, until: str | None = None, limit: int | None = None, quiet: bool = False) -> "RecipeSummary":
@@ -103,12 +103,14 @@ def run(recipe: Recipe, *, until: str | None = None, limit: int | None = None, q
     Raises:
         FactoryError: whatever the user can mend; BuildStoppedError after Ctrl-C or SIGTERM.
     """
-    from flows.orchestration.watching import watch
     from flows.recipe_names import check_run
-    from flows.recipe_run import build
 
-    until = check_run(recipe, until)
+    until = check_run(recipe, until)  # before a server is started in vain
+    from flows.orchestration.watching import watch
+
     with watch(recipe, quiet=quiet) as watcher:
+        from flows.recipe_run import build
+
         return build(recipe, watcher, until=until, limit=limit, quiet=quiet)
 
 
@@ -195,10 +197,11 @@ def evaluate(
 
     if isinstance(settings, Path | str):
         settings = load_table(Path(settings), "evaluation", EvaluationSettings)
-    return run_evaluation(settings, _find_warehouse(warehouse), quiet=quiet)
+    return run_evaluation(settings, find_warehouse(warehouse), quiet=quiet)
 
 
-def _find_warehouse(place: Place) -> WarehouseSettings:
+def find_warehouse(place: Place) -> WarehouseSettings:
+    """Return the settings of a warehouse."""
     if isinstance(place, Recipe):
         return place.warehouse
     if isinstance(place, WarehouseSettings):
@@ -207,4 +210,4 @@ def _find_warehouse(place: Place) -> WarehouseSettings:
 
 
 def _find_optional(place: Place | None) -> WarehouseSettings | None:
-    return None if place is None else _find_warehouse(place)
+    return None if place is None else find_warehouse(place)

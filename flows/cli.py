@@ -14,7 +14,6 @@ from flows.home import provide_home
 from schemas.errors import BuildStoppedError, FactoryError
 
 if TYPE_CHECKING:
-    from flows.recipe_run import RecipeSummary
     from schemas.recipe.recipe import Recipe
     from schemas.recipe.settings import WarehouseSettings
 
@@ -113,7 +112,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Run a recipe, or go on with it: what is answered is never asked again."""
-    summary = _run(_load(recipe), until=until, limit=limit, quiet=quiet)
+    from flows import api
+
+    summary = api.run(_load(recipe), until=until, limit=limit, quiet=quiet)
     if not quiet:
         from flows.status import print_summary
 
@@ -392,11 +393,9 @@ def _load(path: Path) -> "Recipe":
 
 
 def _warehouse(recipe: Path | None, folder: Path) -> "WarehouseSettings":
-    from schemas.recipe.settings import WarehouseSettings
+    from flows import api
 
-    if recipe is not None:
-        return _load(recipe).warehouse
-    return WarehouseSettings(catalog=str(folder / "catalog.sqlite"), data=str(folder / "data"))
+    return api.find_warehouse(folder if recipe is None else _load(recipe))
 
 
 def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings | None":
@@ -404,18 +403,6 @@ def _recorded_in(recipe: Path | None, folder: Path | None) -> "WarehouseSettings
     if recipe is None and folder is None and not Path("lake/catalog.sqlite").exists():
         return None
     return _warehouse(recipe, folder or Path("lake"))
-
-
-def _run(recipe: "Recipe", *, until: str | None, limit: int | None, quiet: bool) -> "RecipeSummary":
-    from flows.recipe_names import check_run
-
-    until = check_run(recipe, until)  # before a server is started in vain
-    from flows.orchestration.watching import watch
-
-    with watch(recipe, quiet=quiet) as watcher:
-        from flows.recipe_run import build
-
-        return build(recipe, watcher, until=until, limit=limit, quiet=quiet)
 
 
 if __name__ == "__main__":
